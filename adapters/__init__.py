@@ -1,0 +1,1 @@
+"""Dataset adapters: one file or folder per domain, found through entry points, importing no other adapter."""

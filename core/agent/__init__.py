@@ -1,0 +1,1 @@
+"""The research loop: proposers, edits, the gate, the journal, the campaign."""

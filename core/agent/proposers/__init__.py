@@ -1,0 +1,1 @@
+"""Proposers: each turns a ResearchContext into the next Proposal."""

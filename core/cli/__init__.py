@@ -1,0 +1,1 @@
+"""The command line. Commands import what they need inside themselves, so `--help` stays fast."""

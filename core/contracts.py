@@ -1,0 +1,280 @@
+"""The data and Protocols that the rooms of the house exchange. Standard library only, nothing mutable.
+
+Adapters import this module (with `errors` and `sources`) and nothing else of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+# --- documents ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An answer inside a document. UTF-8 byte offsets [start, end); the text before `start` is its prompt."""
+
+    start: int
+    end: int
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One unit of text. `group` is the leakage key: a group never straddles two splits."""
+
+    id: str
+    text: str
+    group: str
+    time: str | None = None
+    """Sortable (ISO 8601) time of the group, needed when the adapter splits by time."""
+    spans: tuple[Span, ...] = ()
+    """Answers, ordered, not overlapping."""
+
+
+class SplitRule(StrEnum):
+    """How groups are dealt to train, mix, dev, hidden and test."""
+
+    GROUP = "group"  # by hash of the group
+    TIME = "time"  # train first, dev and hidden alternating after it, test last
+    ORDER = "order"  # as TIME, with the order of arrival as the time
+
+
+class DuplicatePolicy(StrEnum):
+    """What prepare does with documents whose text occurred before."""
+
+    EXACT = "exact"  # drop them, count them
+    REPORT = "report"  # keep them, count them
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question that answer spans put to a model."""
+
+    name: str
+    kind: str  # choice | value | generate
+    metric: str  # accuracy, mae, ...
+    direction: str  # "min" or "max"
+    version: int = 1
+    min_effect: float = 0.0
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What a recipe's [data] table tells an adapter."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our field name -> the user's column name, from [data.columns]."""
+    since: str | None = None
+    until: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Adapter-specific keys from [data.options]; an adapter refuses the ones it does not know."""
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """Turns a source into documents. Third parties register one under the entry point group `slm_ar.adapters`.
+
+    An adapter class is constructed without arguments.
+    """
+
+    name: str
+    version: int
+    """Bumped whenever the output for an unchanged source changes."""
+    split: SplitRule
+    duplicates: DuplicatePolicy
+    tasks: tuple[Task, ...]
+    slice_keys: tuple[str, ...]
+    """Keys that `slices` returns, so that scores can be broken down."""
+
+    def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
+        """Yield documents lazily, in a stable order, without network and without writing.
+
+        Raises DataError naming the file and the reason.
+        """
+        ...
+
+    def slices(self, document: Document) -> Mapping[str, str]:
+        """The document's value for each of `slice_keys`."""
+        ...
+
+    def describe(self) -> str:
+        """Plain words for program.md: what a document looks like and what matters in it."""
+        ...
+
+    def sample(self, seed: int, size: int) -> Iterator[Document]:
+        """About `size` bytes of synthetic documents, a function of (seed, size)."""
+        ...
+
+
+# --- experiments ----------------------------------------------------------------------------
+
+
+class Status(StrEnum):
+    """The one status enum, used for runs and for experiments."""
+
+    KEPT = "kept"
+    REVERTED = "reverted"
+    INVALID = "invalid"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    QUOTA = "quota"
+    PRUNED = "pruned"
+    DISTURBED = "disturbed"
+    INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupScore:
+    """Nats and raw bytes of one group of a held-out split."""
+
+    group: str
+    nats: float
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitScore:
+    """The score of one checkpoint on one split, computed by the harness from logits."""
+
+    split: str
+    bits_per_byte: float
+    groups: tuple[GroupScore, ...]
+    token_count: int
+    record_count: int
+    """Lines of the scored text: bits per record = bits_per_byte * bytes / record_count."""
+    seconds: float
+    slices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Slice key -> slice value -> bits per byte."""
+
+    @property
+    def byte_count(self) -> int:
+        return sum(group.byte_count for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """What the harness measured of one training run. `status` is None when a checkpoint came out in time."""
+
+    status: Status | None
+    reason: str
+    train_seconds: float
+    startup_seconds: float
+    wall_seconds: float
+    peak_memory_mb: float
+    steps: int
+    tokens: int
+    parameters: int
+    log_tail: str
+    disturbance: str = ""
+    """Why the run was not on a quiet machine; empty when it was."""
+
+
+# --- proposals ------------------------------------------------------------------------------
+
+KnobValue = int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A tunable of train.py, declared as ``NAME = value  # knob: float log 1e-4..1e-1``."""
+
+    name: str
+    kind: str  # int | float | choice
+    value: KnobValue
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[KnobValue, ...] = ()
+    line: int = 0
+    """1-based line of the declaration in train.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastExperiment:
+    """One line of the digest that a proposer sees. Scores are rounded to half a sigma; hidden scores never appear."""
+
+    id: int
+    revision: str
+    parent: str
+    proposer: str
+    hypothesis: str
+    status: Status
+    dev_score: float | None
+    knobs: Mapping[str, KnobValue]
+    template: str
+    """Digest of train.py with its knob values masked: one optimiser study per template."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResearchContext:
+    """All that a proposer is told. Pure data: no hidden score, no corpus text."""
+
+    program: str
+    train_py: str
+    revision: str
+    history: tuple[PastExperiment, ...]
+    hardware: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    seed: int
+    """The campaign's search seed; with the history it determines the proposal."""
+    sigma: float
+    """Seed noise of one run on the searched metric."""
+    direction: str = "min"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change to try: a whole new train.py text, however the proposer arrived at it."""
+
+    hypothesis: str
+    rationale: str
+    train_py: str
+    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
+    expected_effect: str = ""
+
+
+class Proposer(Protocol):
+    """Proposes the next edit."""
+
+    name: str
+
+    def propose(self, context: ResearchContext) -> Proposal | None:
+        """The next proposal, never one that `context.history` already holds; None when the space is exhausted."""
+        ...
+
+
+# --- judging --------------------------------------------------------------------------------
+
+
+class Decision(StrEnum):
+    """What the gate says at one look of a claim."""
+
+    CERTIFY = "certify"
+    REJECT = "reject"
+    MORE_PAIRS = "more_pairs"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer. Differences are head minus rung: negative is better for metrics with direction "min"."""
+
+    decision: Decision
+    delta: float
+    standard_error: float
+    threshold: float
+    """The value that delta had to reach: -max(eta, t * standard_error)."""
+    eta: float
+    pairs: int
+    alpha: float
+    group_count: int
+    reasons: tuple[str, ...] = ()

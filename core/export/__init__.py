@@ -1,0 +1,1 @@
+"""Taking a model away: the loadable folder that `slm-ar finish` writes."""

@@ -1,0 +1,1 @@
+"""From a source to tokens: dedup, honest splits, tokenizer, shards, floors."""

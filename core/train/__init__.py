@@ -1,0 +1,1 @@
+"""Everything that runs train.py and scores what it made."""
