@@ -1,0 +1,48 @@
+# `make install` once, then `make test`. `make lint` needs nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install demo test test-all lint dev bench clean
+
+install: $(STAMP)
+
+# The stamp makes a second install free; it is older than its prerequisites as soon as a dependency changes.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "slm-ar needs Python 3.11 or newer; '$(PYTHON)' is missing or older."; \
+		echo "Name another one: make install PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (the first time takes a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools -e '.[dev]'
+	@touch $@
+	@echo "Done. Try: make demo"
+
+demo: $(STAMP)
+	$(BIN)/slm-ar demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p slm_ar
+
+# Type checkers cannot follow an editable install, so they get a folder of links with the installed layout.
+dev:
+	@mkdir -p .dev/slm_ar
+	@cd .dev/slm_ar && ln -sfn ../../core/_root/__init__.py __init__.py && ln -sfn ../../core/_root/py.typed py.typed
+	@cd .dev/slm_ar && for room in core adapters recipes program_templates; do ln -sfn ../../$$room $$room; done
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+# Keeps .venv, which takes minutes to make again.
+clean:
+	rm -rf .dev build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,109 @@
+"""Days, times and numbers in the spellings that transit logs mix. Each parser gives None for what it cannot read."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from functools import lru_cache
+
+from ...core.errors import DataError
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+LAST_HOUR = 29
+"""Service days run past midnight: 25:39 is 01:39 of the next calendar day."""
+
+_TAIL = r"(?:[T ].*)?"
+_YEAR_FIRST = re.compile(rf"(\d{{4}})[-/.]?(\d{{1,2}})[-/.]?(\d{{1,2}}){_TAIL}", re.DOTALL)
+_DOTTED = re.compile(rf"(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}}){_TAIL}", re.DOTALL)
+_SLASHED = re.compile(rf"(\d{{1,2}})[/-](\d{{1,2}})[/-](\d{{4}}){_TAIL}", re.DOTALL)
+_NAMED = re.compile(rf"(\d{{1,2}})[- ]([A-Za-z]{{3}})[a-z]*[- ](\d{{4}}){_TAIL}", re.DOTALL)
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2}(?:\.\d+)?)?\s*([AaPp]\.?[Mm]\.?)?")
+_NUMBER = re.compile(r"[+-]?\d{1,6}(?:\.\d+)?")
+
+
+@lru_cache(maxsize=1 << 14)
+def parse_day(text: str, date_order: str = "") -> str | None:
+    """ISO date of `2024-01-31`, `20240131`, `31.01.2024`, `31-Jan-2024`, `01/31/2024`, with or without a time after it.
+
+    `date_order` ("dmy" or "mdy") says how slashes are meant; without it `01/02/2024` is refused as ambiguous.
+    """
+    text = text.strip()
+    if match := _YEAR_FIRST.fullmatch(text):
+        return _iso(match[1], match[2], match[3])
+    if match := _DOTTED.fullmatch(text):
+        return _iso(match[3], match[2], match[1])
+    if match := _NAMED.fullmatch(text):
+        name = match[2].title()
+        return _iso(match[3], str(MONTHS.index(name) + 1), match[1]) if name in MONTHS else None
+    if match := _SLASHED.fullmatch(text):
+        first, second = int(match[1]), int(match[2])
+        if date_order == "dmy" or (not date_order and first > 12) or first == second:
+            return _iso(match[3], match[2], match[1])
+        if date_order == "mdy" or second > 12:
+            return _iso(match[3], match[1], match[2])
+    return None
+
+
+def _iso(year: str, month: str, day: str) -> str | None:
+    try:
+        return date(int(year), int(month), int(day)).isoformat()
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1 << 14)
+def parse_time(text: str) -> str | None:
+    """`HH:MM` of `2:15`, `02:15:30`, `2:15 PM`; hours up to 29 stay, they belong to the service day before."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    hour, minute = int(match[1]), int(match[2])
+    if match[3]:
+        if not 1 <= hour <= 12:
+            return None
+        hour = hour % 12 + (12 if match[3][0] in "Pp" else 0)
+    return f"{hour:02d}:{minute:02d}" if hour <= LAST_HOUR and minute < 60 else None
+
+
+def parse_moment(text: str, date_order: str = "") -> datetime | None:
+    """A date with a time, ISO or in any of the spellings of `parse_day` and `parse_time`."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    day_text, _, time_text = text.strip().partition(" ")
+    day, time = parse_day(day_text, date_order), parse_time(time_text)
+    if day is None or time is None or time >= "24":
+        return None
+    seconds = time_text.split(":")[2][:2] if time_text.count(":") == 2 else "00"
+    try:
+        return datetime.fromisoformat(f"{day} {time}:{seconds}")
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1 << 14)
+def parse_number(text: str) -> str | None:
+    """The shortest spelling of a number of at most six digits: `5`, `5.0` and `05` are "5"."""
+    if not _NUMBER.fullmatch(text.strip()):
+        return None
+    value = round(float(text), 1)
+    return str(int(value)) if value == int(value) else str(value)
+
+
+@lru_cache(maxsize=1 << 12)
+def day_title(day: str) -> str:
+    """`2024-12-30` as `Mon Dec 30`: no year, because a year never recurs after a split by time."""
+    value = date.fromisoformat(day)
+    return f"{WEEKDAYS[value.weekday()]} {MONTHS[value.month - 1]} {value.day:02d}"
+
+
+def parse_limit(name: str, text: str | None) -> str | None:
+    """A recipe's `since` or `until` as ISO date. Raises DataError."""
+    if text is None:
+        return None
+    day = parse_day(text)
+    if day is None:
+        raise DataError(f"[data] {name} = '{text}' is not a date", f'Write it as {name} = "2024-12-31".')
+    return day

@@ -1,0 +1,88 @@
+"""Incident logs in the form of the Toronto Transit Commission: one row per incident, columns renamed every few years.
+
+A document is one service day of one mode:
+
+    bus Mon Dec 30
+    05:50 35 | JANE STATION | N | Mechanical | 10 | 20 | 8194
+
+The delay stands before gap and vehicle, because the gap nearly gives it away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+
+from ...core.contracts import Document, Span
+from ...core.sources import Table
+from .clock import day_title, parse_day, parse_number, parse_time
+from .rows import Tally, Window, clean
+
+MODES = ("bus", "streetcar", "subway", "tram", "train", "rail", "metro", "ferry")
+_MODE = re.compile(r"(?<![a-z])(" + "|".join(MODES) + r")(?![a-z])")
+_NUMBER_AND_NAME = re.compile(r"(\d+[A-Z]?) [A-Z].*")
+_NO_DIRECTION = frozenset({"", "none", "nan", "null", "n/a", "-"})
+
+
+def mode_of(file_name: str) -> str:
+    """The mode that a file name tells, or "line"."""
+    match = _MODE.search(file_name.lower())
+    return match[1] if match else "line"
+
+
+@lru_cache(maxsize=1 << 12)
+def line_number(text: str) -> str:
+    """`102 MARKHAM ROAD` as `102`: the log changed its spelling on 2025-01-01."""
+    text = clean(text)
+    match = _NUMBER_AND_NAME.fullmatch(text)
+    return match[1] if match else text
+
+
+@lru_cache(maxsize=1 << 10)
+def _direction(text: str) -> str:
+    return "" if text.strip().lower() in _NO_DIRECTION else clean(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _quantity(text: str) -> str:
+    """`20.0` and `20` are one number; what is no number stays as it is."""
+    return parse_number(text) or clean(text)
+
+
+def incident_records(
+    table: Table, columns: Mapping[str, str], mode: str, tally: Tally, window: Window
+) -> Iterator[tuple[str, str]]:
+    """(sort key, serialised line) of every sound row inside the window."""
+    date, time, line = columns["date"], columns["time"], columns["line"]
+    station, code, delay = columns["station"], columns["code"], columns["delay"]
+    gap, direction, vehicle = (columns.get(name, "") for name in ("gap", "direction", "vehicle"))
+    order, name_line = window.date_order, line_number if window.line_numbers else clean
+    for row in table:
+        tally.row_count += 1
+        day, clock, minutes = parse_day(row[date], order), parse_time(row[time]), parse_number(row[delay])
+        if day is None or clock is None or minutes is None:
+            tally.reject(row, columns, ("date", "time", "delay"))
+        elif window.holds(day):
+            place = f"{clock} {name_line(row[line])} | {clean(row[station])} | {_direction(row.get(direction, ''))}"
+            rest = f"{_quantity(row.get(gap, ''))} | {_quantity(row.get(vehicle, ''))}"
+            yield f"{day}\tincidents\t{mode}", f"{place} | {clean(row[code])} | {minutes} | {rest}"
+    tally.finish()
+
+
+def incident_document(day: str, mode: str, lines: Iterable[str]) -> Document:
+    """Sort the day's incidents by time (then order of arrival) and mark each delay as an answer."""
+    parts = [f"{mode} {day_title(day)}\n"]
+    spans: list[Span] = []
+    offset = len(parts[0].encode())
+    for line in sorted(lines, key=_clock):
+        lead, minutes, _, _ = line.rsplit(" | ", 3)
+        start = offset + len(lead.encode()) + 3
+        spans.append(Span(start, start + len(minutes), "delay"))
+        parts.append(line + "\n")
+        offset += len(line.encode()) + 1
+    return Document(id=f"{day}/{mode}", text="".join(parts), group=day, time=day, spans=tuple(spans))
+
+
+def _clock(line: str) -> str:
+    return line[:5]

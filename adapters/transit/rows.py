@@ -1,0 +1,72 @@
+"""What the two row readers share: cleaning of cells, the tally of malformed rows, and the plan of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ...core.errors import DataError
+from ...core.sources import Notices
+
+MAX_MALFORMED_SHARE = 0.2
+
+
+@lru_cache(maxsize=1 << 15)
+def clean(text: str) -> str:
+    """One line without the field separator."""
+    return " ".join(text.replace("|", "/").split())
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The days that a recipe wants, both ends included, and how it wants cells to be read."""
+
+    since: str | None
+    until: str | None
+    date_order: str
+    """"dmy", "mdy", or "" when dates with slashes are refused as ambiguous."""
+    line_numbers: bool
+    """Whether the line `102 MARKHAM ROAD` is written as `102`."""
+
+    def holds(self, day: str) -> bool:
+        return (self.since is None or day >= self.since) and (self.until is None or day <= self.until)
+
+
+class Tally:
+    """Counts the rows of one file and refuses the file when too many are malformed."""
+
+    def __init__(self, name: str, notices: Notices) -> None:
+        self.name = name
+        self.notices = notices
+        self.row_count = 0
+        self.malformed = 0
+        self._example = ""
+
+    def reject(self, row: Mapping[str, str], columns: Mapping[str, str], fields: tuple[str, ...]) -> None:
+        """Count a malformed row; the first one is remembered for the error message."""
+        self.malformed += 1
+        if not self._example:
+            cells = ", ".join(f"{columns[name]} = '{row.get(columns[name], '')[:40]}'" for name in fields)
+            self._example = f"row {self.row_count}: {cells}"
+
+    def skip(self, reason: str) -> None:
+        """Count a row that is sound but of no use."""
+        self.notices.count(self.name, f"rows skipped, {reason}")
+
+    def finish(self) -> None:
+        """Put the count into the notices, or raise DataError when the file is mostly not what it seems."""
+        if not self.malformed:
+            return
+        if self.malformed > MAX_MALFORMED_SHARE * self.row_count:
+            raise DataError(
+                f"{self.name}: {self.malformed:,} of {self.row_count:,} rows have an unreadable date, time or number "
+                f"({self._example})",
+                "Check the columns in [data.columns]. For dates like 03/04/2024 say which comes first: "
+                '[data.options] date_order = "dmy" or "mdy".',
+            )
+        self.notices.count(
+            self.name,
+            f"rows skipped, unreadable date, time or number (first: {self._example})",
+            self.malformed,
+        )

@@ -1,0 +1,534 @@
+"""The research loop: asks the planner for the next step, performs it, appends what came of it to the journal.
+
+Called by `slm-ar run`, `finish` and `demo`. Owns no policy: what comes next is planner.py, what counts is gate.py, how
+training runs is the executor. Promises: every way out leaves the journal whole, and running it again goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..contracts import Decision, PastExperiment, Proposer, ResearchContext, SplitScore, Status, TrainOutcome
+from ..errors import TrainingError
+from ..prepare.pipeline import PreparedData
+from ..recipe import Recipe
+from ..train.device import Machine
+from ..train.executor import LocalExecutor, TrainJob, device_lock, outcome_facts
+from . import edits, gate, planner
+from .journal import Journal, get_private, put_private
+from .replay import replay, score_from_json, score_to_json
+from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
+from .state import CampaignState, RunRecord
+
+if TYPE_CHECKING:
+    from ..report.terminal import Display
+
+HARNESS = 1
+"""Bumped when a change of the harness makes scores incomparable."""
+MOST_FAILURES_IN_A_ROW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop besides the plan; None where there is no limit."""
+
+    stop_at: float | None = None
+    """time.monotonic() of the moment after which no new experiment is proposed."""
+
+
+class Campaign:
+    """One workspace's campaign, open for work. Build it with `open_campaign`."""
+
+    def __init__(
+        self,
+        workspace: Path,
+        recipe: Recipe,
+        journal: Journal,
+        executor: LocalExecutor,
+        display: Display,
+        program: str,
+    ) -> None:
+        self.workspace, self.recipe, self.journal = workspace, recipe, journal
+        self.executor, self.display, self.program = executor, display, program
+        self.runs_folder = workspace / ".slm" / "runs"
+        self._is_git = is_git_workspace(workspace)
+
+    @property
+    def state(self) -> CampaignState:
+        state = replay(self.journal.events)
+        assert state is not None
+        return state
+
+    def run(self, proposer: Proposer, experiments: int, limits: Limits) -> str:
+        """Work until `experiments` are judged and the last claim is closed, or a limit; returns the reason."""
+        self.close_interrupted_run()
+        is_exhausted = False
+        while True:
+            state = self.state
+            if limits.stop_at is not None and time.monotonic() > limits.stop_at:
+                is_exhausted = True
+            plan = self._plan(state, experiments, is_exhausted)
+            step = planner.next_step(state, plan)
+            match step:
+                case planner.TrainStep():
+                    self.train(step)
+                    self._refuse_broken_baseline(step)
+                case planner.CalibratedStep():
+                    self._calibrated(state)
+                case planner.ProposeStep():
+                    is_exhausted = not self._propose(state, proposer, step.window)
+                case planner.JudgeStep():
+                    self._judge(state, step)
+                    self._stop_after_failures()
+                case planner.OpenClaimStep():
+                    self._open_claim(state, step)
+                case planner.LookStep():
+                    self._look(state, step, plan.policy)
+                case planner.DoneStep():
+                    judged = sum(1 for item in state.experiments if item.status is not None)
+                    reason = "planned experiments done" if judged >= experiments else "stopped before the plan's end"
+                    self.journal.append("stopped", {"reason": reason})
+                    return reason
+
+    # --- training ---------------------------------------------------------------------------
+
+    def train(self, step: planner.TrainStep) -> RunRecord:
+        """Perform one training run and its scoring; the journal holds it afterwards."""
+        state = self.state
+        attempt = len(planner.attempts(state, step)) + 1
+        started = self.journal.append(
+            "run_started",
+            {
+                "role": step.role,
+                "revision": step.revision,
+                "seed": step.seed,
+                "attempt": attempt,
+                "experiment": step.experiment,
+                "claim": step.claim,
+            },
+        )
+        folder = self.run_folder(started.number)
+        title = run_title(step, state)
+        try:
+            outcome = self._trained(title, state.revisions[step.revision], step, folder)
+            scores: dict[str, SplitScore] = {}
+            if outcome.status is None:
+                outcome, scores = self._scored(outcome, folder, step.splits)
+        except KeyboardInterrupt:
+            self.journal.append("run_interrupted", {"run": started.number})
+            raise
+        held = {split: score_to_json(score) for split, score in scores.items() if split != "dev"}
+        dev = scores.get("dev")
+        self.journal.append(
+            "run_ended",
+            {
+                "run": started.number,
+                "outcome": outcome_facts(outcome),
+                "dev": score_to_json(dev) if dev is not None else None,
+                "held_digest": put_private(held) if held else None,
+            },
+        )
+        self.display.run_finished(title, _run_line(outcome, dev))
+        self._drop_weights()
+        return self.state.runs[-1]
+
+    def run_folder(self, run: int) -> Path:
+        return self.runs_folder / f"{run:06d}"
+
+    def _trained(self, title: str, train_py: str, step: planner.TrainStep, folder: Path) -> TrainOutcome:
+        budget = self.recipe.budget
+        memory_mb = budget.memory_gb * 1000 if budget.memory_gb else 0.8 * self.executor.machine.memory_mb
+        job = TrainJob(train_py, step.seed, budget.seconds, budget.steps, budget.startup_seconds, memory_mb)
+        if budget.seconds is None:
+            return self.trained(title, job, folder)
+        with device_lock(self.executor.machine.device, self.display.note):
+            return self.trained(title, job, folder)
+
+    def trained(self, title: str, job: TrainJob, folder: Path) -> TrainOutcome:
+        """Run one job to its outcome, showing its progress."""
+        self.display.run_started(title, job.budget_seconds or 0.0)
+        run = self.executor.submit(job, folder)
+        try:
+            while (outcome := run.poll()) is None:
+                progress = run.progress
+                words = f"{progress.phase}, {progress.steps:,} steps" if progress.steps else progress.phase
+                self.display.tick(progress.train_seconds, words)
+        except BaseException:
+            run.cancel()
+            raise
+        return outcome
+
+    def _scored(
+        self, outcome: TrainOutcome, folder: Path, splits: tuple[str, ...]
+    ) -> tuple[TrainOutcome, dict[str, SplitScore]]:
+        from ..train.scorer import InvalidCheckpointError
+
+        self.display.tick(outcome.train_seconds, "scoring")
+        try:
+            context = self.recipe.evaluation.context
+            return outcome, {split: self.executor.score(folder, split, context) for split in splits}
+        except InvalidCheckpointError as error:
+            return replace(outcome, status=Status.INVALID, reason=error.message), {}
+
+    def close_interrupted_run(self) -> None:
+        """A run that a kill left open is written down as interrupted; it will be run again."""
+        open_run = self.state.open_run
+        if open_run is not None:
+            self.journal.append("run_interrupted", {"run": None})
+            self.display.note(f"a run of {open_run['revision'][:8]} was interrupted; it is run again")
+
+    def _drop_weights(self) -> None:
+        """Keep the newest checkpoint of baseline, current and proven code; the others only cost disk."""
+        state = self.state
+        wanted: dict[str, int] = {}
+        for run in state.runs:
+            if run.is_scored and run.revision in (state.baseline, state.head, state.rung):
+                wanted[run.revision] = run.id
+        for run in state.runs:
+            if run.id not in wanted.values():
+                shutil.rmtree(self.run_folder(run.id), ignore_errors=True)
+
+    def newest_checkpoint(self, revision: str) -> Path | None:
+        """The folder of the newest kept checkpoint of a revision."""
+        for run in reversed(self.state.runs):
+            folder = self.run_folder(run.id)
+            if run.revision == revision and run.is_scored and (folder / "model.safetensors").is_file():
+                return folder
+        return None
+
+    def _refuse_broken_baseline(self, step: planner.TrainStep) -> None:
+        run = self.state.runs[-1]
+        if step.role == "calibrate" and not run.is_scored:
+            self.journal.append("stopped", {"reason": "the starting train.py does not work"})
+            raise TrainingError(
+                f"the starting train.py cannot be measured: {run.outcome.status}: {run.outcome.reason}",
+                f"mend train.py and try `slm-ar train`; its log is {self.run_folder(run.id) / 'log.txt'}",
+            )
+
+    # --- steps ------------------------------------------------------------------------------
+
+    def _plan(self, state: CampaignState, experiments: int, is_exhausted: bool) -> planner.Plan:
+        table = self.recipe.gate
+        return planner.Plan(
+            experiments=experiments,
+            calibration_runs=table.calibration_runs,
+            claim_every=table.claim_every,
+            policy=gate_policy(self.recipe),
+            night=int(state.facts.get("night", 0)),
+            is_exhausted=is_exhausted,
+        )
+
+    def _calibrated(self, state: CampaignState) -> None:
+        scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
+        sigma = gate.noise_from_calibration(scores).sigma
+        self.journal.append("calibrated", {"sigma": sigma, "runs": len(scores)})
+        mean = math.fsum(scores) / len(scores)
+        self.display.note(f"baseline {mean:.4f} bits per byte on dev; one run varies by {sigma:.4f} from seed to seed")
+
+    def _propose(self, state: CampaignState, proposer: Proposer, window: int) -> bool:
+        """Append one proposal; False when the proposer has nothing more."""
+        hand_edit = self._hand_edit(state)
+        if hand_edit is not None:
+            self._append_proposal(state, window, "human", "a hand edit of train.py", "", hand_edit)
+            return True
+        self.display.phase("searching")
+        proposal = proposer.propose(research_context(state, self.program, self.recipe, self.executor.machine))
+        if proposal is None:
+            self.journal.append("exhausted", {"proposer": proposer.name})
+            self.display.note("the proposer has nothing left to try")
+            return False
+        self._append_proposal(
+            state, window, proposer.name, proposal.hypothesis, proposal.rationale, proposal.train_py
+        )
+        return True
+
+    def _hand_edit(self, state: CampaignState) -> str | None:
+        """The workspace's train.py when a person changed it to something that was not tried yet."""
+        try:
+            text = (self.workspace / "train.py").read_text(encoding="utf-8")
+        except OSError:
+            return None
+        if edits.revision_digest(text) in state.revisions:
+            return None
+        edits.check_train_py(text)
+        return text
+
+    def _append_proposal(
+        self, state: CampaignState, window: int, proposer: str, hypothesis: str, rationale: str, text: str
+    ) -> None:
+        self.journal.append(
+            "proposed",
+            {
+                "id": len(state.experiments) + 1,
+                "revision": edits.revision_digest(text),
+                "parent": state.head,
+                "proposer": proposer,
+                "hypothesis": hypothesis,
+                "rationale": rationale,
+                "knobs": {knob.name: knob.value for knob in edits.parse_knobs(text)},
+                "template": edits.template_digest(text),
+                "window": window,
+                "train_py": text,
+            },
+        )
+
+    def _judge(self, state: CampaignState, step: planner.JudgeStep) -> None:
+        run, head_run = step.run, step.head_run
+        status, reason = run.outcome.status, run.outcome.reason
+        score = run.dev.bits_per_byte if run.dev is not None else None
+        head_score = head_run.dev.bits_per_byte if head_run.dev is not None else None
+        if status is None:
+            assert score is not None
+            texts = state.revisions
+            lines = [edits.code_lines(texts[revision]) for revision in (step.experiment.revision, state.head)]
+            # A head that fails with this seed has no score to beat.
+            is_kept = head_score is None or gate.keeps(score, head_score, *lines)
+            status = Status.KEPT if is_kept else Status.REVERTED
+            reason = run.outcome.disturbance and f"measured on a disturbed machine: {run.outcome.disturbance}"
+        self.journal.append(
+            "judged",
+            {
+                "experiment": step.experiment.id,
+                "status": status.value,
+                "reason": reason,
+                "run": run.id,
+                "head_score": head_score,
+            },
+        )
+        number, text = step.experiment.id, step.experiment.hypothesis
+        if score is not None and head_score is not None:
+            words = "kept for now" if status is Status.KEPT else "not better"
+            change = f"{score:.4f} ({score - head_score:+.4f})"
+            self.display.judged(f"{number:>3}  {words}  {change}  {text}", status is Status.KEPT)
+        else:
+            self.display.judged(f"{number:>3}  {status.value}  {text}: {reason}", False)
+        if status is Status.KEPT:
+            self._mirror(CURRENT_REF, step.experiment.revision, f"kept for now: {text}")
+
+    def _stop_after_failures(self) -> None:
+        last = [item.status for item in self.state.experiments if item.status is not None][-MOST_FAILURES_IN_A_ROW:]
+        if len(last) == MOST_FAILURES_IN_A_ROW and not {Status.KEPT, Status.REVERTED} & set(last):
+            self.journal.append("stopped", {"reason": f"{MOST_FAILURES_IN_A_ROW} experiments in a row failed"})
+            raise TrainingError(
+                f"{MOST_FAILURES_IN_A_ROW} experiments in a row failed", "look at `slm-ar report` and at train.py"
+            )
+
+    def _open_claim(self, state: CampaignState, step: planner.OpenClaimStep) -> None:
+        self.display.phase("claim test: proven against current code, fresh seeds, hidden split")
+        self.journal.append(
+            "claim_opened",
+            {
+                "claim": step.claim,
+                "rung": state.rung,
+                "head": state.head,
+                "alpha": step.alpha,
+                "after_experiments": step.after_experiments,
+            },
+        )
+
+    def _look(self, state: CampaignState, step: planner.LookStep, policy: gate.GatePolicy) -> None:
+        claim = step.claim
+        pairs = [gate.PairScore(*(held_score(run, "hidden").groups for run in pair)) for pair in step.pairs]
+        if not pairs:
+            verdict = None
+            decision, reasons, count = Decision.UNCLEAR, ("the claim's runs failed or the machine was never quiet",), 0
+        else:
+            verdict = gate.judge_claim(
+                pairs, campaign_noise(state), policy, claim.alpha, more_allowed=step.more_allowed
+            )
+            decision, reasons, count = verdict.decision, verdict.reasons, verdict.pairs
+        if decision is Decision.MORE_PAIRS:
+            self.journal.append("claim_looked", {"claim": claim.id, "pairs": count})
+            return
+        head, rung = claim.head, claim.rung
+        if decision is Decision.CERTIFY:
+            rung = head
+        elif decision is Decision.REJECT or not gate.goes_on(policy, planner.unclear_claims(state) + 1):
+            head = rung
+        private = {
+            "pair_deltas": list(gate.paired_differences(pairs)) if pairs else [],
+            "verdict": _numbers(verdict),
+        }
+        self.journal.append(
+            "claim_closed",
+            {
+                "claim": claim.id,
+                "decision": decision.value,
+                "reasons": list(reasons),
+                "pairs": count,
+                "alpha": claim.alpha,
+                "group_count": verdict.group_count if verdict is not None else 0,
+                "new_head": head,
+                "new_rung": rung,
+                "private": put_private(private),
+            },
+        )
+        words = {Decision.CERTIFY: "proven", Decision.REJECT: "not better: back to the proven code"}
+        self.display.judged(f"claim {claim.id}: {words.get(decision, 'not yet proven')}", decision is Decision.CERTIFY)
+        if decision is Decision.CERTIFY:
+            self._mirror(PROVEN_REF, rung, f"proven by claim {claim.id}")
+
+    def _mirror(self, ref: str, revision: str, message: str) -> None:
+        if self._is_git:
+            mirror_revision(self.workspace, ref, self.state.revisions[revision], message)
+
+
+# --- opening --------------------------------------------------------------------------------
+
+
+def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> str:
+    """Names what must not change within one campaign; any change starts a new one."""
+    facts = recipe.model_dump(mode="json", include={"data", "tokenizer", "budget", "machine", "evaluation", "gate"})
+    facts["data"].pop("source")
+    for name in ("experiments", "hours"):
+        facts["budget"].pop(name)
+    measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
+    text = json.dumps([facts, measured, recipe.proposer.seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def ensure_campaign(journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str) -> bool:
+    """Start a campaign unless the newest one has the same identity; True when one was started."""
+    from slm_ar import __version__
+
+    identity = campaign_identity(recipe, data, machine)
+    state = replay(journal.events)
+    if state is not None and state.identity == identity:
+        return False
+    edits.check_train_py(train_py)
+    manifest = data.manifest
+    facts = {
+        "recipe_name": recipe.name,
+        "recipe_description": recipe.description,
+        "recipe_digest": recipe.digest(),
+        "adapter": manifest.adapter,
+        "budget_seconds": recipe.budget.seconds,
+        "budget_steps": recipe.budget.steps,
+        "device": machine.device,
+        "machine": machine.name,
+        "threads": machine.threads,
+        "precision": machine.precision,
+        "torch": machine.torch,
+        "harness_version": __version__,
+        "data_digest": data.digest,
+        "held_digest": manifest.held_digest,
+        "identity": identity,
+        "floors": manifest.floors,
+        "isolation": "none",
+        "split_bytes": {name: size.byte_count for name, size in manifest.splits.items()},
+        "split_groups": {name: size.groups for name, size in manifest.splits.items()},
+        "vocab_size": manifest.vocab_size,
+        "gate": recipe.gate.model_dump(mode="json"),
+        "search_seed": recipe.proposer.seed,
+        "night": _night(journal, manifest.held_digest),
+    }
+    baseline = edits.revision_digest(train_py)
+    journal.append(
+        "campaign_started", {"identity": identity, "facts": facts, "baseline": baseline, "train_py": train_py}
+    )
+    return True
+
+
+def _night(journal: Journal, held_digest: str) -> int:
+    """Campaigns before that opened a claim on the same hidden split: each halves what is left of alpha."""
+    nights, current, has_claimed = 0, "", False
+    for event in journal.events:
+        if event.kind == "campaign_started":
+            nights += has_claimed and current == held_digest
+            current, has_claimed = event.body["facts"].get("held_digest", ""), False
+        elif event.kind == "claim_opened":
+            has_claimed = True
+    return nights + (has_claimed and current == held_digest)
+
+
+# --- pure helpers ---------------------------------------------------------------------------
+
+
+def gate_policy(recipe: Recipe) -> gate.GatePolicy:
+    table = recipe.gate
+    return gate.GatePolicy(
+        table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience
+    )
+
+
+def campaign_noise(state: CampaignState) -> gate.Noise:
+    """Noise from the calibration, sharpened by every closed claim's pairs."""
+    scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
+    noise = gate.noise_from_calibration(scores)
+    for claim in state.claims:
+        if claim.private is not None:
+            noise = noise.pooled_with(get_private(claim.private)["pair_deltas"])
+    return noise
+
+
+def held_score(run: RunRecord, split: str) -> SplitScore:
+    """The hidden or test score of a run, from its private record."""
+    assert run.held_digest is not None
+    return score_from_json(get_private(run.held_digest)[split])
+
+
+def research_context(state: CampaignState, program: str, recipe: Recipe, machine: Machine) -> ResearchContext:
+    """What a proposer is told: rounded dev scores, statuses, hardware; nothing hidden, no corpus text."""
+    sigma = state.sigma or 0.0
+    history = tuple(
+        PastExperiment(
+            id=item.id,
+            revision=item.revision,
+            parent=item.parent,
+            proposer=item.proposer,
+            hypothesis=item.hypothesis,
+            status=item.status,
+            dev_score=gate.rounded(item.dev_score, sigma) if item.dev_score is not None else None,
+            knobs=item.knobs,
+            template=item.template,
+            reason=item.reason,
+        )
+        for item in state.experiments
+        if item.status is not None
+    )
+    return ResearchContext(
+        program=program,
+        train_py=state.revisions[state.head],
+        revision=state.head,
+        history=history,
+        hardware={"device": machine.device, "threads": machine.threads, "precision": machine.precision},
+        budget={"seconds": recipe.budget.seconds, "steps": recipe.budget.steps},
+        seed=recipe.proposer.seed,
+        sigma=sigma,
+    )
+
+
+def run_title(step: planner.TrainStep, state: CampaignState) -> str:
+    """What the terminal calls a run."""
+    if step.role == "search":
+        experiment = next(item for item in state.experiments if item.id == step.experiment)
+        return f"experiment {experiment.id}: {experiment.hypothesis}"
+    if step.role == "calibrate":
+        return f"calibration {sum(run.role == 'calibrate' for run in state.runs) + 1}: the starting code"
+    if step.role == "claim":
+        return f"claim {step.claim}: {'proven' if step.revision == state.rung else 'current'} code, fresh seed"
+    if step.role == "final":
+        return f"final test: {'starting' if step.revision == state.baseline else 'final'} code"
+    return f"{step.role}: {step.revision[:8]}"
+
+
+def _run_line(outcome: TrainOutcome, dev: SplitScore | None) -> str:
+    if outcome.status is not None:
+        return f"{outcome.status.value}: {outcome.reason}"
+    score = f"{dev.bits_per_byte:.4f} bits per byte on dev, " if dev is not None else ""
+    note = f" (disturbed: {outcome.disturbance})" if outcome.disturbance else ""
+    return f"{score}{outcome.steps:,} steps in {outcome.train_seconds:.1f} s{note}"
+
+
+def _numbers(verdict: Any) -> Mapping[str, float]:
+    if verdict is None:
+        return {}
+    return {name: getattr(verdict, name) for name in ("delta", "standard_error", "threshold", "eta", "alpha")}

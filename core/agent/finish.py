@@ -1,0 +1,169 @@
+"""The end of a campaign: the final test on fresh paired seeds, samples, and a longer training of the proven code.
+
+Called by `slm-ar finish` and `demo`. Promises: test is opened for one pair of revisions only, and the journal says so
+before the first score; an interrupted final test goes on with the same pair and seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from ..contracts import TrainOutcome
+from ..errors import TrainingError, UsageError
+from ..export.folder import model_card, write_model_folder
+from ..prepare.tokenizer import BOS, EOS
+from ..train.executor import TrainJob, device_lock, window_context
+from ..train.generate import generate_text
+from . import gate, planner
+from .campaign import Campaign, held_score
+from .state import CampaignState, FinalRecord, RunRecord
+
+SAMPLE_TOKENS = 96
+SPARE_SEEDS = 3
+
+
+def final_pair(state: CampaignState) -> tuple[str, str]:
+    """(baseline, final): what test is opened for. The proven code, else what looks best so far."""
+    if state.final_pair is not None:
+        return state.final_pair
+    return state.baseline, state.rung if state.rung != state.baseline else state.head
+
+
+def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
+    """Open test once and measure baseline and final code with paired fresh seeds. Returns what is there if it is."""
+    campaign.close_interrupted_run()
+    state = campaign.state
+    if state.final is not None:
+        return state.final
+    if state.open_run is None and state.sigma is None:
+        raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
+    baseline, final = final_pair(state)
+    if state.final_pair is None:
+        campaign.journal.append("final_opened", {"baseline": baseline, "final": final})
+    campaign.display.phase("final test: fresh seeds, the test split is opened once")
+    pairs: list[tuple[RunRecord, RunRecord]] = []
+    for index in range(pairs_wanted + SPARE_SEEDS):
+        if len(pairs) == pairs_wanted:
+            break
+        seed = planner.run_seed(state, "final", index)
+        settled = [_settled(campaign, revision, seed) for revision in dict.fromkeys((baseline, final))]
+        if all(run.is_scored for run in settled):
+            pairs.append((settled[0], settled[-1]))
+    if len(pairs) < 2:
+        raise TrainingError(
+            "the final test has fewer than two pairs of runs that worked",
+            "see `slm-ar report` for why they failed, then run `slm-ar finish` again",
+        )
+    record = _measured(campaign.state, baseline, final, pairs)
+    facts = {name: getattr(record, name) for name in record.__slots__ if name != "at"}
+    campaign.journal.append("final", facts)
+    finished = campaign.state.final
+    assert finished is not None
+    return finished
+
+
+def _settled(campaign: Campaign, revision: str, seed: int) -> RunRecord:
+    step = planner.TrainStep("final", revision, seed, ("test",))
+    while (run := planner.settled_run(campaign.state, step)) is None:
+        campaign.train(step)
+    return run
+
+
+def _measured(
+    state: CampaignState, baseline: str, final: str, pairs: list[tuple[RunRecord, RunRecord]]
+) -> FinalRecord:
+    scores = [tuple(held_score(run, "test") for run in pair) for pair in pairs]
+    if baseline == final:
+        delta = low = high = 0.0
+    else:
+        delta, low, high = gate.final_interval([gate.PairScore(old.groups, new.groups) for old, new in scores])
+    old_bpb = math.fsum(old.bits_per_byte for old, _ in scores) / len(scores)
+    new_bpb = math.fsum(new.bits_per_byte for _, new in scores) / len(scores)
+    bytes_per_record = scores[0][0].byte_count / max(1, scores[0][0].record_count)
+    return FinalRecord(
+        baseline=baseline,
+        final=final,
+        is_proven=final == state.rung and final != baseline,
+        pairs=len(pairs),
+        baseline_bpb=old_bpb,
+        final_bpb=new_bpb,
+        delta=delta,
+        delta_low=low,
+        delta_high=high,
+        baseline_bits_per_record=old_bpb * bytes_per_record,
+        final_bits_per_record=new_bpb * bytes_per_record,
+        at="",
+    )
+
+
+def write_samples(campaign: Campaign) -> None:
+    """Generate one text with the baseline and one with the final code, from the beginning of a train document."""
+    state = campaign.state
+    baseline, final = final_pair(state)
+    prompt = opening_of_train(campaign)
+    samples = {}
+    for name, revision in (("before", baseline), ("after", final)):
+        folder = campaign.newest_checkpoint(revision)
+        if folder is None or name in state.samples:
+            continue
+        context = window_context(folder, campaign.recipe.evaluation.context)
+        with campaign.executor.client(folder) as client:
+            text = generate_text(client, campaign.executor.tokenizer, prompt, context, SAMPLE_TOKENS)
+        samples[name] = prompt + text
+    if samples:
+        campaign.journal.append("samples", {"samples": samples})
+
+
+def opening_of_train(campaign: Campaign, longest: int = 12) -> str:
+    """The first line of a train document, or its first `longest` tokens: a prompt that suits the corpus."""
+    import numpy as np
+
+    data = campaign.executor.data
+    tokens = np.memmap(data.folder / "train.tokens", dtype=data.manifest.token_dtype, mode="r")
+    ids = [int(token) for token in tokens[: 4 * longest] if token not in (BOS, EOS)]
+    text = str(campaign.executor.tokenizer.decode(ids, skip_special_tokens=False))
+    line, newline, _ = text.partition("\n")
+    if newline and line.strip():
+        return line + newline
+    return str(campaign.executor.tokenizer.decode(ids[:longest], skip_special_tokens=False))
+
+
+def train_longer(campaign: Campaign, target: Path, headline: str, note: Callable[[str], None]) -> TrainOutcome:
+    """Train the proven code `train_factor` times as long and write the loadable folder. Raises TrainingError."""
+    state, recipe = campaign.state, campaign.recipe
+    revision = state.rung
+    factor = recipe.finish.train_factor
+    budget = recipe.budget
+    machine = campaign.executor.machine
+    job = TrainJob(
+        train_py=state.revisions[revision],
+        seed=planner.run_seed(state, "finish", 0),
+        budget_seconds=budget.seconds * factor if budget.seconds is not None else None,
+        budget_steps=round(budget.steps * factor) if budget.steps is not None else None,
+        startup_seconds=budget.startup_seconds,
+        memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
+    )
+    folder = campaign.runs_folder / "finish"
+    with device_lock(machine.device, note):
+        outcome = campaign.trained(f"final training, {factor:g} times as long", job, folder)
+    if outcome.status is not None:
+        raise TrainingError(
+            f"the final training failed: {outcome.status.value}: {outcome.reason}",
+            f"its log is {folder / 'log.txt'}; run `slm-ar finish` again",
+        )
+    score = campaign.executor.score(folder, "dev", recipe.evaluation.context)
+    table = {
+        "bits per byte on dev": f"{score.bits_per_byte:.4f}",
+        "parameters": f"{outcome.parameters:,}",
+        "trained": f"{outcome.train_seconds:.0f} s, {outcome.steps:,} steps, {outcome.tokens:,} tokens",
+        "device": f"{machine.device} ({machine.name}), {machine.precision}",
+        "corpus": f"{campaign.executor.data.manifest.adapter}, data {campaign.executor.data.digest}",
+        "code": f"revision {revision}, {'proven' if revision != state.baseline else 'the starting code'}",
+        "campaign": state.identity,
+    }
+    facts = {"name": recipe.name, "description": recipe.description, "headline": headline, "table": table}
+    write_model_folder(target, folder, campaign.executor.data, facts, model_card(facts))
+    campaign.journal.append("finished", {"folder": str(target), "dev_bpb": score.bits_per_byte})
+    return outcome

@@ -1,0 +1,424 @@
+"""The judge of a campaign: from measurements to "proven", "not better" or "not yet proven". Pure arithmetic, no I/O.
+
+The rule is section 2.2 of the project's trust reference; docs/gate.md says it in plain words and holds what a
+simulation of this very code measured. Two tiers: `keeps` is the cheap rule of the search (one run each, on dev),
+`judge_claim` the strict one (fresh paired runs of proven and current code, on the hidden split). Units are bits per
+byte unless said otherwise, and a difference is always current code (head) minus proven code (rung).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from ..contracts import Decision, GroupScore, Verdict
+
+FULL_GROUPS = 30
+"""From this many groups on, a certificate carries no warning."""
+FEWEST_GROUPS = 10
+"""With fewer groups nothing is certified: explore only."""
+FEW_PAIRS = 3
+"""With fewer pairs than this the pairs say nothing about their own noise, so the borrowed noise gets a wide margin."""
+FEW_PAIRS_MARGIN = 5.0
+"""Standard errors that a claim must reach with fewer than FEW_PAIRS pairs."""
+CLAIM_SHARE = 0.8
+"""Share of a night's alpha that each of its first NIGHT_CLAIMS claims may spend; see `claim_alpha`."""
+NIGHT_CLAIMS = 5
+"""Claims of a usual night: about 100 proposals, one claim every 24."""
+LARGEST = 1e100
+"""No score, in any unit, is larger than this; what is, is an error and is refused."""
+RESOLUTION = 1e-9
+"""Bits per byte. A standard error below this is rounding, not measured noise, and proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """The constants of the claim tier, from the recipe; what they mean is written in docs/gate.md."""
+
+    alpha: float
+    """Probability of a false claim that the first night on a hidden split may spend."""
+    looks: tuple[int, ...]
+    """Numbers of pairs at which a claim is judged, ascending."""
+    alpha_split: tuple[float, ...]
+    """Share of a claim's alpha for each look; at most 1 in sum."""
+    min_effect: float = 0.001
+    """Smallest difference worth a claim, in the unit of the metric (bits per byte)."""
+    patience: int = 2
+    """How many times a chain that is not yet proven may go on before it goes back to the rung."""
+    direction: str = "min"
+    """"min" when a lower score is better, "max" when a higher one is."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.alpha < 0.5:
+            raise ValueError(f"alpha must lie between 0 and 0.5, not {self.alpha}")
+        if not self.looks or self.looks[0] < 1 or list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"looks must be ascending pair counts, not {self.looks}")
+        if len(self.alpha_split) != len(self.looks) or min(self.alpha_split) <= 0:
+            raise ValueError("alpha_split needs one positive share per look")
+        if math.fsum(self.alpha_split) > 1.0 + 1e-9:
+            raise ValueError(f"alpha_split adds up to more than 1: {self.alpha_split}")
+        if not (math.isfinite(self.min_effect) and self.min_effect >= 0 and self.patience >= 0):
+            raise ValueError("min_effect and patience must be finite and not negative")
+        if self.direction not in ("min", "max"):
+            raise ValueError(f'direction must be "min" or "max", not {self.direction!r}')
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What is known about seed noise. Variances in (bits per byte) squared."""
+
+    run_variance: float
+    """Variance over seeds of one run."""
+    difference_variance: float
+    """Variance over seeds of one paired difference."""
+    degrees: int
+    """Degrees of freedom behind `difference_variance`."""
+
+    def __post_init__(self) -> None:
+        _require_finite((self.run_variance, self.difference_variance))
+        if self.run_variance < 0 or self.difference_variance < 0 or self.degrees < 1:
+            raise ValueError("noise needs variances of at least 0 and at least one degree of freedom")
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of one run over seeds, in bits per byte."""
+        return math.sqrt(self.run_variance)
+
+    def pooled_with(self, pair_deltas: Sequence[float]) -> Noise:
+        """This noise plus the scatter of one claim's paired differences (bits per byte) about their own mean.
+
+        Feed the pairs of every *closed* claim through this once; `judge_claim` adds the open claim's pairs itself.
+        """
+        if len(pair_deltas) < 2:
+            return self
+        _require_finite(pair_deltas)
+        degrees = self.degrees + len(pair_deltas) - 1
+        squares = self.difference_variance * self.degrees + _sum_of_squares(pair_deltas)
+        return Noise(self.run_variance, squares / degrees, degrees)
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """One pair of runs of a claim: proven code (rung) and current code (head) with one seed, scored on one split."""
+
+    rung: tuple[GroupScore, ...]
+    head: tuple[GroupScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the pairs say, before any rule is applied."""
+
+    delta: float
+    pair_deltas: tuple[float, ...]
+    group_variance: float
+    """Group-clustered variance of `delta`: what another draw of groups would change."""
+    floor: float
+    """Mean delete-one-group jackknife variance of a single pair's difference."""
+    group_count: int
+    ignores_seed: bool
+    """Two seeds gave the head the very same scores: a seed that is hard-coded, possibly a lucky one."""
+
+
+def noise_from_calibration(scores: Sequence[float]) -> Noise:
+    """The noise known after calibration: K0 scores (bits per byte) of the same code with different seeds.
+
+    A paired difference starts at twice the variance of a run, as if pairing gained nothing, with K0 - 1 degrees of
+    freedom; closed claims correct that through `Noise.pooled_with`.
+    """
+    if len(scores) < 2:
+        raise ValueError(f"the noise of a run needs at least two calibration scores, not {len(scores)}")
+    _require_finite(scores)
+    variance = _sum_of_squares(scores) / (len(scores) - 1)
+    return Noise(variance, 2.0 * variance, len(scores) - 1)
+
+
+# --- search tier ----------------------------------------------------------------------------
+
+
+def keeps(
+    candidate_score: float, head_score: float, candidate_lines: int, head_lines: int, direction: str = "min"
+) -> bool:
+    """Whether the search keeps a candidate for now: better on dev than the head's own run, or equal with less code.
+
+    Never reported as a gain. A score that is not a finite number never keeps, whatever it is compared with.
+    """
+    if not (math.isfinite(candidate_score) and math.isfinite(head_score)):
+        return False
+    if candidate_score == head_score:
+        return candidate_lines < head_lines
+    return (candidate_score < head_score) == (direction == "min")
+
+
+def rounded(score: float, sigma: float) -> float:
+    """A dev score as the proposer may see it: the nearest multiple of half a sigma (same unit as `score`).
+
+    A sigma of zero, or below the precision of a float, leaves the score as it is: there is no noise to hide behind.
+    """
+    _require_finite((score, sigma))
+    step = sigma / 2.0
+    return step * round(score / step) if step > 1e-15 * abs(score) else score
+
+
+# --- claim tier -----------------------------------------------------------------------------
+
+
+def claim_alpha(policy: GatePolicy, night: int, claim: int) -> float:
+    """What claim number `claim` of night number `night` may spend in all its looks; both count from 0.
+
+    A night counts on the same hidden split, and halves what the one before had. Within a night the first
+    NIGHT_CLAIMS claims may spend CLAIM_SHARE of the night's alpha each, every later one half of the one before, so that
+    the sum over any number of claims stays finite. That sum exceeds `alpha`; the share was chosen by simulation, where
+    nights with a false claim stay below 8 % (most false hopes are rejected at their first look). Shares that add up to
+    `alpha` leave half of all gains of three sigma unproven. docs/gate.md has both.
+    """
+    if night < 0 or claim < 0:
+        raise ValueError("nights and claims count from 0")
+    return policy.alpha * CLAIM_SHARE * 0.5 ** (night + max(0, claim - NIGHT_CLAIMS + 1))
+
+
+def goes_on(policy: GatePolicy, unclear_claims: int) -> bool:
+    """Whether a chain that was found not yet proven `unclear_claims` times in a row goes on, or returns to the rung."""
+    return unclear_claims <= policy.patience
+
+
+def judge_claim(
+    pairs: Sequence[PairScore], noise: Noise, policy: GatePolicy, claim_alpha: float, *, more_allowed: bool = True
+) -> Verdict:
+    """Judge head against rung on all pairs measured so far: the one way from measurements to a verdict.
+
+    `noise` is what was known before this claim, `claim_alpha` what this claim may spend in all its looks, and
+    `more_allowed` is False when no further pair will be run. Between two looks the verdict carries the threshold of
+    the coming one. `delta` is a hidden score: a proposer may see the decision, never the verdict. Raises ValueError for
+    numbers that are not finite, groups that differ between runs, and more pairs than the last look.
+    """
+    if not 0.0 < claim_alpha < 0.5:
+        raise ValueError(f"a claim's alpha must lie between 0 and 0.5, not {claim_alpha}")
+    if len(pairs) > policy.looks[-1]:
+        raise ValueError(f"{len(pairs)} pairs, but the last look is at {policy.looks[-1]}")
+    measured = _measure(pairs)
+    noise_then = noise.pooled_with(measured.pair_deltas)
+    error = _standard_error(measured, noise_then)
+    look = next(index for index, count in enumerate(policy.looks) if count >= len(pairs))
+    alpha = claim_alpha * policy.alpha_split[look]
+    eta = _smallest_effect(noise, policy)
+    needed = max(eta, _critical(alpha, noise_then.degrees, measured.group_count, len(pairs)) * error)
+    gain = -measured.delta if policy.direction == "min" else measured.delta
+    decision, reasons = _decide(measured, policy, gain, needed, eta, error, more_allowed)
+    return Verdict(
+        decision=decision,
+        delta=measured.delta,
+        standard_error=error,
+        threshold=-needed if policy.direction == "min" else needed,
+        eta=eta,
+        pairs=len(pairs),
+        alpha=alpha,
+        group_count=measured.group_count,
+        reasons=reasons,
+    )
+
+
+def smallest_provable_gain(noise: Noise, group_variance: float, policy: GatePolicy, alpha: float) -> float:
+    """The gain (bits per byte, positive) that a claim with `alpha` just proves at its last look, for the plan.
+
+    A true gain of this size is proven about every second time. `group_variance` is omega squared, in (bits per byte)
+    squared; enough groups are assumed.
+    """
+    count = policy.looks[-1]
+    error = math.sqrt(noise.difference_variance / count + group_variance)
+    quantile = _critical(alpha * policy.alpha_split[-1], noise.degrees + count - 1, FULL_GROUPS, count)
+    return max(_smallest_effect(noise, policy), quantile * error)
+
+
+def final_interval(pairs: Sequence[PairScore], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(difference, low, high) in bits per byte of final minus baseline code: the only numbers fit for a headline.
+
+    Two-sided Student-t interval: the variance over paired seeds divided by their number, plus the group-clustered
+    variance, with the smaller of (pairs - 1) and (groups - 1) degrees of freedom. Nothing is borrowed from the
+    campaign, so nothing that the campaign selected can bias it. Needs two pairs and two groups.
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
+    measured = _measure(pairs)
+    if len(pairs) < 2 or measured.group_count < 2:
+        raise ValueError("an interval needs at least two pairs and two groups")
+    variance = _sum_of_squares(measured.pair_deltas) / (len(pairs) - 1) / len(pairs)
+    degrees = min(len(pairs), measured.group_count) - 1
+    half = _student_quantile(degrees, (1.0 - confidence) / 2.0) * math.sqrt(variance + measured.group_variance)
+    return measured.delta, measured.delta - half, measured.delta + half
+
+
+def paired_differences(pairs: Sequence[PairScore]) -> tuple[float, ...]:
+    """Head minus rung in bits per byte, one number per pair: what `Noise.pooled_with` wants of a closed claim."""
+    return _measure(pairs).pair_deltas
+
+
+def group_variance(pairs: Sequence[PairScore]) -> float:
+    """Omega squared, (bits per byte) squared: how much another draw of groups would move the difference."""
+    return _measure(pairs).group_variance
+
+
+# --- the decision ---------------------------------------------------------------------------
+
+
+def _decide(
+    measured: _Measured,
+    policy: GatePolicy,
+    gain: float,
+    needed: float,
+    eta: float,
+    error: float,
+    more_allowed: bool,
+) -> tuple[Decision, tuple[str, ...]]:
+    """The decision and its reasons in plain words, for people. No reason holds a hidden score."""
+    pairs = len(measured.pair_deltas)
+    is_look = pairs in policy.looks
+    may_wait = more_allowed and pairs < policy.looks[-1]
+    if may_wait and not is_look:
+        return Decision.MORE_PAIRS, ("the next judgement needs more pairs",)
+    if is_look and gain < eta:
+        return Decision.REJECT, ("the current code is not better than the proven code by an amount worth a claim",)
+    obstacles = _obstacles(measured)
+    if obstacles:
+        return Decision.UNCLEAR, obstacles
+    if is_look and gain >= needed and error >= RESOLUTION:
+        return Decision.CERTIFY, ("the gain is larger than chance explains", *_warnings(measured))
+    if may_wait:
+        return Decision.MORE_PAIRS, ("promising, but not yet larger than chance explains",)
+    if error < RESOLUTION:
+        return Decision.UNCLEAR, ("not certifiable: no noise at all was measured, so chance cannot be ruled out",)
+    return Decision.UNCLEAR, ("it looks better, but by no more than chance may explain",)
+
+
+def _obstacles(measured: _Measured) -> tuple[str, ...]:
+    """Why no number of further pairs can turn these measurements into a certificate."""
+    found = []
+    if measured.group_count < FEWEST_GROUPS:
+        found.append(
+            f"not certifiable, explore only: {measured.group_count} groups in the hidden split, "
+            f"at least {FEWEST_GROUPS} are needed"
+        )
+    if measured.ignores_seed:
+        found.append("not certifiable: the current code gives identical scores with different seeds")
+    return tuple(found)
+
+
+def _warnings(measured: _Measured) -> tuple[str, ...]:
+    if measured.group_count >= FULL_GROUPS:
+        return ()
+    return (f"warning: only {measured.group_count} groups in the hidden split, {FULL_GROUPS} are advised",)
+
+
+def _smallest_effect(noise: Noise, policy: GatePolicy) -> float:
+    """eta: half the noise of a run, and never less than what the recipe calls worth a claim."""
+    return max(noise.sigma / 2.0, policy.min_effect)
+
+
+# --- statistics -----------------------------------------------------------------------------
+
+
+def _measure(pairs: Sequence[PairScore]) -> _Measured:
+    if not pairs:
+        raise ValueError("a claim needs at least one pair")
+    sizes = _byte_counts(pairs[0].rung)
+    nats = [_differences(pair, sizes) for pair in pairs]
+    total = sum(sizes.values())
+    pair_deltas = tuple(math.fsum(row) / (math.log(2) * total) for row in nats)
+    delta = math.fsum(pair_deltas) / len(pairs)
+    means = [math.fsum(column) / len(pairs) for column in zip(*nats, strict=True)]
+    counts = list(sizes.values())
+    floor = math.fsum(_jackknife_variance(row, counts) for row in nats) / len(pairs)
+    heads = {tuple(sorted((score.group, score.nats) for score in pair.head)) for pair in pairs}
+    return _Measured(
+        delta=delta,
+        pair_deltas=pair_deltas,
+        group_variance=_clustered_variance(means, counts),
+        floor=floor,
+        group_count=len(counts),
+        ignores_seed=len(heads) < len(pairs),
+    )
+
+
+def _standard_error(measured: _Measured, noise: Noise) -> float:
+    """Standard error of the mean difference: seeds and groups together.
+
+    `noise` holds the claim's own pairs already. From FEW_PAIRS pairs on, their own scatter counts alone when it is the
+    larger one: a head that is noisier than the code that was calibrated must not borrow calm. The jackknife floor
+    keeps equal calibration scores, such as those of a majority guesser, from making everything certain.
+    """
+    count = len(measured.pair_deltas)
+    variance = max(noise.difference_variance, measured.floor)
+    if count >= FEW_PAIRS:
+        variance = max(variance, _sum_of_squares(measured.pair_deltas) / (count - 1))
+    return math.sqrt(variance / count + measured.group_variance)
+
+
+def _critical(alpha: float, degrees: int, group_count: int, pairs: int) -> float:
+    """Standard errors that a gain must reach: one-sided Student-t, wider while there are few pairs."""
+    quantile = _student_quantile(max(1, min(degrees, group_count - 1)), alpha)
+    return quantile if pairs >= FEW_PAIRS else max(quantile, FEW_PAIRS_MARGIN)
+
+
+def _clustered_variance(nats: Sequence[float], byte_counts: Sequence[int]) -> float:
+    """Variance of sum(nats) / (ln 2 * sum(bytes)) over groups: linearised ratio estimator, times G / (G - 1)."""
+    groups = len(nats)
+    if groups < 2:
+        return 0.0
+    total = sum(byte_counts)
+    ratio = math.fsum(nats) / total
+    residuals = math.fsum((value - ratio * size) ** 2 for value, size in zip(nats, byte_counts, strict=True))
+    return groups / (groups - 1) * residuals / (math.log(2) * total) ** 2
+
+
+def _jackknife_variance(nats: Sequence[float], byte_counts: Sequence[int]) -> float:
+    """Delete-one-group jackknife variance of sum(nats) / (ln 2 * sum(bytes))."""
+    groups = len(nats)
+    if groups < 2:
+        return 0.0
+    sum_of_nats, total = math.fsum(nats), sum(byte_counts)
+    left_out = [
+        (sum_of_nats - value) / (math.log(2) * (total - size)) for value, size in zip(nats, byte_counts, strict=True)
+    ]
+    return (groups - 1) / groups * _sum_of_squares(left_out)
+
+
+def _byte_counts(scores: Iterable[GroupScore]) -> dict[str, int]:
+    """Group -> raw bytes, in the order of the names, so that the order of arrival cannot matter."""
+    listed = sorted((score.group, score.byte_count) for score in scores)
+    sizes = dict(listed)
+    if not sizes or len(sizes) != len(listed) or min(sizes.values()) <= 0:
+        raise ValueError("a split needs groups with distinct names and at least one byte each")
+    return sizes
+
+
+def _differences(pair: PairScore, sizes: Mapping[str, int]) -> list[float]:
+    """Head minus rung in nats, in the group order of `sizes`."""
+    if _byte_counts(pair.rung) != sizes or _byte_counts(pair.head) != sizes:
+        raise ValueError("all runs of a claim must be scored on the same groups with the same byte counts")
+    rung = {score.group: score.nats for score in pair.rung}
+    head = {score.group: score.nats for score in pair.head}
+    _require_finite((*rung.values(), *head.values()))
+    return [head[group] - rung[group] for group in sizes]
+
+
+def _sum_of_squares(values: Sequence[float]) -> float:
+    """Squared deviations from the mean, summed exactly so that the order of values cannot matter."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values)
+
+
+def _require_finite(values: Iterable[float]) -> None:
+    """Refuse NaN, infinities and numbers so large that their squares would overflow."""
+    if not all(abs(value) <= LARGEST for value in values):
+        raise ValueError("a score or difference is not a finite number of sensible size")
+
+
+@cache
+def _student_quantile(degrees: int, upper_tail: float) -> float:
+    """The value that a Student-t variable exceeds with probability `upper_tail`."""
+    # Imported late: scipy takes a third of a second, and most commands never judge anything.
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(degrees, upper_tail))

@@ -1,0 +1,71 @@
+"""The plan of a night, made before it starts: how many runs of which kind, how long, and what they could prove."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..recipe import Recipe
+from . import gate
+from .state import CampaignState
+
+OVERHEAD_SECONDS = 2.0
+"""Start-up, scoring and bookkeeping of one run on a laptop, for the estimate only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """`target` is the number of judged experiments to reach; `counts` are runs by kind; `lines` are for people."""
+
+    target: int
+    is_new: bool
+    counts: dict[str, float]
+    lines: list[str]
+
+
+def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) -> Night:
+    """Go on with the newest unfinished plan, or plan `experiments` (default: the recipe's) more."""
+    judged = sum(1 for item in state.experiments if item.status is not None)
+    planned = state.facts.get("experiments_planned")
+    is_unfinished = planned is not None and planned > judged
+    base = int(state.facts["plan"]["from"]) if is_unfinished else judged
+    if experiments is None and is_unfinished:
+        target = int(planned)
+    else:
+        target = base + (experiments or recipe.budget.experiments)
+    table = recipe.gate
+    search = max(0, target - judged)
+    calibrate = max(0, table.calibration_runs - sum(run.role == "calibrate" for run in state.runs))
+    looks = tuple(table.looks)
+    claims = math.ceil(search / table.claim_every)
+    claim = claims * 2 * looks[len(looks) // 2]
+    final = 2 * table.final_pairs
+    total = calibrate + search + claim + final
+    seconds = recipe.budget.seconds
+    minutes = total * (seconds + OVERHEAD_SECONDS) / 60 if seconds is not None else 0.0
+    counts = {
+        "from": base,
+        "calibrate": calibrate,
+        "search": search,
+        "claim": claim,
+        "final": final,
+        "total": total,
+        "minutes": round(minutes, 1),
+    }
+    time_words = f", about {minutes:.0f} minutes" if minutes else ""
+    lines = [
+        f"the plan: {total} runs{time_words}: {calibrate} for the noise, {search} ideas, about {claim} for proof, "
+        f"{final} for the final test",
+    ]
+    if state.sigma is not None:
+        lines.append(_provable(state, recipe))
+    return Night(target, not is_unfinished or target != planned, counts, lines)
+
+
+def _provable(state: CampaignState, recipe: Recipe) -> str:
+    scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
+    table = recipe.gate
+    policy = gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience)
+    alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), len(state.claims))
+    gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
+    return f"smallest gain that could be proven: about {gain:.4f} bits per byte"

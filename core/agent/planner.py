@@ -1,0 +1,228 @@
+"""What a campaign does next: a pure function of its state. The loop performs the step and appends what came of it.
+
+Because the plan is derived from the journal each time, resuming after a kill is nothing but asking again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from ..contracts import Decision, Status
+from .gate import GatePolicy, claim_alpha
+from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
+
+MOST_ATTEMPTS = 3
+"""A disturbed run is repeated twice; then it counts, flagged, and is not used in claims."""
+SPARE_PAIRS = 4
+"""Pairs beyond the last look that a claim may lose to failed or disturbed runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStep:
+    """Train `revision` with `seed` and score it on `splits`."""
+
+    role: str
+    revision: str
+    seed: int
+    splits: tuple[str, ...]
+    experiment: int | None = None
+    claim: int | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.role, self.revision, self.seed, self.experiment, self.claim)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedStep:
+    """All calibration runs are there: write down sigma."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeStep:
+    """Ask the proposer."""
+
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeStep:
+    """Judge an experiment whose run has ended, against the head's run with the same seed."""
+
+    experiment: ExperimentRecord
+    run: RunRecord
+    head_run: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClaimStep:
+    """Open a claim of the chain against the proven code."""
+
+    claim: int
+    alpha: float
+    after_experiments: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookStep:
+    """Judge an open claim on its complete pairs."""
+
+    claim: ClaimRecord
+    pairs: tuple[tuple[RunRecord, RunRecord], ...]
+    more_allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DoneStep:
+    """The plan is fulfilled."""
+
+
+Step = TrainStep | CalibratedStep | ProposeStep | JudgeStep | OpenClaimStep | LookStep | DoneStep
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The constants that decide what comes next."""
+
+    experiments: int
+    """Judged experiments that the campaign is to reach."""
+    calibration_runs: int
+    claim_every: int
+    policy: GatePolicy
+    night: int
+    """Campaigns before this one that spent alpha on the same hidden split."""
+    is_exhausted: bool = False
+    """The proposer has nothing more, or the time is up: go to the last claim."""
+
+
+def next_step(state: CampaignState, plan: Plan) -> Step:
+    """The next thing to do. Steps are idempotent: nothing that the journal already holds is asked for again."""
+    for index in range(plan.calibration_runs):
+        seed = run_seed(state, "calibrate", index)
+        if settled_run(state, TrainStep("calibrate", state.baseline, seed, ("dev",))) is None:
+            return TrainStep("calibrate", state.baseline, seed, ("dev",))
+    if state.sigma is None:
+        return CalibratedStep()
+    claim = state.claims[-1] if state.claims else None
+    if claim is not None and claim.verdict is None:
+        return _claim_step(state, plan, claim)
+    judged = sum(1 for experiment in state.experiments if experiment.status is not None)
+    is_open = judged < len(state.experiments)
+    is_over = judged >= plan.experiments or plan.is_exhausted
+    if not is_open and _claim_is_due(state, plan, judged, is_over):
+        alpha = claim_alpha(plan.policy, plan.night, len(state.claims))
+        return OpenClaimStep(len(state.claims) + 1, alpha, judged)
+    if is_over and not is_open:
+        return DoneStep()
+    return _search_step(state, plan)
+
+
+def run_seed(state: CampaignState, purpose: str, index: int) -> int:
+    """The harness's seed for one purpose: fresh for every claim, the same for a head and its rivals in one window."""
+    text = f"{state.identity} {state.facts.get('search_seed', 0)} {purpose} {index}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def window_seed(state: CampaignState, window: int) -> int:
+    """The first window runs with the first calibration seed, so that the baseline need not be trained again."""
+    return run_seed(state, "calibrate", 0) if window == 0 else run_seed(state, "window", window)
+
+
+def attempts(state: CampaignState, step: TrainStep) -> list[RunRecord]:
+    """Ended runs of exactly this step."""
+    return [
+        run for run in state.runs if (run.role, run.revision, run.seed, run.experiment, run.claim) == step.key
+    ]
+
+
+def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:
+    """The run that settles this step: the first quiet or failed one, or the last allowed attempt."""
+    found = attempts(state, step)
+    for run in found:
+        if not run.outcome.disturbance or not run.is_scored:
+            return run
+    return found[-1] if len(found) >= MOST_ATTEMPTS else None
+
+
+# --- search ---------------------------------------------------------------------------------
+
+
+def _search_step(state: CampaignState, plan: Plan) -> Step:
+    open_experiment = next((item for item in state.experiments if item.status is None), None)
+    window = open_experiment.window if open_experiment else len(state.experiments) // plan.claim_every
+    seed = window_seed(state, window)
+    head_run = head_run_for(state, seed)
+    if head_run is None:
+        return TrainStep("window", state.head, seed, ("dev",))
+    if open_experiment is None:
+        return ProposeStep(window)
+    step = TrainStep("search", open_experiment.revision, seed, ("dev",), experiment=open_experiment.id)
+    run = settled_run(state, step)
+    return step if run is None else JudgeStep(open_experiment, run, head_run)
+
+
+def head_run_for(state: CampaignState, seed: int) -> RunRecord | None:
+    """The head's own run with this seed, whatever it was made for; None when it is still to be trained."""
+    roles = ("calibrate", "search", "window")
+    runs = [run for run in state.runs if run.revision == state.head and run.seed == seed and run.role in roles]
+    quiet = [run for run in runs if run.is_scored and not run.outcome.disturbance]
+    settled = quiet or [run for run in runs if run.role != "window"]
+    return settled[0] if settled else settled_run(state, TrainStep("window", state.head, seed, ("dev",)))
+
+
+# --- claims ---------------------------------------------------------------------------------
+
+
+def _claim_is_due(state: CampaignState, plan: Plan, judged: int, is_over: bool) -> bool:
+    if state.head == state.rung:
+        return False
+    last = state.claims[-1] if state.claims else None
+    since = judged - (last.after_experiments if last else 0)
+    if last is not None and last.head == state.head and last.rung == state.rung:
+        # The chain has not moved since it was found not yet proven: asking again would only spend alpha.
+        return False
+    return since >= plan.claim_every or (is_over and (since > 0 or last is None))
+
+
+def unclear_claims(state: CampaignState) -> int:
+    """Claims in a row, up to now, that left the chain not yet proven."""
+    count = 0
+    for claim in reversed(state.claims):
+        if claim.verdict is None:
+            continue
+        if claim.verdict.decision is not Decision.UNCLEAR:
+            break
+        count += 1
+    return count
+
+
+def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
+    looks = plan.policy.looks
+    wanted = next((look for look in looks if look > claim.looked_at), looks[-1])
+    pairs: list[tuple[RunRecord, RunRecord]] = []
+    for index in range(looks[-1] + SPARE_PAIRS):
+        if len(pairs) == wanted:
+            break
+        seed = run_seed(state, f"claim {claim.id}", index)
+        settled = []
+        for revision in (claim.rung, claim.head):
+            step = TrainStep("claim", revision, seed, ("hidden",), claim=claim.id)
+            run = settled_run(state, step)
+            if run is None:
+                return step
+            settled.append(run)
+        if all(run.is_scored and not run.outcome.disturbance for run in settled):
+            pairs.append((settled[0], settled[1]))
+    return LookStep(claim, tuple(pairs), more_allowed=len(pairs) == wanted and wanted < looks[-1])
+
+
+def promising(state: CampaignState) -> int:
+    """Edits of the current chain that are kept for now and not proven."""
+    count = 0
+    by_revision = {item.revision: item for item in state.experiments if item.status is Status.KEPT}
+    revision = state.head
+    while revision != state.rung and revision in by_revision:
+        count += 1
+        revision = by_revision[revision].parent
+    return count

@@ -1,0 +1,199 @@
+"""From events to state: `replay` is the only reader of event bodies, and the twin of what campaign.py appends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from ..contracts import Decision, GroupScore, SplitScore, Status, TrainOutcome, Verdict
+from ..errors import JournalError
+from .journal import Event
+from .state import CampaignState, ClaimRecord, ExperimentRecord, FinalRecord, RunRecord
+
+
+def replay(events: Iterable[Event]) -> CampaignState | None:
+    """The state of the newest campaign, or None before the first. A function of the events alone."""
+    state: CampaignState | None = None
+    for event in events:
+        if event.kind == "campaign_started":
+            state = _started(event)
+        elif state is not None and event.kind in _APPLY:
+            state = _APPLY[event.kind](state, event)
+        elif state is None:
+            raise JournalError(f"event {event.number} ({event.kind}) stands before any campaign", "")
+        state = replace(state, event_count=event.number, chain_head=event.hash)
+    return state
+
+
+def score_to_json(score: SplitScore) -> dict[str, Any]:
+    facts = asdict(score)
+    facts["groups"] = [[group.group, group.nats, group.byte_count] for group in score.groups]
+    return facts
+
+
+def score_from_json(facts: Mapping[str, Any]) -> SplitScore:
+    return SplitScore(**{**facts, "groups": tuple(GroupScore(*group) for group in facts["groups"])})
+
+
+def _started(event: Event) -> CampaignState:
+    body = event.body
+    return CampaignState(
+        identity=body["identity"],
+        facts=body["facts"],
+        started_at=event.at,
+        baseline=body["baseline"],
+        head=body["baseline"],
+        rung=body["baseline"],
+        revisions={body["baseline"]: body["train_py"]},
+    )
+
+
+def _planned(state: CampaignState, event: Event) -> CampaignState:
+    facts = {**state.facts, "experiments_planned": event.body["experiments"], "plan": event.body["plan"]}
+    return replace(state, facts=facts, stop_reason=None)
+
+
+def _run_started(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, open_run={**event.body, "at": event.at})
+
+
+def _run_interrupted(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, open_run=None)
+
+
+def _run_ended(state: CampaignState, event: Event) -> CampaignState:
+    body = event.body
+    started = state.open_run or {}
+    outcome = dict(body["outcome"])
+    outcome["status"] = Status(outcome["status"]) if outcome["status"] is not None else None
+    run = RunRecord(
+        id=body["run"],
+        role=started["role"],
+        revision=started["revision"],
+        seed=started["seed"],
+        attempt=started["attempt"],
+        experiment=started["experiment"],
+        claim=started["claim"],
+        outcome=TrainOutcome(**outcome),
+        dev=score_from_json(body["dev"]) if body["dev"] is not None else None,
+        held_digest=body["held_digest"],
+        started_at=started["at"],
+        finished_at=event.at,
+    )
+    return replace(state, runs=(*state.runs, run), open_run=None)
+
+
+def _calibrated(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, sigma=event.body["sigma"])
+
+
+def _proposed(state: CampaignState, event: Event) -> CampaignState:
+    body = dict(event.body)
+    text = body.pop("train_py")
+    experiment = ExperimentRecord(**body, proposed_at=event.at)
+    revisions = {**state.revisions, experiment.revision: text}
+    return replace(state, experiments=(*state.experiments, experiment), revisions=revisions)
+
+
+def _judged(state: CampaignState, event: Event) -> CampaignState:
+    body = event.body
+    status = Status(body["status"])
+    run = next((run for run in state.runs if run.id == body["run"]), None)
+    experiments = tuple(
+        replace(
+            experiment, status=status, reason=body["reason"], run=run, head_score=body["head_score"], judged_at=event.at
+        )
+        if experiment.id == body["experiment"]
+        else experiment
+        for experiment in state.experiments
+    )
+    judged = next(experiment for experiment in experiments if experiment.id == body["experiment"])
+    head = judged.revision if status is Status.KEPT else state.head
+    return replace(state, experiments=experiments, head=head)
+
+
+def _claim_opened(state: CampaignState, event: Event) -> CampaignState:
+    body = event.body
+    claim = ClaimRecord(
+        id=body["claim"],
+        rung=body["rung"],
+        head=body["head"],
+        alpha=body["alpha"],
+        after_experiments=body["after_experiments"],
+        opened_at=event.at,
+    )
+    return replace(state, claims=(*state.claims, claim))
+
+
+def _claim_looked(state: CampaignState, event: Event) -> CampaignState:
+    claims = tuple(
+        replace(claim, looked_at=event.body["pairs"]) if claim.id == event.body["claim"] else claim
+        for claim in state.claims
+    )
+    return replace(state, claims=claims)
+
+
+def _claim_closed(state: CampaignState, event: Event) -> CampaignState:
+    body = event.body
+    decision = Decision(body["decision"])
+    # The numbers behind the verdict are hidden scores: they lie in the private record that body["private"] names.
+    verdict = Verdict(
+        decision=decision,
+        delta=0.0,
+        standard_error=0.0,
+        threshold=0.0,
+        eta=0.0,
+        pairs=body["pairs"],
+        alpha=body["alpha"],
+        group_count=body["group_count"],
+        reasons=tuple(body["reasons"]),
+    )
+    claims = tuple(
+        replace(claim, verdict=verdict, private=body["private"], closed_at=event.at)
+        if claim.id == body["claim"]
+        else claim
+        for claim in state.claims
+    )
+    return replace(state, claims=claims, head=body["new_head"], rung=body["new_rung"])
+
+
+def _final_opened(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, final_pair=(event.body["baseline"], event.body["final"]))
+
+
+def _final(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, final=FinalRecord(**event.body, at=event.at))
+
+
+def _samples(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, samples={**state.samples, **event.body["samples"]})
+
+
+def _stopped(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, stop_reason=event.body["reason"])
+
+
+def _nothing(state: CampaignState, event: Event) -> CampaignState:
+    return state
+
+
+_APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
+    "planned": _planned,
+    "run_started": _run_started,
+    "run_interrupted": _run_interrupted,
+    "run_ended": _run_ended,
+    "calibrated": _calibrated,
+    "proposed": _proposed,
+    "judged": _judged,
+    "claim_opened": _claim_opened,
+    "claim_looked": _claim_looked,
+    "claim_closed": _claim_closed,
+    "final_opened": _final_opened,
+    "final": _final,
+    "samples": _samples,
+    "stopped": _stopped,
+    "resumed": _nothing,
+    "exhausted": _nothing,
+    "finished": _nothing,
+}

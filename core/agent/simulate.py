@@ -1,0 +1,250 @@
+"""Whole nights of research in simulation, judged by the shipped gate: what its constants really promise.
+
+Nothing of the rule is repeated here: every keep, verdict, alpha and interval comes from gate.py. The world is made of
+numbers instead of trained models: each edit has a true effect, an interaction with each split (drawn per group) and
+seed noise; all in units of sigma, the noise of one run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contracts import Decision, GroupScore
+from . import gate
+
+Vector = npt.NDArray[np.float64]
+
+SIGMA = 0.02  # bits per byte of one sigma; large enough that eta is half a sigma, as on real models
+LEVEL = 2.0  # bits per byte of the baseline; only differences matter
+DRIFT_MEMORY = 0.95  # correlation of the machine's drift between one run and the next
+HIDDEN, TEST = 0, 1  # rows of _Code.groups
+DEFAULT_POLICY = gate.GatePolicy(alpha=0.04, looks=(1, 2, 3, 5), alpha_split=(0.1, 0.2, 0.3, 0.4))
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """The true effects of a night's edits, in sigma: exponential gains and losses, the rest without any effect."""
+
+    help_share: float = 0.0
+    help_mean: float = 0.0
+    harm_share: float = 0.0
+    harm_mean: float = 0.0
+    single_gain: float = 0.0  # of one edit at a random place of the night
+
+    def draw(self, proposals: int, random: np.random.Generator) -> Vector:
+        """Effects on the score, one per proposal: negative is better."""
+        kind = random.random(proposals)
+        size = random.exponential(1.0, proposals)
+        helps, harms = kind < self.help_share, kind > 1.0 - self.harm_share
+        effects: Vector = np.where(helps, -self.help_mean * size, np.where(harms, self.harm_mean * size, 0.0))
+        if self.single_gain:
+            effects[random.integers(proposals)] = -self.single_gain
+        return effects
+
+
+NULL = Effects()
+ONE_GAIN = Effects(single_gain=3.0)
+LATE = Effects(help_share=0.10, help_mean=1.0, harm_share=0.30, harm_mean=2.0)
+EARLY = Effects(help_share=0.25, help_mean=6.0, harm_share=0.50, harm_mean=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One simulated world. Noise in units of sigma."""
+
+    effects: Effects = NULL
+    interaction: float = 0.3
+    """How much one edit's effect differs between splits (omega)."""
+    correlation: float = 0.0
+    """Correlation of two codes' scores over the same seeds."""
+    unequal: float = 0.0
+    """Standard deviation over codes of the logarithm of their sigma."""
+    drift: float = 0.0
+    """Standard deviation of the machine's drift from run to run, AR(1)."""
+    proposals: int = 100
+    claim_every: int = 24
+    calibration_runs: int = 5
+    final_pairs: int = 5
+    group_count: int = 30
+    policy: gate.GatePolicy = DEFAULT_POLICY
+
+
+@dataclass(frozen=True, slots=True)
+class NightStatistics:
+    """What many nights of one condition gave. Gains in sigma, positive is better."""
+
+    nights: int
+    false_nights: int
+    """Nights with at least one certificate for code that is truly no better than what it was compared with."""
+    found_nights: int
+    """Nights in which the search kept at least one edit that truly helps."""
+    certified_nights: int
+    """Nights that certified something truly better."""
+    true_gain: float
+    """Mean true gain of the proven code."""
+    naive_gain: float
+    """Mean true gain of "lower is better" with as many runs."""
+    over_claim: float
+    """Mean of (gain reported by the final interval - true gain), over nights that proved something."""
+    coverage: float
+    """Share of those final intervals that hold the true gain; their nominal share is 0.95."""
+    runs: float
+    """Mean runs of a night before the final claim."""
+
+    def rate(self, count: int) -> tuple[float, float, float]:
+        """(share, low, high) of `count` of these nights, with exact 95 % bounds."""
+        return (count / self.nights, *clopper_pearson(count, self.nights))
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided bounds of a binomial proportion."""
+    from scipy.special import betaincinv  # late, as in gate.py
+
+    tail = (1.0 - confidence) / 2.0
+    low = float(betaincinv(successes, trials - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, trials - successes, 1.0 - tail)) if successes < trials else 1.0
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """A revision: its true score, what dev and each group of hidden and test add to it (rows), its own sigma."""
+
+    true: float
+    dev: float
+    groups: Vector
+    spread: float
+
+
+class _World:
+    """Draws codes and runs them, and counts the runs."""
+
+    def __init__(self, condition: Condition, random: np.random.Generator) -> None:
+        self.condition, self.random, self.runs, self.drift = condition, random, 0, 0.0
+        self.sizes = random.integers(5_000, 15_000, condition.group_count)
+        # Scaled so that the byte-weighted mean of one edit's interactions has standard deviation `interaction`.
+        self.scale = condition.interaction * float(self.sizes.sum() / np.sqrt((self.sizes.astype(float) ** 2).sum()))
+        self.names = [f"group {index}" for index in range(condition.group_count)]
+        self.baseline = _Code(0.0, 0.0, np.zeros((2, condition.group_count)), 1.0)
+
+    def edit(self, parent: _Code, effect: float) -> _Code:
+        groups = self.scale * self.random.standard_normal(parent.groups.shape)
+        dev = self.condition.interaction * self.random.standard_normal()
+        spread = math.exp(self.condition.unequal * self.random.standard_normal())
+        return _Code(parent.true + effect, parent.dev + dev, parent.groups + groups, spread)
+
+    def noise(self, code: _Code, luck: float) -> float:
+        """Noise of one run, in sigma, with a seed whose luck (standard normal) all codes share."""
+        self.runs += 1
+        fresh, drift = self.random.standard_normal(2)
+        self.drift = DRIFT_MEMORY * self.drift + math.sqrt(1.0 - DRIFT_MEMORY**2) * drift
+        shared = self.condition.correlation
+        seed = math.sqrt(shared) * luck + math.sqrt(1.0 - shared) * fresh
+        return float(code.spread * seed + self.condition.drift * self.drift)
+
+    def dev_score(self, code: _Code, luck: float) -> float:
+        return LEVEL + SIGMA * (code.true + code.dev + self.noise(code, luck))
+
+    def pair(self, rung: _Code, head: _Code, split: int) -> gate.PairScore:
+        luck = self.random.standard_normal()
+        return gate.PairScore(self.scores(rung, luck, split), self.scores(head, luck, split))
+
+    def scores(self, code: _Code, luck: float, split: int) -> tuple[GroupScore, ...]:
+        bits = LEVEL + SIGMA * (code.true + code.groups[split] + self.noise(code, luck))
+        nats = (bits * math.log(2) * self.sizes).tolist()
+        return tuple(map(GroupScore, self.names, nats, self.sizes.tolist()))
+
+
+class _Night:
+    """One night of the two-tier loop: a head that the search moves, a rung that only certificates move."""
+
+    def __init__(self, condition: Condition, random: np.random.Generator) -> None:
+        self.condition, self.random, self.world = condition, random, _World(condition, random)
+        self.rung = self.head = self.judged = self.world.baseline
+        self.false_claims = self.claims = self.unclear = self.found = 0
+        lucks = random.standard_normal(condition.calibration_runs)
+        self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
+
+    def play(self) -> None:
+        effects = self.condition.effects.draw(self.condition.proposals, self.random)
+        for start in range(0, len(effects), self.condition.claim_every):
+            self.search(effects[start : start + self.condition.claim_every])
+            if self.head is not self.rung and self.head is not self.judged:
+                self.claim()
+
+    def search(self, effects: Vector) -> None:
+        """One window: a single seed for the head and all proposals."""
+        luck = self.random.standard_normal()
+        head_score = self.world.dev_score(self.head, luck)
+        for effect in effects:
+            candidate = self.world.edit(self.head, float(effect))
+            score = self.world.dev_score(candidate, luck)
+            if gate.keeps(score, head_score, 1, 1):
+                self.head, head_score = candidate, score
+                self.found += int(effect < 0)
+
+    def claim(self) -> None:
+        alpha = gate.claim_alpha(self.condition.policy, 0, self.claims)
+        self.claims += 1
+        pairs: list[gate.PairScore] = []
+        decision = Decision.MORE_PAIRS
+        while decision is Decision.MORE_PAIRS:
+            pairs.append(self.world.pair(self.rung, self.head, HIDDEN))
+            decision = gate.judge_claim(pairs, self.noise, self.condition.policy, alpha).decision
+        self.noise = self.noise.pooled_with(gate.paired_differences(pairs))
+        self.conclude(decision)
+
+    def conclude(self, decision: Decision) -> None:
+        self.unclear = self.unclear + 1 if decision is Decision.UNCLEAR else 0
+        if decision is Decision.CERTIFY:
+            self.false_claims += self.head.true >= self.rung.true
+            self.rung = self.head
+        elif decision is Decision.REJECT or not gate.goes_on(self.condition.policy, self.unclear):
+            self.head, self.unclear = self.rung, 0
+        self.judged = self.head
+
+    def final(self) -> tuple[float, bool]:
+        """(over-claim in sigma, whether the interval holds the truth) of the proven code on the test split."""
+        pairs = [self.world.pair(self.world.baseline, self.rung, TEST) for _ in range(self.condition.final_pairs)]
+        delta, low, high = gate.final_interval(pairs)
+        return self.rung.true - delta / SIGMA, low <= SIGMA * self.rung.true <= high
+
+
+def _naive_gain(condition: Condition, runs: int, random: np.random.Generator) -> float:
+    """True gain of keeping whatever scores below the best score so far: one run each, always a fresh seed."""
+    world = _World(condition, random)
+    head = world.baseline
+    best = world.dev_score(head, random.standard_normal())
+    for effect in condition.effects.draw(runs - 1, random):
+        candidate = world.edit(head, float(effect))
+        score = world.dev_score(candidate, random.standard_normal())
+        if gate.keeps(score, best, 1, 1):
+            head, best = candidate, score
+    return -head.true
+
+
+def simulate_nights(condition: Condition, nights: int, seed: int) -> NightStatistics:
+    """Play `nights` independent nights; the result is a function of the arguments."""
+    played, runs, naive = [], [], []
+    for random in np.random.default_rng(seed).spawn(nights):
+        night = _Night(condition, random)
+        night.play()
+        played.append(night)
+        runs.append(night.world.runs)
+        naive.append(_naive_gain(condition, night.world.runs, random))
+    finals = [night.final() for night in played if night.rung is not night.world.baseline]
+    return NightStatistics(
+        nights=nights,
+        false_nights=sum(night.false_claims > 0 for night in played),
+        found_nights=sum(night.found > 0 for night in played),
+        certified_nights=sum(night.rung.true < 0 for night in played),
+        true_gain=float(np.mean([-night.rung.true for night in played])),
+        naive_gain=float(np.mean(naive)),
+        over_claim=float(np.mean([error for error, _ in finals])) if finals else 0.0,
+        coverage=float(np.mean([holds for _, holds in finals])) if finals else 1.0,
+        runs=float(np.mean(runs)),
+    )

@@ -1,0 +1,190 @@
+"""Commands around models and machines: generate, doctor, adapters, recipes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UsageError
+from .workspace import Workspace, find_workspace
+
+CHECKPOINT_FILES = ("model.safetensors", "config.json", "train.py")
+
+
+@click.command()
+@click.option("--prompt", default="", help="Text to continue; without it a new document is begun.")
+@click.option("--model", type=click.Path(path_type=Path), help="A model folder; default: the workspace's newest.")
+@click.option("--tokens", default=128, show_default=True, type=click.IntRange(1, 4096), help="At most this many.")
+@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(0), help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True)
+def generate(prompt: str, model: Path | None, tokens: int, temperature: float, seed: int) -> None:
+    """Continue a prompt with a trained model."""
+    from ..prepare.tokenizer import load_tokenizer
+    from ..train.device import probe_device
+    from ..train.executor import window_context
+    from ..train.generate import generate_text
+    from ..train.process import Incubator, candidate_environment
+    from ..train.scorer import LogitsClient
+
+    checkpoint, tokenizer_file = find_model(model)
+    tokenizer = load_tokenizer(tokenizer_file)
+    device, mode = probe_device()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in CHECKPOINT_FILES:
+            shutil.copyfile(checkpoint / file, folder / file)
+        environment = candidate_environment(1, None, folder)
+        incubator = Incubator(mode, candidate_environment(1, None))
+        try:
+            with LogitsClient(incubator, folder, environment, device, tokenizer.get_vocab_size()) as client:
+                context = window_context(folder, 4096)
+                text = generate_text(client, tokenizer, prompt, context, tokens, temperature, seed=seed)
+        finally:
+            incubator.close()
+    click.echo(prompt + text)
+
+
+def find_model(model: Path | None) -> tuple[Path, Path]:
+    """(checkpoint folder, tokenizer.json) of `model`, or of the workspace's best: finished, current, last trained."""
+    if model is not None:
+        missing = [name for name in (*CHECKPOINT_FILES, "tokenizer.json") if not (model / name).is_file()]
+        if missing:
+            raise UsageError(f"{model} is not a model folder: {', '.join(missing)} missing", "`slm-ar finish` makes one")
+        return model, model / "tokenizer.json"
+    workspace = find_workspace()
+    if (workspace.root / "model" / "model.safetensors").is_file():
+        return workspace.root / "model", workspace.root / "model" / "tokenizer.json"
+    checkpoint = newest_checkpoint(workspace)
+    if checkpoint is None:
+        raise UsageError("there is no trained model here yet", "run `slm-ar train` or `slm-ar run` first")
+    from ..prepare.pipeline import TOKENIZER_FILE, newest_prepared
+
+    data = newest_prepared(workspace.hidden_folder / "data")
+    if data is None:
+        raise UsageError("the prepared data are gone", "run `slm-ar prepare`")
+    return checkpoint, data.folder / TOKENIZER_FILE
+
+
+def newest_checkpoint(workspace: Workspace) -> Path | None:
+    """The run folder with the newest checkpoint of the current code, else the newest of all."""
+    from .research import read_state
+
+    runs = workspace.hidden_folder / "runs"
+    try:
+        state = read_state(workspace)
+        for run in reversed(state.runs):
+            folder = runs / f"{run.id:06d}"
+            if run.revision == state.head and (folder / "model.safetensors").is_file():
+                return folder
+    except UsageError:
+        pass
+    found = sorted(runs.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent if found else None
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def doctor(as_json: bool) -> None:
+    """What this machine can do, and which recipe fits it."""
+    from ..train.device import probe_machine
+
+    machine = probe_machine("auto", "auto", "auto")
+    facts: dict[str, Any] = {**machine.facts, **_surroundings()}
+    facts["recipes"] = fitting_recipes(machine.device)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    rows = [
+        ("python", facts["python"]),
+        ("torch", machine.torch),
+        ("device", f"{machine.device} ({machine.name}), {machine.memory_mb / 1000:.0f} GB memory"),
+        ("threads", f"{machine.threads} of {facts['cores']} (fastest of those tried)"),
+        ("precision", machine.precision),
+        ("start-up", "warm: forked from a process with torch" if machine.mode == "warm" else "cold: a fresh process"),
+        ("free disk", f"{facts['free_disk_gb']:.0f} GB here"),
+        ("git", facts["git"] or "not found: revisions stay in the journal alone"),
+        ("isolation", "none: results are explored, not certified"),
+        ("recipes", ", ".join(facts["recipes"])),
+    ]
+    for name, value in rows:
+        click.echo(f"{name:<10} {value}")
+    for name, seconds in machine.probe.items():
+        click.echo(f"{'':<10} probe step, {name}: {seconds * 1000:.1f} ms")
+    for warning in facts["warnings"]:
+        click.echo(f"warning: {warning}")
+
+
+def fitting_recipes(device: str) -> list[str]:
+    """Shipped recipes that suit a kind of device, best first."""
+    if device == "cuda":
+        return ["transit-rtx5080", "transit-seed-80m", "text-laptop", "demo"]
+    return ["demo", "transit-laptop", "text-laptop"]
+
+
+def _surroundings() -> dict[str, Any]:
+    import os
+    import platform
+    import subprocess
+
+    warnings = []
+    try:
+        git = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        git = ""
+    if Path("/proc/driver/nvidia").exists() and "+cpu" in _torch_version():
+        warnings.append("an NVIDIA driver is here but torch is a CPU build; the README has the line that replaces it")
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    if free < 2:
+        warnings.append(f"only {free:.1f} GB are free on this disk")
+    return {
+        "python": platform.python_version(),
+        "cores": os.cpu_count() or 1,
+        "free_disk_gb": free,
+        "git": git,
+        "isolation": "none",
+        "warnings": warnings,
+    }
+
+
+def _torch_version() -> str:
+    from ..train.device import torch_version
+
+    return torch_version()
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def adapters(as_json: bool) -> None:
+    """The adapters that are installed."""
+    from ..registry import list_adapters
+
+    entries = list_adapters()
+    if as_json:
+        click.echo(json.dumps([{"name": entry.name, "problem": entry.problem} for entry in entries]))
+        return
+    for entry in entries:
+        words = entry.problem or (entry.adapter.describe().strip().splitlines()[0] if entry.adapter else "")
+        click.echo(f"{entry.name:<12} {words}")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def recipes(name: str | None, as_json: bool) -> None:
+    """The shipped recipes; with NAME, its text."""
+    from ..recipe import load_shipped, recipe_text, shipped_recipes
+
+    if name is not None:
+        click.echo(recipe_text(name), nl=False)
+        return
+    names = shipped_recipes()
+    if as_json:
+        click.echo(json.dumps(names))
+        return
+    for shipped in names:
+        click.echo(f"{shipped:<20} {load_shipped(shipped).description}")

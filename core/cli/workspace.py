@@ -1,0 +1,190 @@
+"""A workspace: the folder that `slm-ar new` makes, and how the other commands find and open it."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from ..contracts import Adapter
+    from ..prepare.pipeline import PreparedData
+    from ..recipe import Recipe
+    from ..train.device import Machine
+
+RECIPE_FILE, PROGRAM_FILE, TRAIN_FILE = "recipe.toml", "program.md", "train.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of one workspace and its validated recipe."""
+
+    root: Path
+    recipe: Recipe
+
+    @property
+    def hidden_folder(self) -> Path:
+        return self.root / ".slm"
+
+    @property
+    def train_py(self) -> str:
+        return _read(self.root / TRAIN_FILE)
+
+    @property
+    def program(self) -> str:
+        return _read(self.root / PROGRAM_FILE)
+
+    @property
+    def source(self) -> Path:
+        """Where the data lie; relative paths count from the workspace."""
+        source = self.recipe.data.source
+        if source is None:
+            raise UsageError(
+                f"{self.root / RECIPE_FILE} names no data", f'set source = "PATH" in its [data] table'
+            )
+        path = Path(source).expanduser()
+        return path if path.is_absolute() else self.root / path
+
+    def adapter(self) -> Adapter:
+        from ..registry import load_adapter
+
+        return load_adapter(self.recipe.data.adapter)
+
+    def prepared(self, progress: Any) -> PreparedData:
+        """Prepare the data, or find what was prepared before from equal inputs."""
+        from ..prepare.pipeline import prepare
+
+        return prepare(self.recipe, self.adapter(), self.source, self.hidden_folder / "data", progress)
+
+    def machine(self) -> Machine:
+        """How this machine trains: measured once per workspace, then remembered, so that a campaign stays one."""
+        from ..train.device import Machine, probe_machine, torch_version
+
+        table = self.recipe.machine
+        asked = {"recipe": table.model_dump(mode="json"), "torch": torch_version()}
+        path = self.hidden_folder / "machine.json"
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known["asked"] == asked:
+                return Machine(**known["machine"])
+        machine = probe_machine(table.device, table.threads, table.precision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"asked": asked, "machine": machine.facts}, indent=1), encoding="utf-8")
+        return machine
+
+
+def find_workspace(start: Path | None = None) -> Workspace:
+    """The workspace of the current folder or the nearest one above. Raises UsageError when there is none."""
+    from ..recipe import load_recipe
+
+    folder = (start or Path.cwd()).resolve()
+    for candidate in (folder, *folder.parents):
+        if (candidate / RECIPE_FILE).is_file() and (candidate / TRAIN_FILE).is_file():
+            return Workspace(candidate, load_recipe(candidate / RECIPE_FILE))
+    raise UsageError(
+        f"{folder} is not a workspace (no {RECIPE_FILE} with a {TRAIN_FILE})",
+        "make one with `slm-ar new NAME --adapter transit --source DIR`, or cd into one",
+    )
+
+
+def create_workspace(
+    root: Path, recipe_name: str, overrides: Mapping[str, Any], knobs: Mapping[str, Any] | None = None
+) -> Workspace:
+    """Write recipe.toml, program.md, train.py and .gitignore into a new folder. Raises UsageError when it is taken.
+
+    Everything is checked before the folder appears: recipe, adapter, knobs.
+    """
+    from ..agent.edits import set_knobs
+    from ..recipe import load_shipped, parse_recipe, recipe_text, shipped_recipes, write_recipe_copy
+    from ..registry import load_adapter
+
+    if root.name in ("slm_ar", "core", "adapters"):
+        raise UsageError(f"a workspace cannot be called '{root.name}': Python would import it", "choose another name")
+    if root.exists() and any(root.iterdir() if root.is_dir() else [root]):
+        raise UsageError(f"{root} exists already and is not empty", "choose another name, or cd into it and go on")
+    path = Path(recipe_name)
+    if recipe_name not in shipped_recipes() and path.suffix == ".toml" and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        load_shipped(recipe_name)
+        text = recipe_text(recipe_name)
+    text = write_recipe_copy(text, dict(overrides))
+    recipe = parse_recipe(text, str(root / RECIPE_FILE))
+    adapter = load_adapter(recipe.data.adapter)
+    train_py = set_knobs(template("train.py"), {**recipe.knobs, **(knobs or {})})
+    program = string.Template(template("program.md")).safe_substitute(
+        name=recipe.name, description=recipe.description, documents=adapter.describe().strip()
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    for name, content in ((RECIPE_FILE, text), (PROGRAM_FILE, program), (TRAIN_FILE, train_py)):
+        (root / name).write_text(content, encoding="utf-8")
+    (root / ".gitignore").write_text(".slm/\n", encoding="utf-8")
+    return Workspace(root, recipe)
+
+
+def template(name: str) -> str:
+    """A file of program_templates."""
+    return resources.files("slm_ar.program_templates").joinpath(name).read_text(encoding="utf-8")
+
+
+def recipe_for(adapter: str) -> str:
+    """The recipe that a new workspace starts from when none is named."""
+    from ..recipe import load_shipped, shipped_recipes
+
+    fitting = [name for name in shipped_recipes() if name.endswith("-laptop")]
+    for name in fitting:
+        if load_shipped(name).data.adapter == adapter:
+            return name
+    return "text-laptop"
+
+
+def checked_source(source: Path | None) -> Path | None:
+    """The absolute path of --source. Raises DataError when it is not there."""
+    if source is None:
+        return None
+    if not source.exists():
+        raise DataError(f"the source {source} does not exist", "check the path after --source")
+    return source.resolve()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} is missing", "restore it, or bring the proven one back with `slm-ar adopt`"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error}", "save it as UTF-8") from error
+
+
+@click.command()
+@click.argument("name", type=click.Path(path_type=Path))
+@click.option("--adapter", help="Adapter that reads the data; `slm-ar adapters` lists them.")
+@click.option("--source", type=click.Path(path_type=Path), help="File or folder with the data.")
+@click.option("--recipe", "recipe_name", help="Recipe to start from; `slm-ar recipes` lists them.")
+def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str | None) -> None:
+    """Make a workspace NAME: recipe.toml, program.md and train.py, all yours to edit."""
+    from ..registry import load_adapter
+
+    if adapter is None and recipe_name is None:
+        raise UsageError("say what the data are", "add --adapter transit (or text), or --recipe NAME")
+    if adapter is not None:
+        load_adapter(adapter)
+    overrides: dict[str, Any] = {"name": name.name}
+    if adapter is not None:
+        overrides["data.adapter"] = adapter
+    found = checked_source(source)
+    if found is not None:
+        overrides["data.source"] = str(found)
+    workspace = create_workspace(name, recipe_name or recipe_for(adapter or "text"), overrides)
+    click.echo(f"{workspace.root}: recipe.toml, program.md, train.py (adapter {workspace.recipe.data.adapter})")
+    click.echo(f"next:  cd {name}  then  slm-ar prepare,  slm-ar train,  slm-ar run")

@@ -1,0 +1,64 @@
+"""The loadable folder that `slm-ar finish` writes: weights, config, tokenizer, code and a card; nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..prepare.pipeline import MANIFEST_FILE, TOKENIZER_FILE, PreparedData
+
+FILES = ("model.safetensors", "config.json", "train.py")
+
+
+def write_model_folder(target: Path, checkpoint: Path, data: PreparedData, facts: Mapping[str, Any], card: str) -> None:
+    """Write `target` whole or not at all: it is built beside and moved into place; an older one is replaced."""
+    staging = target.with_name(target.name + ".unfinished")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for name in FILES:
+        shutil.copyfile(checkpoint / name, staging / name)
+    shutil.copyfile(data.folder / TOKENIZER_FILE, staging / TOKENIZER_FILE)
+    public = json.loads((data.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    record = {"facts": dict(facts), "data": public}
+    (staging / "slm_ar.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    (staging / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    staging.replace(target)
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """The card in Markdown; `facts` holds name, description, headline, training and how to load it."""
+    lines = [
+        f"# {facts['name']}",
+        "",
+        str(facts["description"]),
+        "",
+        f"**{facts['headline']}**",
+        "",
+        "| fact | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in facts["table"].items()),
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "import json, runpy",
+        "from safetensors.torch import load_model",
+        "from tokenizers import Tokenizer",
+        "",
+        'build_model = runpy.run_path("train.py")["build_model"]',
+        'model = build_model(json.load(open("config.json")))',
+        'load_model(model, "model.safetensors")',
+        'tokenizer = Tokenizer.from_file("tokenizer.json")',
+        "```",
+        "",
+        "`<|bos|>` is token 0 and opens every document; `<|eos|>` is 1. train.py imports the slm-ar package.",
+        "Or, without loading code yourself: `slm-ar generate --model THIS_FOLDER --prompt \"...\"`.",
+        "",
+        "Isolation of the training code: none was proved, so the scores are explored, not certified.",
+        "",
+    ]
+    return "\n".join(lines)

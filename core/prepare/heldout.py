@@ -1,0 +1,87 @@
+"""The private part: documents of mix, dev, hidden and test, outside the workspace, content-addressed, mode 0700.
+
+Written by the pipeline, read by the scorer. What it does not stop: a process of the same user outside a sandbox.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contracts import Document, Span
+from ..errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDocument:
+    """A document of a held-out split with the values of its adapter's slice keys."""
+
+    document: Document
+    slices: Mapping[str, str]
+
+
+def private_root() -> Path:
+    """The user's data folder for everything that no proposer and no train.py may read (SLM_AR_PRIVATE moves it)."""
+    import platformdirs
+
+    chosen = os.environ.get("SLM_AR_PRIVATE")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("slm-ar")) / "private"
+
+
+def ensure_private(folder: Path) -> Path:
+    """Create `folder` and its parents up to the private root with mode 0700."""
+    root = private_root()
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
+def to_json(held: HeldDocument) -> str:
+    document = held.document
+    record: dict[str, Any] = {
+        "id": document.id,
+        "group": document.group,
+        "time": document.time,
+        "text": document.text,
+        "spans": [[span.start, span.end, span.task] for span in document.spans],
+        "slices": dict(held.slices),
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def from_json(line: str) -> HeldDocument:
+    record = json.loads(line)
+    spans = tuple(Span(*span) for span in record["spans"])
+    document = Document(record["id"], record["text"], record["group"], record["time"], spans)
+    return HeldDocument(document, record["slices"])
+
+
+def read_split(folder: Path, split: str) -> Iterator[HeldDocument]:
+    """Documents of one held-out split. Raises DataError when the private part is gone."""
+    path = folder / f"{split}.jsonl"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield from_json(line)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"the held-out split '{split}' is missing: {path}",
+            "run `slm-ar prepare` again; the campaign goes on if the data are the same",
+        ) from error
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """sha256 over names and contents, hex."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

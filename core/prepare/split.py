@@ -1,0 +1,153 @@
+"""Deals groups of documents to train, mix, dev, hidden and test. Called by the pipeline; pure.
+
+Promises: whole groups only; the result is a function of the arguments; by time, everything in train is older than
+dev and hidden, which alternate group by group over one period, and test is the newest part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..contracts import SplitRule
+from ..errors import DataError
+
+TRAIN, MIX, DEV, HIDDEN, TEST = "train", "mix", "dev", "hidden", "test"
+HELD_OUT = (DEV, HIDDEN, TEST)
+LARGEST_SHARE = 0.12
+"""No held-out part takes more than this share of the corpus, whatever its byte cap says."""
+FEWEST_GROUPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """One group: its bytes of raw text, its (sortable) time or None, and its place in the order of arrival."""
+
+    name: str
+    byte_count: int
+    time: str | None
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSizes:
+    """Byte caps of the recipe."""
+
+    dev: int
+    hidden: int
+    test: int
+    mix: int
+    mix_share: float
+    train: int
+
+
+def deal(groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dict[str, str]:
+    """Group name -> split name. Groups beyond the train cap (the oldest, or by hash) are absent.
+
+    Raises DataError when the corpus has too few groups or a part would stay empty.
+    """
+    total = sum(group.byte_count for group in groups)
+    if len(groups) < FEWEST_GROUPS:
+        raise DataError(
+            f"the corpus is too small to split: {len(groups)} group(s), {total:,} bytes; "
+            f"at least {FEWEST_GROUPS} groups are needed",
+            "add data, or make documents smaller (text adapter: [data.options] unit = \"block\" or \"lines\")",
+        )
+    caps = {name: min(getattr(sizes, name), int(total * LARGEST_SHARE)) for name in HELD_OUT}
+    if rule is SplitRule.GROUP:
+        ranked = sorted(groups, key=lambda group: _rank("split", group.name))
+        dealt, rest = _deal_by_hash(ranked, caps)
+    else:
+        ranked = sorted(groups, key=lambda group: (_time_of(group, rule), group.order), reverse=True)
+        dealt, rest = _deal_by_time(ranked, caps)
+    dealt.update(_deal_rest(rest, sizes))
+    _refuse_empty(dealt, total)
+    return dealt
+
+
+def _rank(salt: str, name: str) -> bytes:
+    return hashlib.sha256(f"slm-ar {salt} {name}".encode()).digest()
+
+
+def _time_of(group: GroupInfo, rule: SplitRule) -> str:
+    if rule is SplitRule.ORDER:
+        return ""
+    if group.time is None:
+        raise DataError(
+            f"group '{group.name}' has no time, so the corpus cannot be split by time",
+            'set [data] split = "group" or "order" in recipe.toml',
+        )
+    return group.time
+
+
+def _deal_by_hash(ranked: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[dict[str, str], list[GroupInfo]]:
+    dealt: dict[str, str] = {}
+    position = 0
+    for split in (TEST, HIDDEN, DEV):
+        filled = 0
+        while position < len(ranked):
+            group = ranked[position]
+            if filled and filled + group.byte_count > caps[split]:
+                break
+            dealt[group.name] = split
+            filled += group.byte_count
+            position += 1
+    return dealt, list(ranked[position:])
+
+
+def _deal_by_time(newest_first: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[dict[str, str], list[GroupInfo]]:
+    """Test from the newest end, then hidden and dev in turn; a part that is full leaves the turn to the other."""
+    dealt: dict[str, str] = {}
+    filled = {split: 0 for split in HELD_OUT}
+    position = 0
+
+    def has_room(split: str, group: GroupInfo) -> bool:
+        return filled[split] == 0 or filled[split] + group.byte_count <= caps[split]
+
+    while position < len(newest_first) and has_room(TEST, newest_first[position]):
+        group = newest_first[position]
+        dealt[group.name] = TEST
+        filled[TEST] += group.byte_count
+        position += 1
+    turn, other = HIDDEN, DEV
+    while position < len(newest_first):
+        group = newest_first[position]
+        split = turn if has_room(turn, group) else other
+        if not has_room(split, group):
+            break
+        dealt[group.name] = split
+        filled[split] += group.byte_count
+        turn, other = other, turn
+        position += 1
+    return dealt, list(newest_first[position:])
+
+
+def _deal_rest(rest: Sequence[GroupInfo], sizes: SplitSizes) -> dict[str, str]:
+    """Train and mix from what is left; `rest` comes with the groups to keep first."""
+    kept: list[GroupInfo] = []
+    train_bytes = 0
+    for group in rest:
+        if kept and train_bytes + group.byte_count > sizes.train:
+            break
+        kept.append(group)
+        train_bytes += group.byte_count
+    mix_cap = min(sizes.mix, int(train_bytes * sizes.mix_share))
+    dealt = {group.name: TRAIN for group in kept}
+    mix_bytes = 0
+    for group in sorted(kept, key=lambda group: _rank("mix", group.name)):
+        if mix_bytes + group.byte_count > mix_cap:
+            break
+        dealt[group.name] = MIX
+        mix_bytes += group.byte_count
+    return dealt
+
+
+def _refuse_empty(dealt: dict[str, str], total: int) -> None:
+    missing = [split for split in (TRAIN, *HELD_OUT) if split not in dealt.values()]
+    if missing:
+        raise DataError(
+            f"the corpus is too small to split: {total:,} bytes in {len(dealt)} groups leave nothing for "
+            + ", ".join(missing),
+            "add data, make documents smaller, or lower dev_kb, hidden_kb and test_kb in [data] of recipe.toml",
+        )

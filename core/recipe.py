@@ -1,0 +1,358 @@
+"""The recipe: one TOML file, validated at once, that says what to train on, for how long and how to judge.
+
+Called by the command line, prepare and the research loop. A recipe that loads is complete and frozen; one that does not
+is refused with every problem listed: line, key, what is wrong and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from . import recipe_words
+from .contracts import KnobValue
+from .errors import RecipeError, UsageError, did_you_mean
+from .toml_text import toml_value, write_recipe_copy
+
+__all__ = [
+    "Recipe",
+    "load_recipe",
+    "load_shipped",
+    "parse_recipe",
+    "recipe_reference",
+    "recipe_text",
+    "shipped_recipes",
+    "write_recipe_copy",
+]
+
+# --- values ---------------------------------------------------------------------------------
+
+
+def _broken_rule(message: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", "{message}", {"message": message})
+
+
+def _iso_date(value: object) -> object:
+    """TOML has dates of its own; both they and quoted ISO texts become ISO text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise _broken_rule(f"must be a date such as 2024-03-31, not {toml_value(value)}") from None
+    return value
+
+
+def _increasing(looks: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in itertools.pairwise(looks)):
+        raise _broken_rule(f"must rise strictly, such as [1, 2, 3, 5], not {toml_value(looks)}")
+    return looks
+
+
+def _at_most_one(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if sum(shares) > 1 + 1e-9:
+        raise _broken_rule(f"must sum to at most 1, not to {sum(shares):g}")
+    return shares
+
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
+IsoDate = Annotated[str, BeforeValidator(_iso_date), Field(json_schema_extra={"format": "date"})]
+
+
+class _Table(BaseModel):
+    """A TOML table: no unknown key, no conversion of types, no infinity, no change afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield (key, problem) for rules that concern several keys; `table` is as written, so of any type."""
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, table: Any, handler: Any) -> Self:
+        # An "after" validator is skipped when a field is wrong; a person wants to see both problems in one go.
+        found = []
+        if isinstance(table, Mapping):
+            for key, problem in cls.conflicts(table):
+                found.append(InitErrorDetails(type=_broken_rule(problem), loc=(key,), input=table.get(key)))
+        try:
+            model: Self = handler(table)
+        except ValidationError as error:
+            for detail in error.errors():
+                kind = _broken_rule(detail["msg"]) if detail["type"] == "rule" else detail["type"]
+                context = detail.get("ctx", {})
+                found.append(InitErrorDetails(type=kind, loc=detail["loc"], input=detail["input"], ctx=context))
+        if found:
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return model
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+class DataTable(_Table):
+    """What to learn from, and how much of it is kept for measuring."""
+
+    adapter: Name
+    """Adapter that reads the source: a name from `slm-ar adapters`, or path/to/file.py:ClassName."""
+    source: Name | None = None
+    """File, folder or archive with the data; without it the adapter's synthetic sample is used."""
+    split: Literal["auto", "group", "time", "order"] = "auto"
+    """How groups are dealt to train, dev, hidden and test; auto asks the adapter."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    """Our field name = your column name."""
+    options: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
+    """Settings of the adapter."""
+    since: IsoDate | None = None
+    """Ignore what is older than this day."""
+    until: IsoDate | None = None
+    """Ignore what is newer than this day."""
+    sample_groups: Count | None = None
+    """Read only this many groups, chosen by hash; bounds large archives."""
+    max_train_mb: Positive = 64.0
+    """Upper bound of the training text in MB."""
+    dev_kb: Count = 300
+    """kB of text that every experiment is scored on."""
+    hidden_kb: Count = 300
+    """kB of text for claims; nobody sees its scores before the finish."""
+    test_kb: Count = 300
+    """kB of text that is opened once, at the finish."""
+    mix_percent: float = Field(default=5.0, ge=0, le=50)
+    """Percent of the groups set aside to fit mixtures with an n-gram model."""
+    mix_kb: int = Field(default=200, ge=0)
+    """Upper bound of that part in kB."""
+    duplicates: Literal["auto", "exact", "report"] = "auto"
+    """Drop repeated documents (exact), only count them (report), or ask the adapter (auto)."""
+
+    @classmethod
+    def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A period must not end before it begins."""
+        since, until = _iso_text(table.get("since")), _iso_text(table.get("until"))
+        if since and until and until[:10] < since[:10]:
+            yield "until", f"is {until}, which is before since = {since}"
+
+
+def _iso_text(value: object) -> str:
+    try:
+        text = _iso_date(value)
+    except PydanticCustomError:
+        return ""
+    return text if isinstance(text, str) else ""
+
+
+class TokenizerTable(_Table):
+    """How text becomes tokens; trained on the training part only."""
+
+    vocab_size: int = Field(default=2048, ge=260, le=65535)
+    """Number of tokens. Small models want small vocabularies."""
+    split: Literal["auto", "words", "fields"] = "auto"
+    """What a token may not cross: word edges or field separators; auto looks at the text."""
+
+
+class BudgetTable(_Table):
+    """What one experiment, and the whole campaign, may cost. Set exactly one of seconds and steps."""
+
+    seconds: Positive | None = None
+    """Training time of one experiment in seconds."""
+    steps: Count | None = None
+    """Training length of one experiment in optimiser steps, instead of seconds."""
+    startup_seconds: Positive = 60.0
+    """Free time before the clock starts, to build, compile and warm up the model."""
+    memory_gb: Positive | None = None
+    """Memory that one experiment may use; without it, what the machine has free."""
+    experiments: Count = 60
+    """Ideas to try in one campaign."""
+    hours: Positive | None = None
+    """Stop starting experiments after this many hours."""
+
+    @classmethod
+    def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Seconds and steps exclude each other, and one of them is needed."""
+        given = [key for key in ("seconds", "steps") if table.get(key) is not None]
+        if len(given) != 1:
+            state = "both are set" if given else "neither is set"
+            yield "steps" if given else "seconds", f"set exactly one of seconds and steps: {state}"
+
+
+class MachineTable(_Table):
+    """Where experiments run. The defaults fit the machine at hand."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes the accelerator when there is one."""
+    threads: Literal["auto"] | Count = "auto"
+    """CPU threads of one experiment."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto measures what is fast here."""
+
+
+class EvaluationTable(_Table):
+    """How a model is scored."""
+
+    context: int = Field(default=512, ge=16)
+    """Longest window, in tokens, that a score may look back."""
+    metric: Literal["bpb"] = "bpb"
+    """What the search lowers: bits per byte of text."""
+
+
+class GateTable(_Table):
+    """The judge's settings: how sure it must be before a change counts as real."""
+
+    calibration_runs: int = Field(default=5, ge=2)
+    """Runs of the unchanged code that measure the noise between seeds."""
+    alpha: float = Field(default=0.04, gt=0, lt=1)
+    """Chance that one claim of a worthless change is believed."""
+    looks: Annotated[tuple[Count, ...], Field(min_length=1, strict=False), AfterValidator(_increasing)] = (1, 2, 3, 5)
+    """Numbers of paired runs after which a claim is judged."""
+    alpha_split: Annotated[tuple[Share, ...], Field(strict=False), AfterValidator(_at_most_one)] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+    )
+    """Share of alpha spent at each look."""
+    claim_every: Count = 24
+    """Experiments between two claims."""
+    min_effect: float = Field(default=0.001, ge=0)
+    """Smallest gain, in bits per byte, worth claiming."""
+    patience: Count = 2
+    """Unclear claims in a row after which the chain goes back to the proven code."""
+    final_pairs: Count = 5
+    """Paired runs behind the final number."""
+
+    @classmethod
+    def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Every look has its share of alpha."""
+        looks = table.get("looks", cls.model_fields["looks"].default)
+        shares = table.get("alpha_split", cls.model_fields["alpha_split"].default)
+        if isinstance(looks, list | tuple) and isinstance(shares, list | tuple) and len(looks) != len(shares):
+            yield (
+                "alpha_split" if "alpha_split" in table else "looks",
+                f"needs one share per look: looks has {len(looks)} entries, alpha_split {len(shares)}",
+            )
+
+
+class ProposerTable(_Table):
+    """Who proposes the next change."""
+
+    name: Name = "search"
+    """Proposer; search needs no key and no network."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the search: same journal and seed, same proposals."""
+
+
+class FinishTable(_Table):
+    """What happens with the proven code at the end."""
+
+    train_factor: Positive = 4.0
+    """The final training lasts this many times the budget of one experiment."""
+
+
+class Recipe(_Table):
+    """A validated recipe. Two recipes with equal `digest` ask for the same campaign."""
+
+    name: Name
+    """Short name, shown in reports."""
+    description: str
+    """One sentence for people."""
+    data: DataTable
+    tokenizer: TokenizerTable = TokenizerTable()
+    knobs: Mapping[str, KnobValue] = Field(default_factory=dict)
+    """Starting values written into the knobs of train.py, by name."""
+    budget: BudgetTable
+    machine: MachineTable = MachineTable()
+    evaluation: EvaluationTable = EvaluationTable()
+    gate: GateTable = GateTable()
+    proposer: ProposerTable = ProposerTable()
+    finish: FinishTable = FinishTable()
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: independent of key order, comments and spelled-out defaults."""
+        content = self.model_dump(mode="json")
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+# --- loading --------------------------------------------------------------------------------
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate the recipe at `path`. Raises RecipeError listing every problem of the file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no recipe", "`slm-ar recipes` lists the shipped ones.") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        hint = "Save the file as UTF-8."
+        raise RecipeError(f"{path}, line {line}: byte {error.start} is not UTF-8", hint) from error
+    return parse_recipe(text, str(path))
+
+
+def load_shipped(name: str) -> Recipe:
+    """Validate the shipped recipe `name`. Raises UsageError when there is none."""
+    return parse_recipe(recipe_text(name), f"recipe '{name}'")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    files = resources.files("slm_ar.recipes").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of a shipped recipe, comments included. Raises UsageError when there is none."""
+    if name not in (known := shipped_recipes()):
+        raise UsageError(f"there is no shipped recipe '{name}'", did_you_mean(name, known))
+    return resources.files("slm_ar.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def recipe_reference() -> str:
+    """Every key of a recipe as Markdown tables; docs/recipes.md holds this text."""
+    return recipe_words.reference(Recipe.model_json_schema())
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """Validate a TOML text; `origin` names it in errors. Raises RecipeError listing every problem."""
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python is no TOMLDecodeError
+        raise _syntax_error(str(error), text, origin) from error
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        problems = recipe_words.problems(error, Recipe.model_json_schema(), table, text)
+    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    raise RecipeError(f"{origin}: {count}\n{lines}", "Correct these and try again; docs/recipes.md explains every key.")
+
+
+def _syntax_error(message: str, text: str, origin: str) -> RecipeError:
+    reason, _, place = message.partition(" (at ")
+    position = re.match(r"line (\d+), column (\d+)", place)
+    end = (text.count("\n") + 1, len(text) - text.rfind("\n"))
+    line, column = position.groups() if position else end
+    hint = 'Texts need quotes: name = "demo". Lists need brackets: looks = [3, 5].'
+    return RecipeError(f"{origin}, line {line}, column {column}: not valid TOML: {reason}", hint)

@@ -1,0 +1,172 @@
+"""The recipe's JSON schema in words: which values are allowed, what is wrong with a recipe, the page of all keys.
+
+Called by `recipe`. Everything is derived from the schema, so neither an error nor the page can disagree with the model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from .errors import did_you_mean
+from .toml_text import key_lines, toml_value
+
+Schema = Mapping[str, Any]
+Path = tuple[int | str, ...]
+"""Keys and list indices that lead to a value."""
+
+SHOWN_VALUE_LENGTH = 60
+TYPE_WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text in quotes",
+    "object": "a table",
+}
+BOUND_WORDS = {
+    "exclusiveMinimum": "more than {}",
+    "minimum": "at least {}",
+    "exclusiveMaximum": "less than {}",
+    "maximum": "at most {}",
+}
+
+
+def problems(error: ValidationError, schema: Schema, table: Schema, text: str) -> list[str]:
+    """One line per problem of `table`, which was parsed from `text`, in the order of the file."""
+    lines = key_lines(text.replace("\r\n", "\n"))
+    found: dict[str, int] = {}
+    for detail in error.errors():
+        path, value = _place(detail["loc"], table, detail["type"] in ("missing", "rule"))
+        key = tuple(part for part in path if isinstance(part, str))
+        line = next((lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in lines), 0)
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        message = _explained(schema, path, detail["type"], value, detail["msg"])
+        # The members of a union fail one by one at the same key and get the same words.
+        found.setdefault(f"line {line}: {where}: {message}" if line else f"{where}: {message}", line)
+    return sorted(found, key=lambda problem: found[problem])
+
+
+def reference(schema: Schema) -> str:
+    """A Markdown page with every key, its allowed values, its default and its meaning."""
+    tables = {name: part for name, part in _properties(schema).items() if "properties" in part or name == "knobs"}
+    singles = {name: part for name, part in _properties(schema).items() if name not in tables}
+    parts = ["## Top of the file\n", *_rows(singles, schema)]
+    for name, part in tables.items():
+        parts += ["", f"## `[{name}]`\n", str(part.get("description", "")).strip()]
+        if "properties" in part:
+            parts += ["", *_rows(_properties(part, schema), part)]
+    return "\n".join(parts) + "\n"
+
+
+def allowed(part: Schema) -> str:
+    """The allowed values of a key, in words."""
+    if "anyOf" in part:
+        return _alternatives(allowed(member) for member in part["anyOf"] if member.get("type") != "null")
+    if "const" in part or "enum" in part:
+        return _alternatives(_quoted(choice) for choice in part.get("enum", [part.get("const")]))
+    if part.get("type") == "array":
+        return f"a list, each entry {allowed(part['items'])}"
+    if part.get("format") == "date":
+        return "a date such as 2024-03-31"
+    words = TYPE_WORDS.get(part.get("type", ""), "a value")
+    if part.get("type") == "object" and isinstance(part.get("additionalProperties"), Mapping):
+        return f"a table, each value {allowed(part['additionalProperties'])}"
+    if part.get("minLength"):
+        words += ", not empty"
+    bounds = [wording.format(part[bound]) for bound, wording in BOUND_WORDS.items() if bound in part]
+    return f"{words}, {' and '.join(bounds)}" if bounds else words
+
+
+def _explained(schema: Schema, path: Path, kind: str, value: object, message: str) -> str:
+    if kind == "rule":
+        return message
+    if kind == "extra_forbidden":
+        return f"unknown key. {_home(schema, path)}"
+    words = allowed(_part(schema, path))
+    if kind == "missing":
+        return f"is required: {words}"
+    nearest = did_you_mean(value, re.findall(r"'([^']+)'", words)) if isinstance(value, str) else ""
+    advice = f". {nearest}" if nearest.startswith("Did") else ""
+    wrong = toml_value(value)
+    if len(wrong) > SHOWN_VALUE_LENGTH:
+        wrong = wrong[: SHOWN_VALUE_LENGTH - 3] + "..."
+    return f"must be {words}, not {wrong}{advice}"
+
+
+def _home(schema: Schema, path: Path) -> str:
+    """Where an unknown key belongs: in another table, or under a similar name in its own."""
+    name = str(path[-1])
+    if len(path) > 1 and name in _properties(schema):
+        top_level = "properties" not in _properties(schema)[name]
+        return "It belongs above the first table." if top_level else f"[{name}] is a table of its own."
+    homes = [table for table, part in _properties(schema).items() if name in _properties(part, schema)]
+    if homes:
+        return f"It belongs in [{homes[0]}]."
+    return did_you_mean(name, list(_properties(_part(schema, path[:-1]), schema)))
+
+
+def _place(location: Path, table: Schema, may_be_absent: bool) -> tuple[Path, object]:
+    """The part of a validator's location that a person wrote, and the value there; the rest names union members."""
+    value: Any = table
+    path: list[int | str] = []
+    for part in location:
+        if isinstance(value, Mapping) and part in value:
+            value = value[str(part)]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif isinstance(value, Mapping) and isinstance(part, str) and may_be_absent:
+            value = None
+        else:
+            break
+        path.append(part)
+    return tuple(path), value
+
+
+def _part(schema: Schema, path: Path) -> Schema:
+    part = schema
+    for name in path:
+        if isinstance(name, int):
+            part = part["items"]
+        else:
+            part = _properties(part, schema).get(name) or part.get("additionalProperties") or {}
+    return part
+
+
+def _properties(part: Schema, root: Schema | None = None) -> dict[str, Schema]:
+    """The keys of a table, references resolved."""
+    definitions = (part if root is None else root).get("$defs", {})
+    found = {}
+    for name, item in part.get("properties", {}).items():
+        target = item.get("$ref", "").rpartition("/")[2]
+        found[name] = definitions[target] if target else item
+    return found
+
+
+def _rows(keys: Mapping[str, Schema], table: Schema) -> Iterator[str]:
+    yield "| key | allowed | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for name, part in keys.items():
+        meaning = " ".join(str(part.get("description", "")).split())
+        yield f"| `{name}` | {allowed(part)} | {_default(name, part, table)} | {meaning} |"
+
+
+def _default(name: str, part: Schema, table: Schema) -> str:
+    if name in table.get("required", ()):
+        return "required"
+    default = part.get("default")
+    if default is None:
+        return "empty" if part.get("type") == "object" else "not set"
+    return f"`{toml_value(default)}`"
+
+
+def _quoted(choice: object) -> str:
+    return f"'{choice}'" if isinstance(choice, str) else json.dumps(choice)
+
+
+def _alternatives(words: Iterator[str]) -> str:
+    *first, last = dict.fromkeys(words)
+    return f"{', '.join(first)} or {last}" if first else last

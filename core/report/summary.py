@@ -1,0 +1,339 @@
+"""The summary of a campaign: everything that a rendering shows, computed once. Called by html, tables and the CLI.
+
+`summarise` is a pure function of the campaign's state. What it returns holds no hidden score, no corpus text and no
+internal name; the same journal always gives the same summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..agent.state import CampaignState, ClaimRecord
+from ..contracts import Decision, Status
+from .experiments import (
+    DevScore,
+    ExperimentRow,
+    best_of_chain,
+    counts_by_status,
+    dev_score,
+    experiment_rows,
+    is_placebo,
+    scored_runs,
+)
+from .verdict import NextStep, VerdictWords, next_steps, verdict_words
+from .words import DECISION_WORDS, EXPLORED_STAMP, ROLE_WORDS, bpb, number, plural, public_reasons, seconds, visible
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """One proof in words. `after_experiment` places it on the chart; no measured difference is ever part of it."""
+
+    id: int
+    words: str
+    is_certified: bool
+    after_experiment: int
+    pairs: int | None
+    alpha: float
+    groups: int | None
+    notes: tuple[str, ...]
+    opened_at: str
+    closed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRow:
+    """The opening of test. `delta` is final minus baseline, negative is better."""
+
+    baseline_bpb: float
+    final_bpb: float
+    delta: float
+    delta_low: float
+    delta_high: float
+    pairs: int
+    baseline_bits_per_record: float
+    final_bits_per_record: float
+    is_proven: bool
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What a method without a neural network reaches. Adaptive ones learn from the text they score."""
+
+    name: str
+    bpb: float
+    is_adaptive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompressorAnswer:
+    """Does the current code beat the strictest floor? `answer` is yes, no or close."""
+
+    answer: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class LadderStep:
+    """One step of untuned -> tuned start -> proven -> finished; scores of different splits are not comparable."""
+
+    name: str
+    bpb: float
+    split: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything the renderings show. All of it can be written as JSON."""
+
+    recipe_name: str
+    recipe_description: str
+    adapter: str
+    device: str
+    budget: str
+    identity: str
+    started_at: str
+    stop_reason: str
+    doing: str
+    """What runs at the moment, or ran when it was interrupted; empty when nothing does."""
+    stamp: str
+    """"explored, not certified: ..." when no sandbox was proved, else empty."""
+    verdict: VerdictWords
+    baseline: DevScore
+    current: DevScore
+    best_current_bpb: float | None
+    proven: DevScore | None
+    sigma: float | None
+    calibration: tuple[float, ...]
+    experiments: tuple[ExperimentRow, ...]
+    experiments_planned: int | None
+    counts: Mapping[str, int]
+    placebos: int
+    placebos_kept: int
+    claims: tuple[ClaimRow, ...]
+    final: FinalRow | None
+    floors: tuple[Floor, ...]
+    compressor: CompressorAnswer | None
+    ladder: tuple[LadderStep, ...]
+    plan: str
+    next_steps: tuple[NextStep, ...]
+    machine: Mapping[str, str]
+    data: Mapping[str, str]
+    hashes: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, texts and finite numbers, ready for `json.dumps`."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_note: str = "") -> Summary:
+    """Everything that people are shown of a campaign.
+
+    `more_runs`: runs that would settle what is not yet proven, where the caller knows better than the estimate from
+    dev. `unproven_note`: a sentence that is added to the verdict while something is not yet proven.
+    """
+    facts = state.facts
+    certified = _text(facts.get("isolation")) not in ("", "none")
+    current = dev_score(state, state.head)
+    floors = _floors(facts.get("floors"))
+    placebos = [item for item in state.experiments if is_placebo(item)]
+    planned = number(facts.get("experiments_planned"))
+    is_proven = certified and state.rung != state.baseline
+    return Summary(
+        recipe_name=_text(facts.get("recipe_name")) or "unnamed recipe",
+        recipe_description=_text(facts.get("recipe_description"), 600),
+        adapter=_text(facts.get("adapter")),
+        device=_text(facts.get("device")),
+        budget=_budget(facts),
+        identity=_text(facts.get("identity") or state.identity),
+        started_at=_text(state.started_at),
+        stop_reason=_text(state.stop_reason, 400),
+        doing=_doing(state.open_run),
+        stamp="" if certified else EXPLORED_STAMP,
+        verdict=verdict_words(state, certified=certified, more_runs=more_runs, note=visible(unproven_note, 400)),
+        baseline=dev_score(state, state.baseline),
+        current=current,
+        best_current_bpb=best_of_chain(state, state.head),
+        proven=dev_score(state, state.rung) if is_proven else None,
+        sigma=number(state.sigma),
+        calibration=tuple(
+            run.dev.bits_per_byte for run in scored_runs(state) if run.role == "calibrate" and run.dev is not None
+        ),
+        experiments=experiment_rows(state, certified=certified),
+        experiments_planned=int(planned) if planned is not None else None,
+        counts=counts_by_status(state.experiments),
+        placebos=len(placebos),
+        placebos_kept=sum(item.status is Status.KEPT for item in placebos),
+        claims=tuple(_claim_row(state, claim, certified) for claim in state.claims),
+        final=_final_row(state),
+        floors=floors,
+        compressor=_compressor(current.bpb, floors, state.sigma),
+        ladder=_ladder(state, certified=certified),
+        plan=_plan(facts.get("plan")),
+        next_steps=next_steps(state, certified=certified),
+        machine=_labelled(
+            facts,
+            ("device", "device"),
+            ("threads", "threads"),
+            ("precision", "precision"),
+            ("torch", "torch"),
+            ("isolation", "sandbox"),
+            ("harness_version", "slm-ar"),
+        )
+        | ({"sandbox": "none proved"} if not certified else {}),
+        data=_data(facts),
+        hashes={
+            **_labelled(facts, ("data_digest", "data"), ("recipe_digest", "recipe")),
+            "campaign": _text(facts.get("identity") or state.identity),
+            "code at the start": _text(state.baseline),
+            "current code": _text(state.head),
+            **({"proven code": _text(state.rung)} if is_proven else {}),
+            "journal": _text(state.chain_head),
+        },
+    )
+
+
+def _text(value: Any, limit: int = 200) -> str:
+    return "" if value is None else visible(str(value), limit, single_line=True)
+
+
+def _labelled(facts: Mapping[str, Any], *pairs: tuple[str, str]) -> dict[str, str]:
+    return {label: _text(facts[key]) for key, label in pairs if facts.get(key) is not None}
+
+
+def _budget(facts: Mapping[str, Any]) -> str:
+    steps, duration = number(facts.get("budget_steps")), number(facts.get("budget_seconds"))
+    if steps is not None:
+        return f"{steps:,.0f} steps per run"
+    return f"{seconds(duration)} per run" if duration is not None else ""
+
+
+def _doing(open_run: Mapping[str, Any] | None) -> str:
+    if open_run is None:
+        return ""
+    role = ROLE_WORDS.get(str(open_run.get("role")), "a training run")
+    experiment = open_run.get("experiment")
+    return f"{role} (experiment {experiment})" if isinstance(experiment, int) else role
+
+
+def _plan(plan: Any) -> str:
+    if not isinstance(plan, Mapping):
+        return ""
+    words = {"calibrate": "noise", "search": "ideas", "claim": "proof", "final": "final test"}
+    parts = [f"{count:.0f} {words[key]}" for key in words if (count := number(plan.get(key))) is not None]
+    total, minutes = number(plan.get("total")), number(plan.get("minutes"))
+    text = (f"{total:.0f} runs: " if total is not None else "") + ", ".join(parts)
+    return text + (f"; about {seconds(minutes * 60)}" if minutes is not None else "")
+
+
+def _data(facts: Mapping[str, Any]) -> dict[str, str]:
+    shown = _labelled(facts, ("adapter", "adapter"))
+    sizes, groups = facts.get("split_bytes"), facts.get("split_groups")
+    for split in ("train", "dev", "hidden", "test"):
+        size = number(sizes.get(split)) if isinstance(sizes, Mapping) else None
+        count = number(groups.get(split)) if isinstance(groups, Mapping) else None
+        parts = [f"{size:,.0f} bytes"] if size is not None else []
+        parts += [plural(int(count), "group")] if count is not None else []
+        if parts:
+            shown[split] = ", ".join(parts)
+    vocabulary = number(facts.get("vocab_size"))
+    return shown | ({"vocabulary": f"{vocabulary:,.0f} tokens"} if vocabulary is not None else {})
+
+
+def _floors(floors: Any) -> tuple[Floor, ...]:
+    if not isinstance(floors, Mapping):
+        return ()
+    values = ((_text(name, 60), number(value)) for name, value in floors.items())
+    # xz has no model to train beforehand: it always learns from the text that it compresses
+    found = [
+        Floor(name, value, "adaptive" in name.lower() or name.lower().startswith("xz"))
+        for name, value in values
+        if value is not None
+    ]
+    return tuple(sorted(found, key=lambda floor: (floor.bpb, floor.name)))
+
+
+def _compressor(current: float | None, floors: tuple[Floor, ...], sigma: float | None) -> CompressorAnswer | None:
+    bars = [floor for floor in floors if not floor.is_adaptive] or list(floors)
+    if current is None or not bars:
+        return None
+    bar = bars[0]
+    margin = bar.bpb - current
+    against = f"{bpb(current)} on dev against {bpb(bar.bpb)} for {bar.name}"
+    if abs(margin) <= (sigma or 0):
+        return CompressorAnswer("close", f"Beats the compressor? Too close to call: {against}.")
+    if margin > 0:
+        return CompressorAnswer("yes", f"Beats the compressor? Yes: {against}.")
+    return CompressorAnswer("no", f"Beats the compressor? No, not yet: {against}.")
+
+
+def _ladder(state: CampaignState, *, certified: bool) -> tuple[LadderStep, ...]:
+    steps = []
+    untuned = number(state.facts.get("untuned_bpb"))
+    if untuned is not None:
+        steps.append(LadderStep("untuned", untuned, "dev", "train.py as it is shipped"))
+    start = dev_score(state, state.baseline)
+    if start.bpb is not None:
+        steps.append(LadderStep("tuned start", start.bpb, "dev", f"mean of {plural(start.runs, 'run')}"))
+    proven = dev_score(state, state.rung)
+    if certified and state.rung != state.baseline and proven.bpb is not None:
+        steps.append(LadderStep("proven", proven.bpb, "dev", f"mean of {plural(proven.runs, 'run')}"))
+    elif state.head != state.baseline and (current := dev_score(state, state.head)).bpb is not None:
+        steps.append(LadderStep("kept for now", current.bpb, "dev", "not yet proven"))
+    if state.final is not None:
+        steps.append(LadderStep("start, on test", state.final.baseline_bpb, "test", "same runs as finished"))
+        pairs = f"{plural(state.final.pairs, 'pair')} of runs"
+        steps.append(LadderStep("finished", state.final.final_bpb, "test", pairs))
+    return tuple(steps)
+
+
+def _claim_row(state: CampaignState, claim: ClaimRecord, certified: bool) -> ClaimRow:
+    # only the decision, the public sizes and the reasons are read: the differences of a verdict are hidden scores
+    verdict = claim.verdict
+    passed = verdict is not None and verdict.decision is Decision.CERTIFY
+    words = "not finished" if verdict is None else DECISION_WORDS[verdict.decision]
+    if passed and not certified:
+        words = "passed, but explored only: no sandbox was proved"
+    before = [item.id for item in state.experiments if (item.judged_at or item.proposed_at) <= claim.opened_at]
+    return ClaimRow(
+        id=claim.id,
+        words=words,
+        is_certified=passed and certified,
+        after_experiment=max(before, default=0),
+        pairs=verdict.pairs if verdict is not None else None,
+        alpha=claim.alpha,
+        groups=verdict.group_count if verdict is not None else None,
+        notes=public_reasons(verdict.reasons) if verdict is not None else (),
+        opened_at=_text(claim.opened_at),
+        closed_at=_text(claim.closed_at),
+    )
+
+
+def _final_row(state: CampaignState) -> FinalRow | None:
+    final = state.final
+    if final is None:
+        return None
+    return FinalRow(
+        baseline_bpb=final.baseline_bpb,
+        final_bpb=final.final_bpb,
+        delta=final.delta,
+        delta_low=final.delta_low,
+        delta_high=final.delta_high,
+        pairs=final.pairs,
+        baseline_bits_per_record=final.baseline_bits_per_record,
+        final_bits_per_record=final.final_bits_per_record,
+        is_proven=final.is_proven,
+        at=_text(final.at),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return number(value) if isinstance(value, float) else value

@@ -1,0 +1,292 @@
+"""Safe reading of a person's files, for adapters: text, tables, archives, and grouping beyond memory.
+
+Promises: streams only; a stable order; every oddity that is tolerated is counted in a `Notices`; every file ends as
+rows or as one DataError that names the file, the reason and the next step. All cells are strings.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+from .files import Notices, label, list_files, open_bytes, open_text, strip_gz, zip_members
+from .spilling import group_spilling
+
+__all__ = [
+    "JSON_SUFFIXES",
+    "TABLE_SUFFIXES",
+    "Notices",
+    "Table",
+    "group_spilling",
+    "label",
+    "list_files",
+    "open_bytes",
+    "open_text",
+    "read_table",
+    "strip_gz",
+    "zip_members",
+]
+
+DELIMITERS = ",;\t|"
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TABLE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES, ".parquet")
+MAX_FIELD_CHARACTERS = 64 << 20
+MAX_JSON_ARRAY_BYTES = 256 << 20
+UNCLOSED_QUOTE_LINES = 20
+"""A row of more lines than this that has the wrong number of cells, or no end, comes from an unclosed quote."""
+PEEKED_ROWS = 100
+PARQUET_BATCH_ROWS = 2048
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one file. Iterate it once; `columns` are known before the first row."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Iterator[Row]
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.rows
+
+
+def read_table(path: Path, *, member: str = "", notices: Notices | None = None) -> Table:
+    """Open a csv, tsv, jsonl, json or parquet file (the text ones also as .gz or as a member of a .zip).
+
+    Delimited text: the delimiter is found from the header, header names are stripped, blank lines are skipped, quoted
+    cells may hold newlines, ragged rows are filled or cut and counted. Missing values are "". Raises DataError.
+    """
+    name = label(path, member)
+    notices = notices if notices is not None else Notices()
+    plain_name = strip_gz(member or path.name)
+    if plain_name.endswith(".parquet"):
+        return _read_parquet(path, member)
+    lines = open_text(path, member=member, notices=notices)
+    lead = _first_line(name, lines)
+    if plain_name.endswith(JSON_SUFFIXES):
+        return _read_json(name, chain([lead], lines), notices)
+    return _read_delimited(name, chain([lead], lines), lead, notices)
+
+
+def _first_line(name: str, lines: Iterator[str]) -> str:
+    """The first line that is not blank, refused when it opens a web page."""
+    lead = next((line for line in lines if line.strip()), "")
+    if not lead:
+        raise DataError(f"{name}: holds nothing but blank lines", "Download it again or remove it.")
+    if lead.lstrip().lower().startswith(("<!doctype", "<html", "<?xml", "<head", "<body")):
+        raise DataError(
+            f"{name}: is a web page (HTML or XML) saved under the name of a table",
+            "The download probably answered with an error or a login page: open the file in a browser, download again.",
+        )
+    return lead
+
+
+# --- delimited text ---------------------------------------------------------------------------
+
+
+def _read_delimited(name: str, lines: Iterable[str], lead: str, notices: Notices) -> Table:
+    # The limit is process-wide and its default of 128 kB is less than one long text cell.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARACTERS))
+    tail = _Tail(lines)
+    reader = csv.reader(tail, delimiter=_sniff_delimiter(lead))
+    try:
+        header = next(reader)
+    except csv.Error as error:
+        raise DataError(f"{name}: its header cannot be read ({error})", "Save it again as CSV (UTF-8).") from error
+    columns = _column_names(header)
+    return Table(name, columns, _delimited_rows(name, reader, columns, tail, notices))
+
+
+def _sniff_delimiter(lead: str) -> str:
+    """The candidate that cuts the header into most fields; the comma when none does."""
+    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([lead], delimiter=delimiter), [])))
+
+
+def _column_names(header: list[str]) -> tuple[str, ...]:
+    """Stripped names; blank ones become column_3, repeated ones get a number."""
+    names: list[str] = []
+    for position, cell in enumerate(header, start=1):
+        name = cell.strip() or f"column_{position}"
+        names.append(f"{name}_{position}" if name in names else name)
+    return tuple(names)
+
+
+class _Tail:
+    """Passes lines on and remembers the last one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.last = ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.last = line
+            yield line
+
+
+def _delimited_rows(name: str, reader: Any, columns: tuple[str, ...], tail: _Tail, notices: Notices) -> Iterator[Row]:
+    width = len(columns)
+    start = span = reader.line_num
+    try:
+        for cells in reader:
+            span = reader.line_num - start
+            if len(cells) == width:
+                if any(cells):
+                    yield dict(zip(columns, cells, strict=True))
+            elif cells and any(cells):
+                if span > UNCLOSED_QUOTE_LINES:
+                    raise _unclosed_quote(name, start)
+                notices.count(name, f"rows with more or fewer than {width} cells")
+                yield dict(zip(columns, cells + [""] * (width - len(cells)), strict=False))
+            start = reader.line_num
+        # The last row ran to the end of the file, and its last line does not close the quote.
+        if span > UNCLOSED_QUOTE_LINES and '"' not in tail.last:
+            raise _unclosed_quote(name, start - span)
+    except csv.Error as error:
+        raise DataError(
+            f"{name}: row near line {reader.line_num} cannot be read ({error})",
+            "Save it again as CSV (UTF-8) with ordinary line ends.",
+        ) from error
+
+
+def _unclosed_quote(name: str, line: int) -> DataError:
+    return DataError(
+        f'{name}: a quote (") that opens near line {line + 1} is not closed in its row',
+        "Remove or double that quote in the file.",
+    )
+
+
+# --- JSON -------------------------------------------------------------------------------------
+
+
+def _read_json(name: str, lines: Iterator[str], notices: Notices) -> Table:
+    rows = _json_rows(name, lines, notices)
+    peeked = list(islice(rows, PEEKED_ROWS))
+    if not peeked:
+        raise DataError(f"{name}: holds no JSON objects", 'It needs one object per line, like {"text": "..."}.')
+    columns = tuple(dict.fromkeys(key for row in peeked for key in row))
+    return Table(name, columns, chain(peeked, rows))
+
+
+def _json_rows(name: str, lines: Iterator[str], notices: Notices) -> Iterator[Row]:
+    good = False
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if not good and line.lstrip().startswith("["):
+            yield from _json_array(name, chain([line], lines), notices)
+            return
+        try:
+            row = _json_row(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if not good:
+                raise DataError(
+                    f"{name}: line {number} is not JSON ({error})",
+                    "One JSON object per line is needed, or one array of objects. If it is CSV, rename it to .csv.",
+                ) from error
+            row = None
+        if row is None:
+            notices.count(name, "lines that are not JSON objects, skipped")
+        else:
+            good = True
+            yield row
+
+
+def _json_array(name: str, lines: Iterable[str], notices: Notices) -> Iterator[Row]:
+    parts: list[str] = []
+    size = 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size > MAX_JSON_ARRAY_BYTES:
+            raise DataError(
+                f"{name}: is one JSON array of more than {MAX_JSON_ARRAY_BYTES:,} characters",
+                "Write it as JSON lines: jq -c '.[]' FILE > FILE.jsonl",
+            )
+    try:
+        items = json.loads("".join(parts))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: is not valid JSON ({error})", "Export it again.") from error
+    for item in items:
+        row = _json_row(item)
+        if row is None:
+            notices.count(name, "array items that are not JSON objects, skipped")
+        else:
+            yield row
+
+
+def _json_row(value: object) -> Row | None:
+    if isinstance(value, str):
+        return {"text": _cell(value)}
+    if isinstance(value, dict):
+        return {_cell(key): _cell(cell) for key, cell in value.items()}
+    return None
+
+
+def _cell(value: object) -> str:
+    """Any JSON or Parquet value as text; None is "" and nested values are compact JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # An unpaired surrogate, legal in JSON escapes, cannot be written as UTF-8.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (dict, list)):
+        return _cell(json.dumps(value, ensure_ascii=False, default=str))
+    return str(value)
+
+
+# --- Parquet ----------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path, member: str) -> Table:
+    name = label(path, member)
+    if member or path.name.lower().endswith(".gz"):
+        raise DataError(f"{name}: Parquet is read from plain files only", "Unpack it first.")
+    _check_parquet(path)
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = tuple(file.schema_arrow.names)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{name}: is not a readable Parquet file ({_brief(error)})", "Download it again.") from error
+
+    def rows() -> Iterator[Row]:
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+                    for record in batch.to_pylist():
+                        yield {key: _cell(value) for key, value in record.items()}
+        except (arrow.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{name}: is damaged inside ({_brief(error)})", "Download it again.") from error
+
+    return Table(name, columns, rows())
+
+
+def _check_parquet(path: Path) -> None:
+    with open_bytes(path) as stream:
+        head = stream.read(4)
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - 4))
+        tail = stream.read(4)
+    if not head:
+        raise DataError(f"{path}: the file is empty (0 bytes)", "Download it again or remove it.")
+    if head != b"PAR1":
+        raise DataError(f"{path}: is named .parquet but is not a Parquet file", "Check what it is: file FILE")
+    if tail != b"PAR1" or size < 12:
+        raise DataError(f"{path}: is cut off, the end of the Parquet file is missing", "Download or copy it again.")
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

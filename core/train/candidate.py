@@ -1,0 +1,35 @@
+"""The first code of a candidate process: become "train" (run train.py) or "serve" (answer with its logits).
+
+Called by incubator.py in the forked child, or as a fresh interpreter. The current folder is the run's private folder.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+
+
+def run_candidate(role: str, control: int) -> None:
+    """Run one role to its end. Everything that candidate code raises goes to the run's log and the exit code."""
+    import torch
+
+    from .runtime import CONTROL_VARIABLE
+
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads:
+        torch.set_num_threads(int(threads))
+    if role == "train":
+        os.environ[CONTROL_VARIABLE] = str(control)
+        sys.argv = ["train.py"]
+        runpy.run_path("train.py", run_name="__main__")
+    elif role == "serve":
+        from .logits_server import serve
+
+        serve(control)
+    else:
+        raise ValueError(f"unknown role {role!r}")
+
+
+if __name__ == "__main__":
+    run_candidate(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,73 @@
+"""Was the machine quiet while a run trained? Watched from outside the candidate, by the executor."""
+
+from __future__ import annotations
+
+import time
+
+LARGEST_OTHER_SHARE = 0.15
+LONGEST_GAP_SECONDS = 3.0
+
+
+class Watch:
+    """Started when the clock starts; `tick` is called several times a second; `verdict` at the end."""
+
+    def __init__(self, own_pids: list[int]) -> None:
+        self._own_pids = own_pids
+        self._started = self._last = time.monotonic()
+        self._asleep = _sleep_seconds()
+        self._busy = _machine_busy_seconds()
+        self._own = self._own_seconds()
+        self._gap = 0.0
+        self._latest_own = self._own
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self._gap = max(self._gap, now - self._last)
+        self._last = now
+        self._latest_own = max(self._latest_own, self._own_seconds())
+
+    def verdict(self) -> str:
+        """Why the run is disturbed, in plain words; empty when it is not."""
+        self.tick()
+        wall = max(1e-3, self._last - self._started)
+        if _sleep_seconds() - self._asleep > 1:
+            return "the machine was suspended"
+        if self._gap > LONGEST_GAP_SECONDS:
+            return f"the loop was stopped for {self._gap:.1f} s"
+        busy = _machine_busy_seconds() - self._busy
+        other = max(0.0, busy - (self._latest_own - self._own)) / wall
+        if other > LARGEST_OTHER_SHARE * _cores():
+            return f"other programs used {other:.1f} of {_cores()} cores"
+        return ""
+
+    def _own_seconds(self) -> float:
+        import psutil
+
+        total = 0.0
+        for pid in self._own_pids:
+            try:
+                times = psutil.Process(pid).cpu_times()
+                total += times.user + times.system
+            except psutil.Error:
+                pass
+        return total
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1
+
+
+def _machine_busy_seconds() -> float:
+    import psutil
+
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0))
+
+
+def _sleep_seconds() -> float:
+    """Seconds that the machine was suspended since boot; 0 where the clocks do not tell."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -1,0 +1,397 @@
+"""Runs train.py on this machine under the parent's clock and has its checkpoint scored.
+
+Called by the campaign and by `slm-ar train`. Promises: the budget starts when the data are handed over and is measured
+here; a checkpoint that is late, missing or too large is no checkpoint; memory and disk are capped; no process survives.
+Nothing that train.py prints or reports is believed: its step and token counts are shown, never scored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..contracts import SplitScore, Status, TrainOutcome
+from ..errors import BudgetError
+from ..prepare.heldout import HeldDocument, private_root, read_split
+from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
+from ..prepare.shards import OFFSETS_FILE, TOKENS_FILE
+from ..prepare.tokenizer import load_tokenizer
+from .device import Machine
+from .disturbance import Watch
+from .process import Child, Incubator, candidate_environment
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from .scorer import LogitsClient
+
+CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+LOG_TAIL_BYTES = 4096
+LARGEST_RUN_BYTES = 4 << 30
+LONGEST_STEPS_RUN_SECONDS = 3600.0
+FREE_DISK_BYTES = 512 << 20
+OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One training run: code, seed and budget (seconds or steps, exactly one)."""
+
+    train_py: str
+    seed: int
+    budget_seconds: float | None
+    budget_steps: int | None
+    startup_seconds: float
+    memory_mb: float
+
+    @property
+    def wall_seconds(self) -> float:
+        """Longest time from handing over the data to a complete checkpoint."""
+        if self.budget_seconds is None:
+            return LONGEST_STEPS_RUN_SECONDS
+        return self.budget_seconds + max(1.0, 0.02 * self.budget_seconds)
+
+
+class LocalExecutor:
+    """submit, poll, cancel on this machine, one run at a time; and the scoring of what came out.
+
+    Use as a context manager: leaving it ends every process.
+    """
+
+    def __init__(self, machine: Machine, data: PreparedData) -> None:
+        self.machine = machine
+        self.data = data
+        self._incubator: Incubator | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._documents: dict[str, Sequence[HeldDocument]] = {}
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._incubator is not None:
+            self._incubator.close()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.data.folder / TOKENIZER_FILE)
+        return self._tokenizer
+
+    def submit(self, job: TrainJob, folder: Path) -> TrainingRun:
+        """Start training in `folder`, which is emptied first. Raises BudgetError when the disk is nearly full."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if shutil.disk_usage(folder).free < FREE_DISK_BYTES:
+            raise BudgetError(
+                f"less than {FREE_DISK_BYTES >> 20} MB are free on the disk of {folder}",
+                "free some space; the campaign goes on where it stopped",
+            )
+        manifest = self.data.manifest
+        (folder / "train.py").write_text(job.train_py, encoding="utf-8")
+        facts = {
+            "seed": job.seed,
+            "vocab_size": manifest.vocab_size,
+            "token_count": manifest.train_tokens,
+            "token_dtype": manifest.token_dtype,
+            "bytes_per_token": manifest.bytes_per_token,
+            "device": self.machine.device,
+            "precision": self.machine.precision,
+            "budget_seconds": job.budget_seconds,
+            "budget_steps": job.budget_steps,
+        }
+        (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
+        incubator = self._hatched()
+        child = incubator.start("train", folder, self._environment(folder))
+        return TrainingRun(job, folder, child, self.data, incubator.pid)
+
+    def score(self, folder: Path, split: str, context: int) -> SplitScore:
+        """Score the checkpoint in `folder` in a fresh process. Raises InvalidCheckpointError."""
+        from .scorer import score_split
+
+        if split not in self._documents:
+            self._documents[split] = tuple(read_split(self.data.held_folder, split))
+        with self.client(folder) as client:
+            return score_split(client, self.tokenizer, split, self._documents[split], window_context(folder, context))
+
+    def client(self, folder: Path) -> LogitsClient:
+        """A fresh process that answers with the checkpoint's logits."""
+        from .scorer import LogitsClient
+
+        vocab_size = self.data.manifest.vocab_size
+        return LogitsClient(self._hatched(), folder, self._environment(folder), self.machine.device, vocab_size)
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        return candidate_environment(self.machine.threads, self.machine.spin_count, folder)
+
+    def _hatched(self) -> Incubator:
+        if self._incubator is not None and not self._incubator.is_alive:
+            self._incubator.close()
+            self._incubator = None
+        if self._incubator is None:
+            environment = candidate_environment(self.machine.threads, self.machine.spin_count)
+            self._incubator = Incubator(self.machine.mode, environment)
+        return self._incubator
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the terminal shows while a run goes on; counts are the candidate's own words."""
+
+    phase: str
+    """starting | training"""
+    train_seconds: float
+    steps: int
+    tokens: int
+
+
+class TrainingRun:
+    """A submitted run; `poll` moves it on and gives its outcome when there is one."""
+
+    def __init__(self, job: TrainJob, folder: Path, child: Child, data: PreparedData, incubator_pid: int) -> None:
+        self.job, self.folder = job, folder
+        self._child, self._data = child, data
+        self._submitted = time.monotonic()
+        self._started: float | None = None
+        self._saved: float | None = None
+        self._watch: Watch | None = None
+        self._own_pids = [os.getpid(), incubator_pid, child.pid]
+        self._steps = self._tokens = 0
+        self._peak_mb = 0.0
+        self._ended_by: tuple[Status, str] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        seconds = time.monotonic() - self._started if self._started is not None else 0.0
+        return Progress("starting" if self._started is None else "training", seconds, self._steps, self._tokens)
+
+    def poll(self, seconds: float = 0.25) -> TrainOutcome | None:
+        """Wait up to `seconds` for news; the outcome once the run has ended and left no process."""
+        message = self._child.wait(min(seconds, self._seconds_left()))
+        if message is not None:
+            self._hear(message)
+        if self._watch is not None:
+            self._watch.tick()
+        self._enforce()
+        if self._child.ended is None and self._ended_by is None and not self._is_done_saving():
+            return None
+        return self._finish()
+
+    def cancel(self) -> None:
+        """End the run without an outcome."""
+        self._child.end()
+
+    def _seconds_left(self) -> float:
+        return max(0.005, self._limit() - time.monotonic())
+
+    def _limit(self) -> float:
+        if self._started is None:
+            return self._submitted + self.job.startup_seconds
+        if self._saved is not None:
+            return self._saved + 0.5
+        return self._started + self.job.wall_seconds
+
+    def _is_done_saving(self) -> bool:
+        return self._saved is not None and time.monotonic() >= self._limit()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if event == "ready" and self._started is None:
+            self._hand_over_data()
+        elif event == "progress":
+            self._steps = _count(message.get("steps"), self._steps)
+            self._tokens = _count(message.get("tokens"), self._tokens)
+        elif event == "saved" and self._started is not None and self._saved is None:
+            self._saved = time.monotonic()
+
+    def _hand_over_data(self) -> None:
+        """Open the shards for the candidate; this instant starts the budget."""
+        descriptors = [os.open(self._data.folder / name, os.O_RDONLY) for name in (TOKENS_FILE, OFFSETS_FILE)]
+        self._watch = Watch(self._own_pids)
+        self._started = time.monotonic()
+        seconds = self.job.budget_seconds
+        go = {"event": "go", "deadline": self._started + seconds if seconds is not None else None}
+        try:
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._child.control.socket, [json.dumps(go).encode()], descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _enforce(self) -> None:
+        """Time, memory and disk caps."""
+        now = time.monotonic()
+        if self._ended_by is not None or self._child.ended is not None:
+            return
+        if self._saved is None and now > self._limit():
+            if self._started is None:
+                reason = f"not ready within {self.job.startup_seconds:.0f} s of start-up"
+            else:
+                reason = f"no complete checkpoint {self.job.wall_seconds:.1f} s after the clock started"
+            self._ended_by = (Status.TIMEOUT, reason)
+            return
+        memory = _tree_memory_mb(self._child.pid)
+        self._peak_mb = max(self._peak_mb, memory)
+        if memory > self.job.memory_mb:
+            self._ended_by = (Status.OOM, f"used {memory:,.0f} MB, the cap is {self.job.memory_mb:,.0f} MB")
+        elif _folder_bytes(self.folder) > LARGEST_RUN_BYTES:
+            self._ended_by = (Status.QUOTA, f"wrote more than {LARGEST_RUN_BYTES >> 30} GB")
+
+    def _finish(self) -> TrainOutcome:
+        now = time.monotonic()
+        ended = self._child.end()
+        status, reason = self._judge(ended)
+        parameters = 0
+        if status is None:
+            status, reason, parameters = inspect_checkpoint(self.folder)
+        started = self._started if self._started is not None else now
+        disturbance = ""
+        if self._watch is not None and self.job.budget_seconds is not None:
+            disturbance = self._watch.verdict()
+        return TrainOutcome(
+            status=status,
+            reason=reason,
+            train_seconds=round((self._saved or now) - started, 3),
+            startup_seconds=round(started - self._submitted, 3),
+            wall_seconds=round(now - self._submitted, 3),
+            peak_memory_mb=round(self._peak_mb, 1),
+            steps=self._steps,
+            tokens=self._tokens,
+            parameters=parameters,
+            log_tail=log_tail(self.folder),
+            disturbance=disturbance,
+        )
+
+    def _judge(self, ended: dict[str, Any]) -> tuple[Status | None, str]:
+        if self._ended_by is not None:
+            return self._ended_by
+        if self._saved is not None:
+            return None, ""
+        tail = log_tail(self.folder)
+        if any(mark in tail for mark in OUT_OF_MEMORY_MARKS):
+            return Status.OOM, "out of memory: " + last_line(tail)
+        if ended.get("status") == -9:
+            return Status.CRASHED, "killed from outside (by the system, if memory ran out)"
+        if self._started is None and ended.get("status") == 0:
+            return Status.CRASHED, "train.py ended without asking for data; does main() call run.batches()?"
+        if ended.get("status") == 0:
+            return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
+        return Status.CRASHED, last_line(tail) or f"train.py ended with exit code {ended.get('status')}"
+
+
+def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:
+    """(None, "", parameter count) for a checkpoint that may be handed to a server, else the status and the reason.
+
+    Reads the safetensors header only; regular files, no links.
+    """
+    for name in (CHECKPOINT_FILE, CONFIG_FILE):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            return Status.INVALID, f"the checkpoint has no regular file {name}", 0
+    size = (folder / CHECKPOINT_FILE).stat().st_size
+    if size > LARGEST_RUN_BYTES:
+        return Status.QUOTA, f"{CHECKPOINT_FILE} has {size:,} bytes", 0
+    try:
+        with (folder / CHECKPOINT_FILE).open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(size, 64 << 20):
+                return Status.INVALID, f"{CHECKPOINT_FILE} has a damaged header", 0
+            header = json.loads(file.read(length))
+        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, struct.error) as error:
+        return Status.INVALID, f"the checkpoint cannot be read: {error}", 0
+    parameters = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            count = 1
+            for extent in tensor["shape"]:
+                count *= int(extent)
+            parameters += count
+    return None, "", parameters
+
+
+def window_context(folder: Path, cap: int) -> int:
+    """Window length for scoring: the candidate's own context ("context" in config.json), at most `cap`."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        asked = config.get("context") if isinstance(config, dict) else None
+    except (OSError, ValueError):
+        asked = None
+    return max(8, min(asked, cap)) if isinstance(asked, int) and not isinstance(asked, bool) else cap
+
+
+@contextlib.contextmanager
+def device_lock(device: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold this machine's device for runs budgeted by the clock: two of them at once would both be void."""
+    path = private_root().parent / f"{device}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            on_wait(f"waiting for the {device}: process {file.read().strip() or '?'} is training on it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def log_tail(folder: Path) -> str:
+    """The end of the run's log, at most 4 KiB, without control characters. Data, never instruction."""
+    try:
+        with (folder / "log.txt").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "".join(character for character in text if character == "\n" or character.isprintable())
+
+
+def last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else ""
+
+
+def outcome_facts(outcome: TrainOutcome) -> dict[str, Any]:
+    return asdict(outcome)
+
+
+def _count(value: Any, before: int) -> int:
+    return value if isinstance(value, int) and before <= value < 1 << 53 else before
+
+
+def _tree_memory_mb(pid: int) -> float:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    total = 0
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            total += member.memory_info().rss
+    return total / 1e6
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(parent) / name).lstat().st_size
+    return total

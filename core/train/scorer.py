@@ -1,0 +1,259 @@
+"""Scores a checkpoint on a held-out split: nats from logits that the harness normalises, divided by raw bytes.
+
+Called by the executor. The candidate's model runs in another process (logits_server.py), which learns neither targets
+nor purpose. Promises: every token of every document is scored exactly once, bytes are counted on the raw text, and the
+result does not depend on the batch size beyond float rounding. Long documents are cut at byte offsets that do not
+depend on the tokenizer; windows overlap by half, so that context length is not rewarded by resets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import socket
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..contracts import GroupScore, Span, SplitScore
+from ..errors import SlmArError
+from ..prepare.heldout import HeldDocument
+from ..prepare.tokenizer import BOS, PAD, cut_at_spans, encode_texts
+from .process import Child, Incubator
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SEGMENT_BYTES = 16_384
+"""Documents longer than this are scored in segments of at most this many bytes."""
+LOGITS_BYTES = 64 << 20
+IDS_BYTES = 4 << 20
+LOAD_SECONDS = 120
+ANSWER_SECONDS = 300
+
+
+class InvalidCheckpointError(SlmArError):
+    """The checkpoint cannot be scored: not loadable, wrong shape, not finite. Never a number, always `invalid`."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All windows of a split: `ids` int32 [windows, context] padded; of each row the logits [start, end) predict
+    `targets` (flat, in row order); `owners` gives the document of each row."""
+
+    ids: np.ndarray[Any, np.dtype[np.int32]]
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    ends: np.ndarray[Any, np.dtype[np.int64]]
+    targets: np.ndarray[Any, np.dtype[np.int64]]
+    owners: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def cut_segments(document_text: str, spans: Sequence[Span]) -> list[tuple[str, tuple[Span, ...]]]:
+    """The document in pieces of at most SEGMENT_BYTES, cut after a line end (else at a character), spans moved along.
+
+    A function of the raw text alone. A span that a cut divides keeps both parts.
+    """
+    raw = document_text.encode("utf-8")
+    segments: list[tuple[str, tuple[Span, ...]]] = []
+    start = 0
+    while start < len(raw):
+        end = min(len(raw), start + SEGMENT_BYTES)
+        if end < len(raw):
+            line_end = raw.rfind(b"\n", start, end)
+            if line_end > start:
+                end = line_end + 1
+            else:
+                while raw[end] & 0xC0 == 0x80:
+                    end -= 1
+        inside = tuple(
+            Span(max(span.start, start) - start, min(span.end, end) - start, span.task)
+            for span in spans
+            if span.start < end and span.end > start
+        )
+        segments.append((raw[start:end].decode("utf-8"), inside))
+        start = end
+    return segments
+
+
+def make_windows(segments: Sequence[tuple[int, Sequence[int]]], context: int) -> Windows:
+    """Windows of `context` ids with stride context / 2 over (document, token ids) segments, BOS first.
+
+    The first window of a segment predicts all its tokens, each later one only those behind the window before.
+    """
+    rows: list[np.ndarray[Any, np.dtype[np.int32]]] = []
+    starts, ends, owners = [], [], []
+    targets: list[int] = []
+    stride = max(1, context // 2)
+    for owner, tokens in segments:
+        inputs = [BOS, *tokens[:-1]]
+        scored = 0
+        begin = 0
+        while scored < len(tokens):
+            end = min(len(tokens), begin + context)
+            row = np.full(context, PAD, np.int32)
+            row[: end - begin] = inputs[begin:end]
+            rows.append(row)
+            starts.append(scored - begin)
+            ends.append(end - begin)
+            owners.append(owner)
+            targets.extend(tokens[scored:end])
+            scored = end
+            begin += stride
+    ids = np.stack(rows) if rows else np.zeros((0, context), np.int32)
+    as_int = [np.array(values, np.int64) for values in (starts, ends, targets, owners)]
+    return Windows(ids, as_int[0], as_int[1], as_int[2], as_int[3])
+
+
+class LogitsClient:
+    """A loaded candidate that answers `logits(ids, spans)`; `with` ends its process."""
+
+    def __init__(
+        self, incubator: Incubator, folder: Path, environment: Mapping[str, str], device: str, vocab_size: int
+    ) -> None:
+        self.vocab_size = vocab_size
+        self._folder = folder
+        self._ids_at = max(LOGITS_BYTES, 4 * vocab_size * 64)
+        self._child: Child = incubator.start("serve", folder, environment)
+        with tempfile.TemporaryFile() as file:
+            file.truncate(self._ids_at + IDS_BYTES)
+            self._map = mmap.mmap(file.fileno(), self._ids_at + IDS_BYTES)
+            hello = json.dumps({"device": device}).encode() + b"\n"
+            socket.send_fds(self._child.control.socket, [hello], [os.dup(file.fileno())])
+        loaded = self._child.wait(LOAD_SECONDS)
+        if loaded is None or loaded.get("event") != "loaded":
+            self._refuse("the checkpoint cannot be loaded by its own train.py")
+
+    def __enter__(self) -> LogitsClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.end()
+
+    def logits(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """float32 [sum of positions, vocab_size] for rows of ids int32 [rows, length]; padding columns dropped.
+
+        Raises InvalidCheckpointError when the answer has the wrong shape, is not finite, or does not come.
+        """
+        rows, length = ids.shape
+        np.frombuffer(self._map, np.int32, rows * length, self._ids_at)[:] = ids.reshape(-1)
+        asked = sum(end - start for start, end in positions)
+        request = {"rows": rows, "length": length, "ids_at": self._ids_at, "positions": [list(p) for p in positions]}
+        try:
+            self._child.control.socket.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            self._refuse("the model's process ended")
+        answer = self._child.wait(ANSWER_SECONDS)
+        if answer is None or answer.get("event") != "logits":
+            self._refuse("the model failed while it computed logits")
+        assert answer is not None
+        count, width = answer.get("count"), answer.get("width")
+        if count != asked or not isinstance(width, int) or width < self.vocab_size or width * asked * 4 > self._ids_at:
+            self._refuse(f"forward gave logits of shape [{count}, {width}], asked [{asked}, >= {self.vocab_size}]")
+        assert isinstance(width, int)
+        copied = np.frombuffer(self._map, np.float32, asked * width, 0).reshape(asked, width).copy()
+        logits = torch.from_numpy(copied)[:, : self.vocab_size]
+        if not bool(torch.isfinite(logits).all()):
+            self._refuse("forward gave logits that are not finite")
+        return logits
+
+    def rows_per_request(self, length: int) -> int:
+        """Rows whose logits surely fit into the mapped file, with room for padded vocabularies."""
+        width = self.vocab_size + 1024
+        return max(1, min(self._ids_at // (4 * width * length), IDS_BYTES // (4 * length), 16_384 // length))
+
+    def _refuse(self, reason: str) -> None:
+        self._child.end()
+        raise InvalidCheckpointError(f"{reason}{_last_log_line(self._folder)}")
+
+
+def score_split(
+    client: LogitsClient,
+    tokenizer: Tokenizer,
+    split: str,
+    documents: Sequence[HeldDocument],
+    context: int,
+    batch_rows: int | None = None,
+) -> SplitScore:
+    """Score `documents`. Raises InvalidCheckpointError, also when the tokenizer does not round-trip a document."""
+    started = time.monotonic()
+    segments: list[tuple[int, Sequence[int]]] = []
+    for owner, held in enumerate(documents):
+        parts = cut_segments(held.document.text, held.document.spans)
+        encoded = encode_texts(tokenizer, [cut_at_spans(text, spans) for text, spans in parts])
+        if "".join(tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded) != held.document.text:
+            raise InvalidCheckpointError(f"the tokenizer does not give document '{held.document.id}' back")
+        segments.extend((owner, ids) for ids in encoded)
+    windows = make_windows(segments, context)
+    nats = _nats_per_document(client, windows, len(documents), batch_rows or client.rows_per_request(context))
+    return _summed(split, documents, nats, len(windows.targets), time.monotonic() - started)
+
+
+def _nats_per_document(client: LogitsClient, windows: Windows, documents: int, batch_rows: int) -> list[float]:
+    nats = [0.0] * documents
+    target_at = 0
+    for first in range(0, len(windows.ids), batch_rows):
+        last = min(len(windows.ids), first + batch_rows)
+        positions = list(zip(windows.starts[first:last].tolist(), windows.ends[first:last].tolist(), strict=True))
+        logits = client.logits(windows.ids[first:last], positions)
+        targets = torch.from_numpy(windows.targets[target_at : target_at + len(logits)])
+        target_at += len(logits)
+        losses = torch.logsumexp(logits, dim=1) - logits.gather(1, targets[:, None])[:, 0]
+        losses = losses.double()
+        at = 0
+        for row, (start, end) in enumerate(positions):
+            nats[int(windows.owners[first + row])] += float(losses[at : at + end - start].sum())
+            at += end - start
+    if target_at != len(windows.targets):
+        raise InvalidCheckpointError("not every token was scored")
+    return nats
+
+
+def _summed(
+    split: str, documents: Sequence[HeldDocument], nats: Sequence[float], tokens: int, seconds: float
+) -> SplitScore:
+    groups: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    slices: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    records = 0
+    for held, loss in zip(documents, nats, strict=True):
+        size = len(held.document.text.encode("utf-8"))
+        records += sum(1 for line in held.document.text.split("\n") if line.strip())
+        cells = [groups[held.document.group], *(slices[key][value] for key, value in held.slices.items())]
+        for cell in cells:
+            cell[0] += loss
+            cell[1] += size
+    total_nats = math.fsum(nats)
+    total_bytes = sum(cell[1] for cell in groups.values())
+    bits = total_nats / math.log(2) / total_bytes
+    if not math.isfinite(bits):
+        raise InvalidCheckpointError("the score is not finite")
+    return SplitScore(
+        split=split,
+        bits_per_byte=bits,
+        groups=tuple(GroupScore(name, cell[0], int(cell[1])) for name, cell in sorted(groups.items())),
+        token_count=tokens,
+        record_count=records,
+        seconds=seconds,
+        slices={
+            key: {value: cell[0] / math.log(2) / cell[1] for value, cell in sorted(values.items())}
+            for key, values in slices.items()
+        },
+    )
+
+
+def _last_log_line(folder: Path) -> str:
+    try:
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1][:300]}" if lines else ""

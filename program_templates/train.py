@@ -1,0 +1,270 @@
+"""A small language model and how it is trained: the file that slm-ar edits.
+
+`slm-ar` runs main() under its own clock, with its own seed and data, and scores the checkpoint itself from the logits
+of build_model(config). Everything in this file may be changed as long as those two functions keep their meaning.
+Constants with a `# knob:` comment are moved by the search; give a new one a range and it will be moved too.
+
+The model has the shape of Qwen3 (Yang et al. 2025, arXiv 2505.09388): RMSNorm before each block, RoPE, normalised
+queries and keys, SwiGLU, no biases. Checkpoints therefore load in common runtimes.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slm_ar.core.train import runtime
+
+# --- size -----------------------------------------------------------------------------------
+TARGET_PARAMS_M = 0.6  # knob: float log 0.05..200
+ASPECT_RATIO = 64.0  # knob: float log 16..192
+HEAD_DIM = 32  # knob: choice 16 32 64 128
+MLP_RATIO = 3.0  # knob: float 1..4
+TIED_HEAD = 0  # knob: choice 0 1
+
+# --- training -------------------------------------------------------------------------------
+CONTEXT = 256  # knob: choice 64 128 256 512 1024
+BATCH_TOKENS = 2048  # knob: choice 512 1024 2048 4096 8192 16384 32768 65536
+MATRIX_LR = 0.02  # knob: float log 0.002..0.2
+EMBED_LR = 0.01  # knob: float log 0.0005..0.1
+MOMENTUM = 0.9  # knob: float 0.8..0.98
+WEIGHT_DECAY = 0.05  # knob: float 0..0.3
+WARMUP = 0.02  # knob: float 0..0.2
+COOLDOWN = 0.6  # knob: float 0.1..1
+
+
+@dataclass
+class Config:
+    """All that build_model needs. `context` is also the window that the model is scored with."""
+
+    vocab_size: int
+    context: int
+    layers: int
+    width: int
+    head_dim: int
+    mlp_width: int
+    tied_head: bool
+    rope_base: float = 10_000.0
+    norm_epsilon: float = 1e-6
+
+
+def choose_config(vocab_size: int) -> Config:
+    """The layers and width that come nearest to TARGET_PARAMS_M at about ASPECT_RATIO width per layer."""
+    target = TARGET_PARAMS_M * 1e6
+    best, best_distance = None, math.inf
+    for layers in range(1, 49):
+        per_width_squared = layers * (4 + 3 * MLP_RATIO)
+        embedding = vocab_size * (1 if TIED_HEAD else 2)
+        exact = (-embedding + math.sqrt(embedding**2 + 4 * per_width_squared * target)) / (2 * per_width_squared)
+        width = max(HEAD_DIM, round(exact / HEAD_DIM) * HEAD_DIM)
+        distance = abs(math.log(width / layers / ASPECT_RATIO))
+        if distance < best_distance:
+            mlp_width = max(16, round(width * MLP_RATIO / 16) * 16)
+            best_distance = distance
+            best = Config(vocab_size, CONTEXT, layers, width, HEAD_DIM, mlp_width, bool(TIED_HEAD))
+    assert best is not None
+    return best
+
+
+# --- model ----------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.width, bias=False)
+        self.v_proj = nn.Linear(config.width, config.width, bias=False)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        rows, length, width = x.shape
+        shape = (rows, length, width // self.head_dim, self.head_dim)
+        q = rotate(self.q_norm(self.q_proj(x).view(shape)), cos, sin).transpose(1, 2)
+        k = rotate(self.k_norm(self.k_proj(x).view(shape)), cos, sin).transpose(1, 2)
+        v = self.v_proj(x).view(shape).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.o_proj(mixed.transpose(1, 2).reshape(rows, length, width))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Model(nn.Module):
+    """Token ids [rows, length] to logits [rows, length, vocab_size]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed_tokens(ids)
+        cos, sin = rotation(ids.shape[1], self.config, ids.device, x.dtype)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        return self.lm_head(self.norm(x))
+
+
+def rotation(length: int, config: Config, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of RoPE (Su et al. 2021, arXiv 2104.09864), [length, 1, head_dim]."""
+    exponents = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float32) / config.head_dim
+    angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), config.rope_base**-exponents)
+    angles = torch.cat([angles, angles], dim=-1)[:, None, :]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def build_model(config: dict) -> nn.Module:
+    """The model for a config as main() saved it, with weights not yet loaded."""
+    return Model(Config(**config))
+
+
+@torch.no_grad()
+def initialise(model: Model, run: runtime.Run) -> None:
+    """Every parameter from the seed and its own name, so that runs with the same seed start alike."""
+    residual = 1 / math.sqrt(2 * model.config.layers)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2:
+            parameter.fill_(1.0)
+            continue
+        scale = 1 / math.sqrt(parameter.shape[1])
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            scale *= residual
+        elif name.startswith("embed_tokens"):
+            scale = 0.02 if model.config.tied_head else 0.5
+        elif name.startswith("lm_head"):
+            scale = 0.001
+        parameter.copy_(torch.randn(parameter.shape, generator=run.generator(name)) * scale)
+
+
+# --- optimiser ------------------------------------------------------------------------------
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised by five Newton-Schulz steps (Jordan et al. 2024, the Muon page).
+
+    For matrices inside the blocks; matrices of one shape are orthogonalised together.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], precision: torch.dtype) -> None:
+        super().__init__(parameters, {"lr": MATRIX_LR, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY})
+        self.precision = precision
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+            for parameters in by_shape.values():
+                self.step_together(parameters, group)
+
+    def step_together(self, parameters: list[nn.Parameter], group: dict) -> None:
+        gradient = torch.stack([parameter.grad for parameter in parameters])
+        state = self.state[parameters[0]]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        update = orthogonal(gradient.lerp(momentum, group["momentum"]), self.precision)
+        scale = max(1.0, update.shape[-2] / update.shape[-1]) ** 0.5
+        for parameter, direction in zip(parameters, update.unbind(0)):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * scale)
+
+
+def orthogonal(matrices: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """The nearest semi-orthogonal matrices to [count, rows, columns], roughly: singular values end in 0.7 .. 1.2."""
+    x = matrices.to(precision)
+    is_tall = x.shape[-2] > x.shape[-1]
+    if is_tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.mT if is_tall else x).to(matrices.dtype)
+
+
+def make_optimizers(model: Model, run: runtime.Run) -> list[torch.optim.Optimizer]:
+    matrices = [parameter for parameter in model.layers.parameters() if parameter.dim() == 2]
+    inside = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    adam = torch.optim.AdamW(others, lr=EMBED_LR, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0, fused=True)
+    return [Muon(matrices, run.precision), adam]
+
+
+def schedule(progress: float) -> float:
+    """Share of the full learning rate at `progress` in [0, 1): a short rise, a plateau, a linear fall."""
+    if progress < WARMUP:
+        return (progress + 1e-3) / (WARMUP + 1e-3)
+    return min(1.0, (1 - progress) / COOLDOWN) if COOLDOWN else 1.0
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+def train_step(model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run) -> None:
+    with torch.autocast(run.device.type, dtype=run.precision, enabled=run.precision != torch.float32):
+        logits = model(batch.inputs)
+    loss = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten())
+    loss.backward()
+    share = schedule(batch.progress)
+    for optimizer, rate in zip(optimizers, (MATRIX_LR, EMBED_LR)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def main() -> None:
+    run = runtime.connect()
+    config = choose_config(run.vocab_size)
+    model = Model(config).to(run.device)
+    initialise(model, run)
+    optimizers = make_optimizers(model, run)
+    fast = torch.compile(model) if run.device.type == "cuda" and (run.budget_seconds or 0) >= 120 else model
+    warm_up = run.dummy_batch(BATCH_TOKENS, CONTEXT)
+    F.cross_entropy(fast(warm_up.inputs).float().flatten(0, 1), warm_up.targets.flatten()).backward()
+    model.zero_grad()
+    for batch in run.batches(BATCH_TOKENS, CONTEXT):
+        train_step(fast, optimizers, batch, run)
+    run.save(model, asdict(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""results.tsv and the plain status lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from report_states import (
+    HIDDEN_SENTINEL,
+    calibrated_state,
+    certified_state,
+    empty_state,
+    every_status_state,
+    final_state,
+    not_proven_state,
+    with_experiment,
+)
+from slm_ar.core.agent.state import CampaignState
+from slm_ar.core.contracts import Status
+from slm_ar.core.report.summary import summarise
+from slm_ar.core.report.tables import results_tsv, status_text
+
+STATES = (empty_state, calibrated_state, every_status_state, not_proven_state, certified_state, final_state)
+
+
+def rows_of(state: CampaignState) -> list[dict[str, str]]:
+    text = results_tsv(state)
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_one_row_per_experiment() -> None:
+    rows = rows_of(every_status_state())
+    assert [row["status"] for row in rows] == [*(status.value for status in Status), "waiting"]
+    assert rows[0]["dev_bpb"] == "0.930000" and rows[0]["delta"] == "-0.010900"
+    crashed = next(row for row in rows if row["status"] == "crashed")
+    assert crashed["dev_bpb"] == "" and crashed["delta"] == "" and crashed["seconds"] == "60.2"
+    skipped = next(row for row in rows if row["status"] == "skipped")
+    assert skipped["seconds"] == "" and skipped["steps"] == ""
+    assert results_tsv(empty_state()).splitlines() == [
+        "id\trevision\tparent\tproposer\tstatus\tdev_bpb\tdelta\tseconds\tsteps\thypothesis"
+    ]
+
+
+def test_texts_cannot_break_a_row() -> None:
+    hostile = "=HYPERLINK(1)\tnew\ncolumn\r\x1b[31m\x00 \u2028 end"
+    state = with_experiment(calibrated_state(), Status.REVERTED, 0.95, hypothesis=hostile, proposer="-cmd\n")
+    text = results_tsv(state)
+    assert len(text.split("\n")) == 3 and text.endswith("\n")
+    row = text.split("\n")[1].split("\t")
+    assert len(row) == 10
+    assert row[3] == "'-cmd"
+    assert row[9] == "'=HYPERLINK(1) new column <U+001B>[31m<U+0000> end"
+
+
+@pytest.mark.parametrize("make", STATES)
+def test_status_lines_are_plain(make: object) -> None:
+    state: CampaignState = make()  # type: ignore[operator]
+    text = status_text(summarise(state))
+    assert text.endswith("\n") and "\x1b" not in text
+    assert not re.search(r"\b(head|rung|provisional|unclear)\b", text, re.IGNORECASE)
+    assert str(abs(HIDDEN_SENTINEL))[:6] not in text + results_tsv(state)
+    assert text.startswith(summarise(state).verdict.headline)
+
+
+def test_status_names_current_proven_and_next() -> None:
+    text = status_text(summarise(certified_state()))
+    assert "proven:   0.8934 bits per byte on dev" in text
+    assert "current:  0.8917 bits per byte on dev" in text
+    assert "4 of 60 experiments: 3 kept, 1 crashed" in text
+    assert "  slm-ar finish  open the final test once" in text
+    assert "proof 1: proven (3 pairs of runs)" in text
