@@ -115,7 +115,7 @@ class DataTable(_Table):
     adapter: Name
     """Adapter that reads the source: a name from `slm-ar adapters`, or path/to/file.py:ClassName."""
     source: Name | None = None
-    """File, folder or archive with the data; without it the adapter's synthetic sample is used."""
+    """File or folder with the data; a relative path counts from the workspace."""
     split: Literal["auto", "group", "time", "order"] = "auto"
     """How groups are dealt to train, dev, hidden and test; auto asks the adapter."""
     columns: Mapping[str, str] = Field(default_factory=dict)

@@ -26,7 +26,7 @@ TIED_HEAD = 0  # knob: choice 0 1
 
 # --- training -------------------------------------------------------------------------------
 CONTEXT = 256  # knob: choice 64 128 256 512 1024
-BATCH_TOKENS = 2048  # knob: choice 512 1024 2048 4096 8192 16384 32768 65536
+BATCH_TOKENS = 1024  # knob: choice 512 1024 2048 4096 8192 16384 32768 65536
 MATRIX_LR = 0.02  # knob: float log 0.002..0.2
 EMBED_LR = 0.01  # knob: float log 0.0005..0.1
 MOMENTUM = 0.9  # knob: float 0.8..0.98
@@ -71,6 +71,18 @@ def choose_config(vocab_size: int) -> Config:
 # --- model ----------------------------------------------------------------------------------
 
 
+class Norm(nn.Module):
+    """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) in the dtype of its input: that is the fused path."""
+
+    def __init__(self, width: int, config: Config) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = config.norm_epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.epsilon)
+
+
 class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -79,8 +91,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, config.width, bias=False)
         self.v_proj = nn.Linear(config.width, config.width, bias=False)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
+        self.q_norm = Norm(config.head_dim, config)
+        self.k_norm = Norm(config.head_dim, config)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         rows, length, width = x.shape
@@ -106,9 +118,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.input_layernorm = Norm(config.width, config)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.post_attention_layernorm = Norm(config.width, config)
         self.mlp = FeedForward(config)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -124,7 +136,7 @@ class Model(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.norm = Norm(config.width, config)
         self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
         if config.tied_head:
             self.lm_head.weight = self.embed_tokens.weight
@@ -137,7 +149,9 @@ class Model(nn.Module):
         return self.lm_head(self.norm(x))
 
 
-def rotation(length: int, config: Config, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def rotation(
+    length: int, config: Config, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of RoPE (Su et al. 2021, arXiv 2104.09864), [length, 1, head_dim]."""
     exponents = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float32) / config.head_dim
     angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), config.rope_base**-exponents)
@@ -203,7 +217,7 @@ class Muon(torch.optim.Optimizer):
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         update = orthogonal(gradient.lerp(momentum, group["momentum"]), self.precision)
         scale = max(1.0, update.shape[-2] / update.shape[-1]) ** 0.5
-        for parameter, direction in zip(parameters, update.unbind(0)):
+        for parameter, direction in zip(parameters, update.unbind(0), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * scale)
 
 
@@ -238,13 +252,15 @@ def schedule(progress: float) -> float:
 # --- training -------------------------------------------------------------------------------
 
 
-def train_step(model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run) -> None:
+def train_step(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run
+) -> None:
     with torch.autocast(run.device.type, dtype=run.precision, enabled=run.precision != torch.float32):
         logits = model(batch.inputs)
     loss = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten())
     loss.backward()
     share = schedule(batch.progress)
-    for optimizer, rate in zip(optimizers, (MATRIX_LR, EMBED_LR)):
+    for optimizer, rate in zip(optimizers, (MATRIX_LR, EMBED_LR), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * share
         optimizer.step()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from slm_ar.core import errors
 from slm_ar.core.errors import RecipeError, SlmArError
 from slm_ar.core.recipe import Recipe, parse_recipe, recipe_reference

@@ -188,7 +188,8 @@ class Campaign:
     def _drop_weights(self) -> None:
         """Keep the newest checkpoint of baseline, current and proven code; the others only cost disk."""
         state = self.state
-        wanted: dict[str, int] = {}
+        # The newest run may belong to an experiment that is still to be judged.
+        wanted: dict[str, int] = {"": state.runs[-1].id} if state.runs else {}
         for run in state.runs:
             if run.is_scored and run.revision in (state.baseline, state.head, state.rung):
                 wanted[run.revision] = run.id
@@ -245,9 +246,7 @@ class Campaign:
             self.journal.append("exhausted", {"proposer": proposer.name})
             self.display.note("the proposer has nothing left to try")
             return False
-        self._append_proposal(
-            state, window, proposer.name, proposal.hypothesis, proposal.rationale, proposal.train_py
-        )
+        self._append_proposal(state, window, proposer.name, proposal.hypothesis, proposal.rationale, proposal.train_py)
         return True
 
     def _hand_edit(self, state: CampaignState) -> str | None:
@@ -438,12 +437,14 @@ def ensure_campaign(journal: Journal, recipe: Recipe, data: PreparedData, machin
 
 
 def _night(journal: Journal, held_digest: str) -> int:
-    """Campaigns before that opened a claim on the same hidden split: each halves what is left of alpha."""
+    """Nights before, in all campaigns, that opened a claim on the same hidden split: each halves alpha."""
     nights, current, has_claimed = 0, "", False
     for event in journal.events:
-        if event.kind == "campaign_started":
+        if event.kind in ("campaign_started", "planned"):
             nights += has_claimed and current == held_digest
-            current, has_claimed = event.body["facts"].get("held_digest", ""), False
+            has_claimed = False
+        if event.kind == "campaign_started":
+            current = event.body["facts"].get("held_digest", "")
         elif event.kind == "claim_opened":
             has_claimed = True
     return nights + (has_claimed and current == held_digest)
@@ -454,9 +455,7 @@ def _night(journal: Journal, held_digest: str) -> int:
 
 def gate_policy(recipe: Recipe) -> gate.GatePolicy:
     table = recipe.gate
-    return gate.GatePolicy(
-        table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience
-    )
+    return gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience)
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:

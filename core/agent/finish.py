@@ -71,9 +71,7 @@ def _settled(campaign: Campaign, revision: str, seed: int) -> RunRecord:
     return run
 
 
-def _measured(
-    state: CampaignState, baseline: str, final: str, pairs: list[tuple[RunRecord, RunRecord]]
-) -> FinalRecord:
+def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple[RunRecord, RunRecord]]) -> FinalRecord:
     scores = [tuple(held_score(run, "test") for run in pair) for pair in pairs]
     if baseline == final:
         delta = low = high = 0.0

@@ -43,8 +43,10 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     total = calibrate + search + claim + final
     seconds = recipe.budget.seconds
     minutes = total * (seconds + OVERHEAD_SECONDS) / 60 if seconds is not None else 0.0
+    has_claimed = len(state.claims) > int(state.facts.get("claims_before", 0))
     counts = {
         "from": base,
+        "night": int(state.facts.get("night", 0)) + has_claimed,
         "calibrate": calibrate,
         "search": search,
         "claim": claim,
@@ -65,7 +67,8 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
 def _provable(state: CampaignState, recipe: Recipe) -> str:
     scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
     table = recipe.gate
-    policy = gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience)
-    alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), len(state.claims))
+    looks, shares = tuple(table.looks), tuple(table.alpha_split)
+    policy = gate.GatePolicy(table.alpha, looks, shares, table.min_effect, table.patience)
+    alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), 0)
     gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
     return f"smallest gain that could be proven: about {gain:.4f} bits per byte"

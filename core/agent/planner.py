@@ -91,7 +91,7 @@ class Plan:
     claim_every: int
     policy: GatePolicy
     night: int
-    """Campaigns before this one that spent alpha on the same hidden split."""
+    """Nights before this one that spent alpha on the same hidden split."""
     is_exhausted: bool = False
     """The proposer has nothing more, or the time is up: go to the last claim."""
 
@@ -111,7 +111,8 @@ def next_step(state: CampaignState, plan: Plan) -> Step:
     is_open = judged < len(state.experiments)
     is_over = judged >= plan.experiments or plan.is_exhausted
     if not is_open and _claim_is_due(state, plan, judged, is_over):
-        alpha = claim_alpha(plan.policy, plan.night, len(state.claims))
+        claims_tonight = len(state.claims) - int(state.facts.get("claims_before", 0))
+        alpha = claim_alpha(plan.policy, plan.night, claims_tonight)
         return OpenClaimStep(len(state.claims) + 1, alpha, judged)
     if is_over and not is_open:
         return DoneStep()
@@ -131,9 +132,7 @@ def window_seed(state: CampaignState, window: int) -> int:
 
 def attempts(state: CampaignState, step: TrainStep) -> list[RunRecord]:
     """Ended runs of exactly this step."""
-    return [
-        run for run in state.runs if (run.role, run.revision, run.seed, run.experiment, run.claim) == step.key
-    ]
+    return [run for run in state.runs if (run.role, run.revision, run.seed, run.experiment, run.claim) == step.key]
 
 
 def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:

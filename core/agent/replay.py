@@ -50,8 +50,19 @@ def _started(event: Event) -> CampaignState:
 
 
 def _planned(state: CampaignState, event: Event) -> CampaignState:
-    facts = {**state.facts, "experiments_planned": event.body["experiments"], "plan": event.body["plan"]}
+    plan = event.body["plan"]
+    facts = {
+        **state.facts,
+        "experiments_planned": event.body["experiments"],
+        "plan": plan,
+        "night": plan["night"],
+        "claims_before": len(state.claims) if plan["night"] != state.facts.get("night") else _claims_before(state),
+    }
     return replace(state, facts=facts, stop_reason=None)
+
+
+def _claims_before(state: CampaignState) -> int:
+    return int(state.facts.get("claims_before", 0))
 
 
 def _run_started(state: CampaignState, event: Event) -> CampaignState:

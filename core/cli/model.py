@@ -54,7 +54,9 @@ def find_model(model: Path | None) -> tuple[Path, Path]:
     if model is not None:
         missing = [name for name in (*CHECKPOINT_FILES, "tokenizer.json") if not (model / name).is_file()]
         if missing:
-            raise UsageError(f"{model} is not a model folder: {', '.join(missing)} missing", "`slm-ar finish` makes one")
+            raise UsageError(
+                f"{model} is not a model folder: {', '.join(missing)} missing", "`slm-ar finish` makes one"
+            )
         return model, model / "tokenizer.json"
     workspace = find_workspace()
     if (workspace.root / "model" / "model.safetensors").is_file():

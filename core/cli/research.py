@@ -65,9 +65,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         data = prepare_shown(workspace, display)
         machine = workspace.machine()
         memory_mb = budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb
-        job = TrainJob(
-            workspace.train_py, seed, budget.seconds, budget.steps, budget.startup_seconds, memory_mb
-        )
+        job = TrainJob(workspace.train_py, seed, budget.seconds, budget.steps, budget.startup_seconds, memory_mb)
         folder = workspace.hidden_folder / "runs" / "train"
         with LocalExecutor(machine, data) as executor:
             with device_lock(machine.device, display.note):
@@ -216,11 +214,11 @@ def demo(folder: Path, as_json: bool, quiet: bool) -> None:
         finishing.write_samples(campaign)
         state = campaign.state
         report_path = write_report(workspace, state)
+    if not as_json and not quiet:
+        click.echo("\n".join(sample_lines(state)))
     show_end(state, report_path, as_json, quiet)
     if not as_json and not quiet:
-        for name, text in state.samples.items():
-            click.echo(f"\n--- a sample {name} ---\n{text.rstrip()}")
-        click.echo(f"\n{time.monotonic() - started:.0f} s. The report: {report_path}")
+        click.echo(f"done in {time.monotonic() - started:.0f} s; with your own data: slm-ar new --help")
 
 
 # --- shared steps ---------------------------------------------------------------------------
@@ -279,9 +277,7 @@ def open_campaign(workspace: Workspace, display: Display) -> Iterator[Campaign]:
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
 
 
-def search(
-    campaign: Campaign, workspace: Workspace, experiments: int | None, stop_at: float | None
-) -> CampaignState:
+def search(campaign: Campaign, workspace: Workspace, experiments: int | None, stop_at: float | None) -> CampaignState:
     """Plan, print the plan, and search until it is fulfilled."""
     from ..agent.campaign import Limits
     from ..agent.night import plan_night
@@ -346,8 +342,26 @@ def show_end(state: CampaignState, report_path: Path, as_json: bool, quiet: bool
     if as_json:
         click.echo(json.dumps({"event": "end", "report": str(report_path), **summary.to_json()}, allow_nan=False))
     elif not quiet:
-        click.echo(status_text(summary).rstrip("\n"))
-        click.echo(f"report: {report_path}")
+        root = report_path.parent
+        is_here = root in (Path.cwd(), *Path.cwd().parents)
+        click.echo(status_text(summary, is_end=True, folder="" if is_here else str(shown_path(root))))
+        click.echo(f"report: {shown_path(report_path)}")
+
+
+def shown_path(path: Path) -> Path:
+    """Relative to the current folder when it lies inside it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def sample_lines(state: CampaignState) -> list[str]:
+    """What the code wrote before and after the search, in this order, safe for a terminal."""
+    from ..report.words import visible
+
+    lines = []
+    for name, whose in (("before", "the code at the start"), ("after", "the final code")):
+        if name in state.samples:
+            lines += [f"--- a sample {name}: {whose} ---", visible(state.samples[name].rstrip(), 2000), ""]
+    return lines
 
 
 def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
@@ -364,8 +378,9 @@ def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
                 f"cd {root.name} and go on there, or make another one with `slm-ar new NAME`",
             )
         return workspace
-    overrides = {"data.source": str(found)} if found is not None else {}
-    return create_workspace(root, recipe, overrides)
+    if found is None:
+        raise UsageError("say where the data are", f"slm-ar run {recipe} --source DIR")
+    return create_workspace(root, recipe, {"data.source": str(found)})
 
 
 def demo_workspace(folder: Path) -> Workspace:
@@ -444,7 +459,9 @@ def score_lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['train_seconds']:.1f} s",
     ]
     for name, value in sorted(facts["floors"].items(), key=lambda item: item[1]):
-        lines.append(f"  {name:<14} {value:.4f}  ({'the model is better' if score < value else 'better than the model'})")
+        lines.append(
+            f"  {name:<14} {value:.4f}  ({'the model is better' if score < value else 'better than the model'})"
+        )
     if facts["disturbance"]:
         lines.append(f"  disturbed: {facts['disturbance']}; run it again on a quiet machine")
     return lines

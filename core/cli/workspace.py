@@ -47,9 +47,7 @@ class Workspace:
         """Where the data lie; relative paths count from the workspace."""
         source = self.recipe.data.source
         if source is None:
-            raise UsageError(
-                f"{self.root / RECIPE_FILE} names no data", f'set source = "PATH" in its [data] table'
-            )
+            raise UsageError(f"{self.root / RECIPE_FILE} names no data", 'set source = "PATH" in its [data] table')
         path = Path(source).expanduser()
         return path if path.is_absolute() else self.root / path
 

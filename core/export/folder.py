@@ -56,7 +56,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "```",
         "",
         "`<|bos|>` is token 0 and opens every document; `<|eos|>` is 1. train.py imports the slm-ar package.",
-        "Or, without loading code yourself: `slm-ar generate --model THIS_FOLDER --prompt \"...\"`.",
+        'Or, without loading code yourself: `slm-ar generate --model THIS_FOLDER --prompt "..."`.',
         "",
         "Isolation of the training code: none was proved, so the scores are explored, not certified.",
         "",

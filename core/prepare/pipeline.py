@@ -131,13 +131,17 @@ def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, pro
 
 
 def open_prepared(data_root: Path, key: str) -> PreparedData | None:
-    """The complete prepared data with this key, or None."""
-    manifest_file = data_root / key / MANIFEST_FILE
-    if not manifest_file.is_file():
+    """The complete prepared data with this key, or None: also when an older slm-ar made them or a part is gone."""
+    folder = data_root / key
+    try:
+        manifest = Manifest.from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        token_bytes = (folder / TOKENS_FILE).stat().st_size
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    manifest = Manifest.from_json(manifest_file.read_text(encoding="utf-8"))
     held_folder = heldout.private_root() / "heldout" / manifest.held_digest
-    complete = all((held_folder / f"{name}.jsonl").is_file() for name in split.HELD_OUT)
+    complete = token_bytes == manifest.train_tokens * (2 if manifest.token_dtype == "uint16" else 4) and all(
+        (held_folder / f"{name}.jsonl").is_file() for name in split.HELD_OUT
+    )
     return PreparedData(data_root / key, held_folder, manifest) if complete else None
 
 
@@ -376,9 +380,9 @@ class _Preparation:
     def _floors(self, dealt: dict[str, str], dev_file: Path) -> dict[str, float]:
         """Compressor floors on dev, given the end of train."""
         tail_file = self.staging / "train.tail"
-        skip = sum(
-            group.byte_count for name, group in self.groups.items() if dealt.get(name) == split.TRAIN
-        ) - TRAIN_BYTES
+        skip = (
+            sum(group.byte_count for name, group in self.groups.items() if dealt.get(name) == split.TRAIN) - TRAIN_BYTES
+        )
         with tail_file.open("wb") as tail:
             for held in self._documents(dealt, split.TRAIN):
                 raw = held.document.text.encode("utf-8")

@@ -19,7 +19,7 @@ TOKENS_FILE, OFFSETS_FILE, BYTES_FILE = "train.tokens", "train.offsets", "train.
 
 
 def token_dtype(vocab_size: int) -> str:
-    """"uint16" while every id fits in it, else "uint32"."""
+    """ "uint16" while every id fits in it, else "uint32"."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
@@ -37,7 +37,9 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._files[1].write(np.array([self.token_count], "<i8").tobytes())
         for file in self._files:
             file.close()

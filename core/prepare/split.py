@@ -52,7 +52,7 @@ def deal(groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dic
         raise DataError(
             f"the corpus is too small to split: {len(groups)} group(s), {total:,} bytes; "
             f"at least {FEWEST_GROUPS} groups are needed",
-            "add data, or make documents smaller (text adapter: [data.options] unit = \"block\" or \"lines\")",
+            'add data, or make documents smaller (text adapter: [data.options] unit = "block" or "lines")',
         )
     caps = {name: min(getattr(sizes, name), int(total * LARGEST_SHARE)) for name in HELD_OUT}
     if rule is SplitRule.GROUP:

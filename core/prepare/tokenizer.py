@@ -22,7 +22,8 @@ BOS, EOS, PAD = 0, 1, 2
 
 # The split of Llama 3 (Meta, 2024), so that GGUF runtimes know it under the name "llama-bpe".
 WORDS_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # A field keeps its words together: merges never cross " | ", a tab or a line end, and may cross blanks.
 FIELDS_PATTERN = r" \| |\t|\n"
@@ -30,7 +31,7 @@ FIELD_SEPARATORS = (" | ", "\t")
 
 
 def choose_split(texts: Iterable[str], lines: int = 2000) -> str:
-    """"fields" when most of the first `lines` lines are records with a field separator, else "words"."""
+    """ "fields" when most of the first `lines` lines are records with a field separator, else "words"."""
     seen = records = 0
     for text in texts:
         for line in islice(text.split("\n"), 200):

@@ -6,17 +6,18 @@ Called by summary.py. Also answers which code stands in which chain, and what de
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
+from ..agent.edits import parse_knobs
 from ..agent.state import CampaignState, ExperimentRecord, RunRecord
 from ..contracts import KnobValue, Status
+from ..errors import TrainingError
 from .words import number, status_word, visible
 
 _COMPARABLE_ROLES = frozenset({"calibrate", "search", "window", "claim"})
-_KNOB_LINE = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=]+)?=\s*(.+?)\s*#\s*knob:", re.MULTILINE)
 _DIFF_LINES = 160
 _LINE_CHARACTERS = 300
 
@@ -109,11 +110,12 @@ def kept_in_chain(state: CampaignState, newest: str, proven: str) -> tuple[Exper
     return tuple(item for item in state.experiments if item.status is Status.KEPT and item.revision in chain)
 
 
-def experiment_rows(state: CampaignState, *, certified: bool) -> tuple[ExperimentRow, ...]:
-    """Rows of all experiments in order. Without a proved sandbox (`certified` false) nothing is called proven."""
-    proven = lineage(state, state.rung) - {state.baseline} if certified else frozenset[str]()
+def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
+    """Rows of all experiments in order."""
+    proven = lineage(state, state.rung) - {state.baseline}
     current = lineage(state, state.head) | lineage(state, state.rung)
     best = _best_by_revision(state)
+    knobs = _knobs_by_revision(state)
     rows = []
     for item in state.experiments:
         words = status_word(item.status)
@@ -139,7 +141,7 @@ def experiment_rows(state: CampaignState, *, certified: bool) -> tuple[Experimen
                 meaning=meaning,
                 tone=tone,
                 reason=visible(item.reason, 400, single_line=True),
-                changes=knob_changes(state, item),
+                changes=_knob_changes(knobs.get(item.parent, {}), item.knobs),
                 dev_bpb=score,
                 delta=score - item.head_score if score is not None and item.head_score is not None else None,
                 best_before=best.get(item.parent),
@@ -177,29 +179,22 @@ def _best_by_revision(state: CampaignState) -> Mapping[str, float]:
     return best
 
 
-def knob_changes(state: CampaignState, item: ExperimentRecord) -> tuple[KnobChange, ...]:
-    """Tunables whose values differ from the parent's, read from the texts, or from the record where a text is gone."""
-    texts = state.revisions.get(item.parent), state.revisions.get(item.revision)
-    if texts[0] is not None and texts[1] is not None:
-        before, after = _knobs_of_text(texts[0]), _knobs_of_text(texts[1])
-    else:
-        parent = next((other for other in state.experiments if other.revision == item.parent), None)
-        before = _knobs_of_record(parent.knobs) if parent is not None else {}
-        after = _knobs_of_record(item.knobs)
+def _knobs_by_revision(state: CampaignState) -> dict[str, Mapping[str, KnobValue]]:
+    """Tunables of the experiments from the record, those of the baseline from its text."""
+    knobs: dict[str, Mapping[str, KnobValue]] = {item.revision: item.knobs for item in state.experiments}
+    with suppress(TrainingError):
+        text = state.revisions.get(state.baseline, "")
+        knobs[state.baseline] = {knob.name: knob.value for knob in parse_knobs(text)}
+    return knobs
+
+
+def _knob_changes(before: Mapping[str, KnobValue], after: Mapping[str, KnobValue]) -> tuple[KnobChange, ...]:
     names = [*after, *(name for name in before if name not in after)]
     return tuple(
-        KnobChange(name, before.get(name, "-"), after.get(name, "-"))
+        KnobChange(visible(name, 60), visible(str(before.get(name, "-")), 60), visible(str(after.get(name, "-")), 60))
         for name in names
         if before.get(name) != after.get(name)
     )
-
-
-def _knobs_of_text(text: str) -> dict[str, str]:
-    return {visible(name, 60): visible(value, 60) for name, value in _KNOB_LINE.findall(text)}
-
-
-def _knobs_of_record(knobs: Mapping[str, KnobValue]) -> dict[str, str]:
-    return {visible(name, 60): visible(str(value), 60) for name, value in knobs.items()}
 
 
 def diff_text(before: str, after: str) -> str:

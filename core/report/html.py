@@ -62,9 +62,6 @@ def _head_of_page(summary: Summary) -> str:
     facts += [escape(text) for text in (summary.device, summary.budget, summary.started_at[:16].replace("T", " "))]
     stamp = f'<div class="stamp">{escape(summary.stamp)}</div>' if summary.stamp else ""
     lines = [*summary.verdict.lines]
-    if summary.stamp:
-        # the stamp says it already, larger
-        lines = [line for line in lines if not line.lower().startswith(summary.stamp.lower())]
     if summary.compressor is not None:
         lines.append(summary.compressor.sentence)
     if summary.doing:
@@ -286,7 +283,7 @@ def _claims(summary: Summary) -> str:
         return ""
     rows = (
         f'<tr><td class="right num">{claim.id}</td>'
-        f'<td><span class="pill {"proven" if claim.is_certified else "quiet"}">{escape(claim.words)}</span>'
+        f'<td><span class="pill {"proven" if claim.is_proven else "quiet"}">{escape(claim.words)}</span>'
         f"{_sub_lines(claim.notes)}</td>"
         f'<td class="right num">{claim.after_experiment or "-"}</td>'
         f'<td class="right num">{"-" if claim.pairs is None else claim.pairs}</td>'
@@ -334,7 +331,7 @@ def _facts(summary: Summary) -> str:
 
 
 def _how_to_read(summary: Summary) -> str:
-    lines = (
+    lines = [
         "<b>Bits per byte</b> is how many bits the model needs for each byte of text it has not seen; a compressor "
         "with the same number would make files of that size. Lower is better.",
         "<b>Noise (sigma)</b> is how far two runs of the same code lie apart by luck alone. A difference below it "
@@ -342,7 +339,12 @@ def _how_to_read(summary: Summary) -> str:
         "<b>Kept for now</b> means better on dev, once. Among many tries some are better by luck, so dev flatters. "
         "<b>Proven</b> means that fresh runs on hidden text confirmed it. Only the final test gives a headline number.",
         "<b>A dash</b> stands where a run has no score: a crash is not a bad score, it is none.",
-    )
+    ]
+    if summary.stamp:
+        lines.append(
+            "<b>Explored, not certified</b>: the numbers are what was measured, but nothing kept the tried code from "
+            "reading the hidden text. Only a proved sandbox could certify that."
+        )
     items = "".join(f"<p>{line}</p>" for line in lines)
     made = f"slm-ar, campaign {summary.identity[:16]}" if summary.identity else "slm-ar"
     return (

@@ -18,7 +18,7 @@ code,pre,.mono{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sa
 .eyebrow{display:flex;flex-wrap:wrap;gap:4px 18px;color:var(--soft);font-size:14px;margin-bottom:22px}
 .eyebrow b{color:var(--ink);font-weight:600}
 .verdict{border-left:6px solid var(--quiet);padding:4px 0 4px 22px;margin-bottom:30px}
-.verdict.proven{border-color:var(--good)}.verdict.explored,.verdict.not_proven{border-color:var(--warn)}
+.verdict.proven{border-color:var(--good)}.verdict.not_proven{border-color:var(--warn)}
 .verdict h1{font-size:32px;line-height:1.22;letter-spacing:-.015em;font-weight:680;max-width:26em;text-wrap:balance}
 .verdict p{margin-top:10px;max-width:52em}
 .stamp{display:inline-block;border:1.5px solid var(--warn);color:var(--warn);border-radius:6px;padding:3px 12px;

@@ -32,7 +32,7 @@ class ClaimRow:
 
     id: int
     words: str
-    is_certified: bool
+    is_proven: bool
     after_experiment: int
     pairs: int | None
     alpha: float
@@ -142,7 +142,7 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
     floors = _floors(facts.get("floors"))
     placebos = [item for item in state.experiments if is_placebo(item)]
     planned = number(facts.get("experiments_planned"))
-    is_proven = certified and state.rung != state.baseline
+    is_proven = state.rung != state.baseline
     return Summary(
         recipe_name=_text(facts.get("recipe_name")) or "unnamed recipe",
         recipe_description=_text(facts.get("recipe_description"), 600),
@@ -154,7 +154,7 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         stop_reason=_text(state.stop_reason, 400),
         doing=_doing(state.open_run),
         stamp="" if certified else EXPLORED_STAMP,
-        verdict=verdict_words(state, certified=certified, more_runs=more_runs, note=visible(unproven_note, 400)),
+        verdict=verdict_words(state, more_runs=more_runs, note=visible(unproven_note, 400)),
         baseline=dev_score(state, state.baseline),
         current=current,
         best_current_bpb=best_of_chain(state, state.head),
@@ -163,7 +163,7 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         calibration=tuple(
             run.dev.bits_per_byte for run in scored_runs(state) if run.role == "calibrate" and run.dev is not None
         ),
-        experiments=experiment_rows(state, certified=certified),
+        experiments=experiment_rows(state),
         experiments_planned=int(planned) if planned is not None else None,
         counts=counts_by_status(state.experiments),
         placebos=len(placebos),
@@ -172,9 +172,9 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         final=_final_row(state),
         floors=floors,
         compressor=_compressor(current.bpb, floors, state.sigma),
-        ladder=_ladder(state, certified=certified),
+        ladder=_ladder(state),
         plan=_plan(facts.get("plan")),
-        next_steps=next_steps(state, certified=certified),
+        next_steps=next_steps(state),
         machine=_labelled(
             facts,
             ("device", "device"),
@@ -271,7 +271,7 @@ def _compressor(current: float | None, floors: tuple[Floor, ...], sigma: float |
     return CompressorAnswer("no", f"Beats the compressor? No, not yet: {against}.")
 
 
-def _ladder(state: CampaignState, *, certified: bool) -> tuple[LadderStep, ...]:
+def _ladder(state: CampaignState) -> tuple[LadderStep, ...]:
     steps = []
     untuned = number(state.facts.get("untuned_bpb"))
     if untuned is not None:
@@ -280,7 +280,7 @@ def _ladder(state: CampaignState, *, certified: bool) -> tuple[LadderStep, ...]:
     if start.bpb is not None:
         steps.append(LadderStep("tuned start", start.bpb, "dev", f"mean of {plural(start.runs, 'run')}"))
     proven = dev_score(state, state.rung)
-    if certified and state.rung != state.baseline and proven.bpb is not None:
+    if state.rung != state.baseline and proven.bpb is not None:
         steps.append(LadderStep("proven", proven.bpb, "dev", f"mean of {plural(proven.runs, 'run')}"))
     elif state.head != state.baseline and (current := dev_score(state, state.head)).bpb is not None:
         steps.append(LadderStep("kept for now", current.bpb, "dev", "not yet proven"))
@@ -297,12 +297,12 @@ def _claim_row(state: CampaignState, claim: ClaimRecord, certified: bool) -> Cla
     passed = verdict is not None and verdict.decision is Decision.CERTIFY
     words = "not finished" if verdict is None else DECISION_WORDS[verdict.decision]
     if passed and not certified:
-        words = "passed, but explored only: no sandbox was proved"
+        words += " (explored, not certified)"
     before = [item.id for item in state.experiments if (item.judged_at or item.proposed_at) <= claim.opened_at]
     return ClaimRow(
         id=claim.id,
         words=words,
-        is_certified=passed and certified,
+        is_proven=passed,
         after_experiment=max(before, default=0),
         pairs=verdict.pairs if verdict is not None else None,
         alpha=claim.alpha,

@@ -163,7 +163,7 @@ def _claim_marks(summary: Summary, scale: _Scale) -> list[str]:
     order = {row.id: position for position, row in enumerate(summary.experiments, 1)}
     for claim in summary.claims:
         x = scale.x(order.get(claim.after_experiment, 0))
-        kind = "proof yes" if claim.is_certified else "proof"
+        kind = "proof yes" if claim.is_proven else "proof"
         title = escape(f"Proof {claim.id}: {claim.words}")
         bottom = _HEIGHT - _BOTTOM
         parts.append(

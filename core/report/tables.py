@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from ..agent.state import CampaignState
+from .experiments import ExperimentRow
 from .summary import Summary
 from .words import bpb, counted, number, plural, signed, visible
 
@@ -20,6 +23,9 @@ _COLUMNS = (
 )
 _FORMULA_STARTS = ("=", "+", "-", "@")
 _LAST_EXPERIMENTS = 5
+_LAST_CLAIMS = 3
+_WIDTH = 80
+_LABEL_WIDTH = 9
 
 
 def results_tsv(state: CampaignState) -> str:
@@ -54,15 +60,23 @@ def _cell(text: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
-def status_text(summary: Summary) -> str:
-    """Plain lines for `slm-ar status` and for everything that is no terminal: no control codes, no colour."""
-    lines = [summary.verdict.headline, *summary.verdict.lines]
+def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> str:
+    """Plain lines of at most 80 columns for a terminal or a pipe, the verdict first: no control codes, no colour.
+
+    `is_end` leaves out the newest experiments, which a display has just shown; `folder` is where the next commands
+    are typed, when that is not here.
+    """
+    lines = _wrapped(summary.verdict.headline)
+    if summary.stamp:
+        lines += _wrapped(f"[{summary.stamp}]")
+    for sentence in summary.verdict.lines:
+        lines += _wrapped(sentence)
     if summary.compressor is not None:
-        lines.append(summary.compressor.sentence)
+        lines += _wrapped(summary.compressor.sentence)
     lines.append("")
-    lines += _labelled(
-        ("recipe", summary.recipe_name),
-        ("device", ", ".join(part for part in (summary.device, summary.budget) if part)),
+    setting = ", ".join(part for part in (summary.recipe_name, summary.device, summary.budget) if part)
+    for label, text in (
+        ("recipe", setting),
         ("now", summary.doing),
         ("stopped", summary.stop_reason),
         ("noise", f"{summary.sigma:.4f} bits per byte between runs of the same code" if summary.sigma else ""),
@@ -70,24 +84,31 @@ def status_text(summary: Summary) -> str:
         ("proven", _score(summary.proven.bpb, summary.proven.runs) if summary.proven is not None else ""),
         ("current", _score(summary.current.bpb, summary.current.runs)),
         ("tried", _tried(summary)),
-        ("placebos", f"{summary.placebos_kept} of {summary.placebos} kept" if summary.placebos else ""),
-    )
-    for row in summary.experiments[-_LAST_EXPERIMENTS:]:
-        delta = f" ({signed(row.delta)})" if row.delta is not None else ""
-        score = f" {bpb(row.dev_bpb)}{delta}" if row.dev_bpb is not None else ""
-        lines.append(f"  {row.id:>4}  {row.words}{score}  {visible(row.hypothesis, 70, single_line=True)}")
-    for claim in summary.claims:
-        pairs = f" ({plural(claim.pairs, 'pair')} of runs)" if claim.pairs is not None else ""
-        lines.append(f"  proof {claim.id}: {claim.words}{pairs}")
+    ):
+        if text:
+            lines += _wrapped(f"{label:<{_LABEL_WIDTH}}{text}", _LABEL_WIDTH)
+    if not is_end:
+        lines += [_experiment_line(row) for row in summary.experiments[-_LAST_EXPERIMENTS:]]
+    for claim in summary.claims[-_LAST_CLAIMS:]:
+        pairs = f", {plural(claim.pairs, 'pair')} of runs" if claim.pairs is not None else ""
+        lines += _wrapped(f"proof {claim.id}: {claim.words}{pairs}", _LABEL_WIDTH)
     if summary.next_steps:
-        lines += ["", "Next:"]
+        lines += ["", f"Next, in {folder}:" if folder else "Next:"]
         width = max(len(step.command) for step in summary.next_steps)
-        lines += [f"  {step.command:<{width}}  {step.why}" for step in summary.next_steps]
+        for step in summary.next_steps:
+            lines += _wrapped(f"  {step.command:<{width}}  {step.why}", width + 4)
     return "\n".join(lines) + "\n"
 
 
-def _labelled(*pairs: tuple[str, str]) -> list[str]:
-    return [f"{label + ':':<10}{text}" for label, text in pairs if text]
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    """Lines of at most 80 columns, all but the first indented; a word that is longer stays whole."""
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _experiment_line(row: ExperimentRow) -> str:
+    delta = f" ({signed(row.delta)})" if row.delta is not None else ""
+    score = f" {bpb(row.dev_bpb)}{delta}" if row.dev_bpb is not None else ""
+    return visible(f"{row.id:>5}  {row.words}{score}  {row.hypothesis}", _WIDTH)
 
 
 def _score(value: float | None, runs: int) -> str:
@@ -98,4 +119,5 @@ def _tried(summary: Summary) -> str:
     if not summary.experiments:
         return ""
     planned = f" of {summary.experiments_planned}" if summary.experiments_planned else ""
-    return f"{len(summary.experiments)}{planned} experiments: " + ", ".join(counted(summary.counts))
+    placebos = f"; {summary.placebos_kept} of {plural(summary.placebos, 'placebo')} kept" if summary.placebos else ""
+    return f"{len(summary.experiments)}{planned} experiments: {', '.join(counted(summary.counts))}{placebos}"

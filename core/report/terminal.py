@@ -143,7 +143,8 @@ class PlainDisplay:
 
     def run_started(self, title: str, budget_seconds: float) -> None:
         """Title and budget."""
-        self._out.line(f"{_one_line(title)} ({seconds(budget_seconds)})")
+        budget = f" ({seconds(budget_seconds)})" if budget_seconds else ""
+        self._out.line(f"{_one_line(title)}{budget}")
 
     def tick(self, elapsed: float, state_word: str) -> None:
         """Nothing: a line twice a second would bury the others."""
@@ -232,7 +233,7 @@ class LiveDisplay:
         self._state = ""
         self._elapsed = 0.0
         self._budget = 0.0
-        self._best = ""
+        self._gain = ""
         self._verdicts: list[tuple[str, bool]] = []
         self._live: Live | None = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -282,15 +283,17 @@ class LiveDisplay:
         rows: list[RenderableType] = []
         if self._title:
             rows.append(row(self._title, "bold"))
-            left = max(self._budget - self._elapsed, 0.0)
-            # a bar ends without a line break; a grid gives it a line of its own
-            grid = Table.grid(expand=True)
-            done = min(self._elapsed, self._budget)
-            grid.add_row(ProgressBar(total=max(self._budget, 0.001), completed=done, complete_style="cyan"))
-            rows.append(grid)
-            rows.append(row(f"{self._state or 'starting'}, {seconds(float(round(left)))} left", "dim"))
-        if self._best:
-            rows.append(row(f"best: {self._best}", "cyan"))
+            clock = seconds(float(round(self._elapsed)))
+            if self._budget:
+                # a bar ends without a line break; a grid gives it a line of its own
+                grid = Table.grid(expand=True)
+                done = min(self._elapsed, self._budget)
+                grid.add_row(ProgressBar(total=self._budget, completed=done, complete_style="cyan"))
+                rows.append(grid)
+                clock = f"{seconds(float(round(self._budget - done)))} left"
+            rows.append(row(f"{self._state or 'starting'}, {clock}", "dim"))
+        if self._gain:
+            rows.append(row(f"newest gain: {self._gain}", "cyan"))
         for line, good in self._verdicts:
             rows.append(row(("+ " if good else "- ") + line, "green" if good else "dim"))
         title = Text(self._phase or "slm-ar", no_wrap=True, overflow="ellipsis")
@@ -320,13 +323,15 @@ class LiveDisplay:
     def run_finished(self, title: str, line: str) -> None:
         """The result above the panel."""
         self._title = ""
-        self._print(f"{title}: {line}")
+        # the result must stay in sight: the title gives way
+        room = self._console.width - len(line) - len(": ")
+        self._print(f"{visible(_one_line(title), max(room, 20))}: {line}")
 
     def judged(self, line: str, good: bool) -> None:
-        """The verdict joins the last five; a good one becomes the best."""
+        """The verdict joins the last five; a good one is the newest gain."""
         self._verdicts = [*self._verdicts, (_one_line(line), good)][-_LAST_VERDICTS:]
         if good:
-            self._best = _one_line(line)
+            self._gain = _one_line(line)
         self._redraw()
 
     def note(self, line: str) -> None:
@@ -343,7 +348,8 @@ class LiveDisplay:
         with self._guard():
             live.stop()
             for line, good in self._verdicts:
-                self._console.print(Text(("+ " if good else "- ") + line, style="green" if good else "dim"))
+                text = Text(("+ " if good else "- ") + line, style="green" if good else "dim")
+                self._console.print(text, no_wrap=True, overflow="ellipsis")
 
 
 def _console(stream: TextIO, width: int | None) -> Console:

@@ -1,7 +1,8 @@
 """The verdict of a campaign in plain words, and what to do next. Pure; called by summary.py.
 
-Both ends are normal: "proven" and "not proven tonight". Only the final test gives a headline number; without a proved
-sandbox nothing is called proven. No sentence here is derived from a hidden score.
+Both ends are normal: "proven" and "not proven tonight". Proven is what the claim test says, and only the final test
+gives a headline number; whether a sandbox was proved is another matter, which the summary's stamp tells. No sentence
+here is derived from a hidden score.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from ..agent.state import CampaignState, FinalRecord
 from ..contracts import Status
 from .experiments import is_placebo, kept_in_chain
-from .words import EXPLORED_STAMP, plural, signed
+from .words import plural, signed
 
 _SETTLE_STANDARD_ERRORS = 2.5
 """About the t quantile that a claim test asks for after a few pairs."""
@@ -22,7 +23,7 @@ _MOST_SETTLING_RUNS = 200
 
 @dataclass(frozen=True, slots=True)
 class VerdictWords:
-    """`kind`: empty, calibrating, calibrated, proven, explored or not_proven. `lines` follow the headline."""
+    """`kind`: empty, calibrating, calibrated, proven or not_proven. `lines` follow the headline."""
 
     kind: str
     headline: str
@@ -37,45 +38,42 @@ class NextStep:
     why: str
 
 
-def verdict_words(state: CampaignState, *, certified: bool, more_runs: int | None, note: str) -> VerdictWords:
+def verdict_words(state: CampaignState, *, more_runs: int | None, note: str) -> VerdictWords:
     """What a person may believe of the campaign so far.
 
     `more_runs` overrides the estimate of the runs that would settle what is not yet proven; `note` is a sentence of
     the caller's that is added to it.
     """
-    if state.sigma is None and not state.experiments and state.final is None:
+    final = state.final
+    if not state.experiments and final is None:
         return _before_the_search(state)
-    if not state.experiments and state.final is None:
-        return VerdictWords(
-            "calibrated",
-            "Ready: the noise of this machine is known, no edit has been tried yet.",
-            (f"Two runs of the same code differ by about {state.sigma or 0:.4f} bits per byte by luck alone.",),
-        )
-    lines: list[str] = []
-    if state.final is not None:
-        kind, headline = _final_headline(state.final, certified)
-        lines.append(final_sentence(state.final))
-    elif state.rung != state.baseline and certified:
-        edits = plural(len(kept_in_chain(state, state.rung, state.baseline)), "edit")
-        kind = "proven"
-        headline = f"Proven: the code with {edits} beats where it began, on text that nobody looked at."
-        lines.append("How much it gains is measured once, by slm-ar finish; until then there is no headline number.")
-    elif not certified and state.head != state.baseline:
-        kind, headline = "explored", _explored_headline(state)
-    else:
-        kind, headline = "not_proven", _not_proven_headline(state, more_runs)
-    promising = kept_in_chain(state, state.head, state.rung)
-    if promising and state.final is None and kind == "proven":
-        lines.append(f"{_looks_promising(len(promising))} on top of it, not yet proven.")
-    if promising and note and state.final is None:
+    is_proven = state.rung != state.baseline
+    kind, headline = _proven_headline(state) if is_proven else ("not_proven", _not_proven_headline(state, more_runs))
+    lines = [final_sentence(final)] if final is not None else []
+    promising = len(kept_in_chain(state, state.head, state.rung))
+    if is_proven:
+        if final is None:
+            lines.append(
+                "How much it gains is measured once, by slm-ar finish; until then there is no headline number."
+            )
+        elif final.final != state.rung:
+            lines.append("The final test was opened for other code than what is proven now.")
+        if promising:
+            lines.append(f"{_looks_promising(promising)} on top of it, not yet proven.")
+    elif final is not None and final.final != final.baseline:
+        lines.append("The final test is no claim: no proof confirmed these edits, and luck favours what was picked.")
+    if promising and note and final is None:
         lines.append(note)
-    lines += _alarms(state)
-    if not certified:
-        lines.append(EXPLORED_STAMP[0].upper() + EXPLORED_STAMP[1:] + ".")
-    return VerdictWords(kind, headline, tuple(lines))
+    return VerdictWords(kind, headline, (*lines, *_alarms(state)))
 
 
 def _before_the_search(state: CampaignState) -> VerdictWords:
+    if state.sigma is not None:
+        return VerdictWords(
+            "calibrated",
+            "Ready: the noise of this machine is known, no edit has been tried yet.",
+            (f"Two runs of the same code differ by about {state.sigma:.4f} bits per byte by luck alone.",),
+        )
     done = sum(run.role == "calibrate" and run.is_scored for run in state.runs)
     if done == 0:
         return VerdictWords("empty", "Nothing measured yet.", ("The first runs measure the noise of this machine.",))
@@ -86,20 +84,18 @@ def _before_the_search(state: CampaignState) -> VerdictWords:
     )
 
 
-def _final_headline(final: FinalRecord, certified: bool) -> tuple[str, str]:
-    gain = -final.delta
-    if final.final == final.baseline:
-        return "not_proven", "Not proven tonight: the code is still the one it began with."
-    if final.is_proven and certified:
-        if final.delta_high < 0:
-            return "proven", f"Proven: {gain:.4f} bits per byte better than where it began, on the final test."
-        return (
-            "not_proven",
-            "Proven on unseen text, but the final test cannot tell the gain from zero: take it as not proven.",
-        )
-    if final.delta_high < 0 and not certified:
-        return "explored", f"Explored: {gain:.4f} bits per byte better on the final test, without certificate."
-    return "not_proven", "Not proven tonight: the final test alone is no proof of a gain."
+def _proven_headline(state: CampaignState) -> tuple[str, str]:
+    """Kind and headline of a campaign whose claim test passed."""
+    final = state.final
+    if final is None or final.final != state.rung:
+        edits = plural(len(kept_in_chain(state, state.rung, state.baseline)), "edit")
+        return "proven", f"Proven: the code with {edits} beats where it began, on text that nobody looked at."
+    if final.delta_high < 0:
+        return "proven", f"Proven: {-final.delta:.4f} bits per byte better than where it began, on the final test."
+    return (
+        "not_proven",
+        "Proven on unseen text, but the final test cannot tell the gain from zero: take it as not proven.",
+    )
 
 
 def final_sentence(final: FinalRecord) -> str:
@@ -112,12 +108,14 @@ def final_sentence(final: FinalRecord) -> str:
     )
 
 
-def _explored_headline(state: CampaignState) -> str:
-    kept = len(kept_in_chain(state, state.head, state.baseline))
-    return f"Explored: {_looks_promising(kept)} on dev; nothing here can be called proven."
-
-
 def _not_proven_headline(state: CampaignState, more_runs: int | None) -> str:
+    final = state.final
+    if final is not None and final.final != final.baseline:
+        count = len(kept_in_chain(state, final.final, final.baseline))
+        return (
+            f"Not proven tonight: {_looks_promising(count)}; the final test, opened once, shows {signed(final.delta)} "
+            f"(95 % interval {signed(final.delta_low)} to {signed(final.delta_high)}) for {_them(count)}."
+        )
     promising = kept_in_chain(state, state.head, state.rung)
     if not promising:
         tried = sum(item.status is not None and not is_placebo(item) for item in state.experiments)
@@ -162,21 +160,23 @@ def _they(count: int) -> str:
     return "it" if count == 1 else "they"
 
 
-def next_steps(state: CampaignState, *, certified: bool) -> tuple[NextStep, ...]:
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"
+
+
+def next_steps(state: CampaignState) -> tuple[NextStep, ...]:
     """The commands that make sense now, the most useful first."""
     steps: list[NextStep] = []
-    promising = state.head != state.rung
-    proven = certified and state.rung != state.baseline
-    if not certified:
-        steps.append(NextStep("slm-ar doctor", "see why no sandbox could be proved here, and how to get one"))
+    is_proven = state.rung != state.baseline
     if state.final is not None:
-        steps.append(NextStep("slm-ar generate", "read what the model writes"))
-        steps.append(NextStep("slm-ar export", "make a folder that other programs can load"))
-    elif proven:
-        steps.append(NextStep("slm-ar finish", "open the final test once and train the proven code for longer"))
-    if proven:
+        steps.append(NextStep("slm-ar generate --prompt TEXT", "read what the model writes"))
+    elif is_proven:
+        steps.append(NextStep("slm-ar finish", "open the final test once, train the proven code for longer"))
+    if is_proven:
         steps.append(NextStep("slm-ar adopt", "bring the proven train.py into the workspace"))
-    if state.final is None:
-        why = "settle what is not yet proven, and try more edits" if promising else "try edits"
+    if state.final is None or not is_proven:
+        why = "settle what is not yet proven, and try more edits" if state.head != state.rung else "try edits"
         steps.append(NextStep("slm-ar run", "go on where this stopped" if state.open_run is not None else why))
+    if state.experiments:
+        steps.append(NextStep("slm-ar report", "write report.html anew: every number and every diff"))
     return tuple(steps)

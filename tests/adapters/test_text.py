@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from slm_ar.adapters.text import TextAdapter
 from slm_ar.core.contracts import Adapter, Document, SourceOptions, SplitRule
 from slm_ar.core.errors import DataError

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from slm_ar.adapters.transit import TransitAdapter
 from slm_ar.adapters.transit.city import write_city
 from slm_ar.adapters.transit.clock import parse_day, parse_moment, parse_number, parse_time

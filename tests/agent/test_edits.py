@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from slm_ar.core.agent.edits import (
     MAX_BYTES,
     MAX_LINES,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from slm_ar.core.agent import gate, simulate
 from slm_ar.core.agent.gate import GatePolicy, Noise, PairScore, judge_claim
 from slm_ar.core.contracts import Decision, GroupScore

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs, template_digest
 from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.agent.proposers.search import OPENING, moved

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from slm_ar.core.errors import RecipeError, UsageError
 from slm_ar.core.recipe import (
     Recipe,

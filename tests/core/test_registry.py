@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from slm_ar.core import registry
 from slm_ar.core.contracts import Adapter, SplitRule
 from slm_ar.core.errors import DataError, UsageError

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from slm_ar.core import files, spilling
 from slm_ar.core.errors import BudgetError, DataError
 from slm_ar.core.sources import Notices, group_spilling, list_files, open_text, read_table, zip_members

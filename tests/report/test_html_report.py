@@ -18,6 +18,7 @@ from report_states import (
     not_proven_state,
     with_experiment,
 )
+
 from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.contracts import Status
 from slm_ar.core.report.html import render_html

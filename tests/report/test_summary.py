@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from report_states import (
     HIDDEN_SENTINEL,
-    TRAIN_PY,
     calibrated_state,
     certified_state,
     empty_state,
@@ -22,7 +21,9 @@ from report_states import (
     with_claim,
     with_experiment,
 )
+
 from slm_ar.core.agent.state import CampaignState
+from slm_ar.core.cli.main import COMMANDS
 from slm_ar.core.contracts import Decision, Status
 from slm_ar.core.report.experiments import diff_text
 from slm_ar.core.report.summary import Summary, summarise
@@ -59,8 +60,7 @@ def test_a_summary_without_any_facts(make: object) -> None:
     summary = summarise(replace(state, facts={}))
     assert summary.stamp == EXPLORED_STAMP
     assert summary.floors == () and summary.compressor is None
-    assert "proven" not in {row.words for row in summary.experiments}
-    assert not summary.verdict.headline.startswith("Proven")
+    assert summary.verdict == summarise(state).verdict, "a sandbox decides the stamp, not the verdict"
     text_of(summary)
 
 
@@ -118,20 +118,31 @@ def test_certified_chain() -> None:
     assert summary.verdict.headline.startswith("Proven: the code with 2 edits")
     assert any("1 edit looks promising on top of it, not yet proven" in line for line in summary.verdict.lines)
     assert [row.words for row in summary.experiments] == ["proven", "crashed", "proven", "kept for now"]
-    assert summary.claims[0].is_certified and summary.claims[0].after_experiment == 3
+    assert summary.claims[0].is_proven and summary.claims[0].after_experiment == 3
     assert summary.claims[0].notes == ("40 groups, 3 pairs",)
     assert [step.name for step in summary.ladder] == ["tuned start", "proven"]
     assert summary.next_steps[0].command == "slm-ar finish"
 
 
-def test_without_a_sandbox_the_same_chain_is_explored_only() -> None:
-    summary = summarise(certified_state(facts=facts(isolation="none")))
-    assert summary.verdict.kind == "explored" and summary.stamp == EXPLORED_STAMP
-    assert summary.proven is None and not summary.claims[0].is_certified
-    assert {row.words for row in summary.experiments} == {"kept for now", "crashed"}
-    assert summary.next_steps[0].command == "slm-ar doctor"
-    assert "slm-ar adopt" not in {step.command for step in summary.next_steps}
-    assert summarise(final_state(facts=facts(isolation="none"))).verdict.kind == "explored"
+def test_without_a_sandbox_the_same_chain_is_proven_and_stamped() -> None:
+    certified, explored = summarise(certified_state()), summarise(certified_state(facts=facts(isolation="none")))
+    assert (certified.stamp, explored.stamp) == ("", EXPLORED_STAMP)
+    for name in ("verdict", "proven", "experiments", "ladder", "next_steps"):
+        assert getattr(explored, name) == getattr(certified, name)
+    assert certified.claims[0].words == "proven"
+    assert explored.claims[0].words == "proven (explored, not certified)" and explored.claims[0].is_proven
+    assert explored.machine["sandbox"] == "none proved"
+
+
+@pytest.mark.parametrize("make", ALL_STATES)
+@pytest.mark.parametrize("isolation", ["namespaces", "none"])
+def test_every_next_step_is_a_command_that_exists(make: object, isolation: str) -> None:
+    state: CampaignState = make()  # type: ignore[operator]
+    steps = summarise(replace(state, facts=facts(isolation=isolation))).next_steps
+    assert steps
+    for step in steps:
+        program, command, *_ = step.command.split()
+        assert program == "slm-ar" and command in COMMANDS
 
 
 def test_a_rejected_chain_is_taken_back() -> None:
@@ -157,8 +168,32 @@ def test_a_final_interval_that_holds_zero_is_not_proven() -> None:
     assert state.final is not None
     summary = summarise(replace(state, final=replace(state.final, delta=-0.001, delta_low=-0.01, delta_high=0.008)))
     assert summary.verdict.kind == "not_proven"
-    unproven = summarise(replace(state, final=replace(state.final, is_proven=False)))
-    assert unproven.verdict.kind == "not_proven"
+    assert summary.verdict.headline.startswith("Proven on unseen text, but the final test cannot tell")
+
+
+def test_a_final_test_of_unproven_code_is_no_claim() -> None:
+    state = not_proven_state()
+    final = final_state().final
+    assert final is not None
+    summary = summarise(replace(state, final=replace(final, final=state.head, is_proven=False)))
+    assert summary.verdict.kind == "not_proven"
+    assert summary.verdict.headline == (
+        "Not proven tonight: 2 edits look promising; the final test, opened once, shows -0.0481 "
+        "(95 % interval -0.0562 to -0.0400) for them."
+    )
+    assert any("no claim" in line for line in summary.verdict.lines)
+    assert [step.name for step in summary.ladder] == ["tuned start", "kept for now", "start, on test", "finished"]
+    assert "slm-ar adopt" not in {step.command for step in summary.next_steps}
+    same = summarise(replace(state, head=state.baseline, final=replace(final, final=state.baseline, is_proven=False)))
+    assert same.verdict.headline == "Not proven tonight: none of 3 edits is better than where it began."
+
+
+def test_what_is_proven_after_the_final_test_has_no_final_number() -> None:
+    state = final_state()
+    state = replace(state, rung=state.head)
+    verdict = summarise(state).verdict
+    assert verdict.headline.startswith("Proven: the code with 3 edits")
+    assert "The final test was opened for other code than what is proven now." in verdict.lines
 
 
 def test_floors_and_the_compressor_question() -> None:
@@ -175,10 +210,14 @@ def test_floors_and_the_compressor_question() -> None:
     assert adaptive is not None and adaptive.answer == "yes"
 
 
-def test_changed_knobs_come_from_the_texts() -> None:
-    state = with_experiment(calibrated_state(), Status.REVERTED, 0.95, text=TRAIN_PY.format(rate=0.05, depth=6))
-    changes = {change.name: (change.before, change.after) for change in summarise(state).experiments[0].changes}
-    assert changes == {"LEARNING_RATE": ("0.02", "0.05"), "DEPTH": ("4", "6")}
+def test_changed_knobs() -> None:
+    state = with_experiment(calibrated_state(), Status.KEPT, 0.93, knobs={"LEARNING_RATE": 0.05, "DEPTH": 6})
+    state = with_experiment(state, Status.REVERTED, 0.95, knobs={"LEARNING_RATE": 0.05, "WARMUP": 0.1})
+    first, second = (
+        {change.name: (change.before, change.after) for change in row.changes} for row in summarise(state).experiments
+    )
+    assert first == {"LEARNING_RATE": ("0.02", "0.05"), "DEPTH": ("4", "6")}
+    assert second == {"WARMUP": ("-", "0.1"), "DEPTH": ("6", "-")}
     without_texts = summarise(replace(state, revisions={})).experiments[0]
     assert {change.name for change in without_texts.changes} == {"LEARNING_RATE", "DEPTH"}
     assert without_texts.diff == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from report_states import (
@@ -17,10 +18,12 @@ from report_states import (
     not_proven_state,
     with_experiment,
 )
+
 from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.contracts import Status
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import results_tsv, status_text
+from slm_ar.core.report.words import EXPLORED_STAMP
 
 STATES = (empty_state, calibrated_state, every_status_state, not_proven_state, certified_state, final_state)
 
@@ -61,13 +64,29 @@ def test_status_lines_are_plain(make: object) -> None:
     assert text.endswith("\n") and "\x1b" not in text
     assert not re.search(r"\b(head|rung|provisional|unclear)\b", text, re.IGNORECASE)
     assert str(abs(HIDDEN_SENTINEL))[:6] not in text + results_tsv(state)
-    assert text.startswith(summarise(state).verdict.headline)
+    assert " ".join(text.split()).startswith(summarise(state).verdict.headline)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    stamped = " ".join(status_text(summarise(replace(state, facts={}))).split())
+    assert f"{summarise(state).verdict.headline} [{EXPLORED_STAMP}]" in stamped
 
 
 def test_status_names_current_proven_and_next() -> None:
     text = status_text(summarise(certified_state()))
-    assert "proven:   0.8934 bits per byte on dev" in text
-    assert "current:  0.8917 bits per byte on dev" in text
+    assert "proven   0.8934 bits per byte on dev" in text
+    assert "current  0.8917 bits per byte on dev" in text
     assert "4 of 60 experiments: 3 kept, 1 crashed" in text
     assert "  slm-ar finish  open the final test once" in text
-    assert "proof 1: proven (3 pairs of runs)" in text
+    assert "proof 1: proven, 3 pairs of runs" in text
+    assert "    4  kept for now 0.8917 (-0.0017)  decay to a tenth" in text.splitlines()
+
+
+def test_the_end_of_a_command_is_shorter_and_says_where_to_go_on() -> None:
+    summary = summarise(certified_state())
+    text = status_text(summary, is_end=True, folder="demo/workspace")
+    assert "decay to a tenth" not in text and len(text) < len(status_text(summary))
+    assert "Next, in demo/workspace:" in text
+
+
+def test_long_words_from_outside_stay_on_their_line() -> None:
+    state = with_experiment(calibrated_state(), Status.REVERTED, 0.95, hypothesis="x" * 300)
+    assert max(len(line) for line in status_text(summarise(state)).splitlines()) <= 80

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+
 from slm_ar.core.report.terminal import Display, JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay, make_display
 
 HOSTILE = "[red]not markup[/] \x1b[2Jgone \u202e :smile: [link=file:///x]"
@@ -69,6 +71,22 @@ def test_plain_lines_have_no_control_codes() -> None:
     assert "== searching" in lines
     assert sum(line.startswith("experiment 3") for line in lines) == 2
     assert any(line.startswith("+ 3: [red]not markup[/]") for line in lines)
+
+
+def test_long_lines_at_80_columns_keep_the_result_in_sight() -> None:
+    stream = Terminal()
+    display = LiveDisplay(stream, width=80)
+    display.run_started("experiment 1: " + "a long hypothesis " * 20, 0.0)
+    display.tick(3.0, "training")
+    display.run_finished("experiment 1: " + "a long hypothesis " * 20, "0.9301 bits per byte on dev")
+    display.judged("1  kept for now  " + "a long hypothesis " * 20, good=True)
+    display.close()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").splitlines()
+    assert max(len(line) for line in lines) <= 80
+    result = next(line for line in lines if "0.9301" in line)
+    assert result.startswith("experiment 1: a long") and result.endswith("…: 0.9301 bits per byte on dev")
+    assert lines[-1].startswith("+ 1  kept for now") and lines[-1].endswith("…")
+    assert any("training, 3 s " in line for line in lines), "no budget, so no time left"
 
 
 def test_plain_lines_survive_a_poor_encoding() -> None:

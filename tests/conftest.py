@@ -1,0 +1,85 @@
+"""What every test gets: a private folder of its own, no network, and on demand a tiny prepared corpus."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import TINY_TRAIN_PY, ToyAdapter, toy_machine, toy_recipe
+
+from slm_ar.core.prepare.pipeline import PreparedData, prepare
+from slm_ar.core.train.device import Machine
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(scope="session")
+def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    base = tmp_path_factory.mktemp("private")
+    return iter(base / f"{number}" / "private" for number in itertools.count())  # type: ignore[return-value]
+
+
+@pytest.fixture(autouse=True)
+def private_folder(_private_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Held-out parts and hidden scores of this test; the user's own data folder is never touched."""
+    folder = next(_private_folders)
+    monkeypatch.setenv("SLM_AR_PRIVATE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    """Every connection that would leave this machine is an error."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOOPBACK:
+            raise AssertionError(f"a test tried to reach {address[0]}")
+        connect(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
+        patch.delenv(name, raising=False)
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("TOKENIZERS_PARALLELISM", "false")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """About 110 kB of synthetic logs, prepared once; do not write into its folders."""
+    base = tmp_path_factory.mktemp("tiny")
+    source = base / "source"
+    source.mkdir()
+    (source / "any.txt").write_text("the toy adapter does not look\n", encoding="utf-8")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SLM_AR_PRIVATE", str(base / "private"))
+    try:
+        return prepare(toy_recipe(), ToyAdapter(), source, base / "workspace" / ".slm" / "data", lambda line: None)
+    finally:
+        patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_train_py() -> str:
+    """A train.py that works and takes a moment."""
+    return TINY_TRAIN_PY
+
+
+@pytest.fixture(scope="session")
+def machine() -> Machine:
+    return toy_machine()
+
+
+@pytest.fixture
+def command_environment(private_folder: Path) -> dict[str, str]:
+    """The environment for `slm-ar` in a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    return environment | {"SLM_AR_PRIVATE": str(private_folder), "COLUMNS": "120", "PYTHONWARNINGS": "default"}
