@@ -14,14 +14,16 @@ from toys import TINY_TRAIN_PY, ToyAdapter, toy_machine, toy_recipe
 
 from slm_ar.core.prepare.pipeline import PreparedData, prepare
 from slm_ar.core.train.device import Machine
+from slm_ar.core.train.executor import LocalExecutor
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @pytest.fixture(scope="session")
 def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names without end; a folder appears only when something private is written."""
     base = tmp_path_factory.mktemp("private")
-    return iter(base / f"{number}" / "private" for number in itertools.count())  # type: ignore[return-value]
+    return (base / f"{number}" / "private" for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +85,10 @@ def command_environment(private_folder: Path) -> dict[str, str]:
     """The environment for `slm-ar` in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     return environment | {"SLM_AR_PRIVATE": str(private_folder), "COLUMNS": "120", "PYTHONWARNINGS": "default"}
+
+
+@pytest.fixture(scope="session")
+def executor(tiny_data: PreparedData, machine: Machine) -> Iterator[LocalExecutor]:
+    """One warm executor over the tiny corpus for all tests of a session: its incubator takes seconds to start."""
+    with LocalExecutor(machine, tiny_data) as shared:
+        yield shared

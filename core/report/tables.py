@@ -25,7 +25,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 _LAST_EXPERIMENTS = 5
 _LAST_CLAIMS = 3
 _WIDTH = 80
-_LABEL_WIDTH = 9
+_LABEL_WIDTH = 10
 
 
 def results_tsv(state: CampaignState) -> str:
@@ -86,7 +86,7 @@ def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> 
         ("tried", _tried(summary)),
     ):
         if text:
-            lines += _wrapped(f"{label:<{_LABEL_WIDTH}}{text}", _LABEL_WIDTH)
+            lines += _wrapped(f"{label + ':':<{_LABEL_WIDTH}}{text}", _LABEL_WIDTH)
     if not is_end:
         lines += [_experiment_line(row) for row in summary.experiments[-_LAST_EXPERIMENTS:]]
     for claim in summary.claims[-_LAST_CLAIMS:]:

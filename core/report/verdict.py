@@ -178,5 +178,5 @@ def next_steps(state: CampaignState) -> tuple[NextStep, ...]:
         why = "settle what is not yet proven, and try more edits" if state.head != state.rung else "try edits"
         steps.append(NextStep("slm-ar run", "go on where this stopped" if state.open_run is not None else why))
     if state.experiments:
-        steps.append(NextStep("slm-ar report", "write report.html anew: every number and every diff"))
+        steps.append(NextStep("slm-ar report", "write report.html anew, with every diff"))
     return tuple(steps)

@@ -52,7 +52,7 @@ def _attend(child: int, harness: socket.socket) -> None:
     """Wait for the child's end, or for the order to end it; then sweep."""
     status: int | None = None
     while status is None:
-        readable, _, _ = select.select([harness], [], [], 0.01)
+        readable, _, _ = select.select([harness], [], [], 0.02)
         if readable:
             message, _ = _receive(harness)
             if message is None or message["order"] == "kill":

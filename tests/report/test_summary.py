@@ -27,6 +27,7 @@ from slm_ar.core.cli.main import COMMANDS
 from slm_ar.core.contracts import Decision, Status
 from slm_ar.core.report.experiments import diff_text
 from slm_ar.core.report.summary import Summary, summarise
+from slm_ar.core.report.verdict import NextStep
 from slm_ar.core.report.words import DECISION_WORDS, EXPLORED_STAMP, STATUS_WORDS, public_reasons, seconds, visible
 
 INTERNAL = re.compile(r"\b(head|rung|provisional|unclear)\b", re.IGNORECASE)
@@ -241,7 +242,7 @@ def test_an_open_run_and_a_stop_are_said_in_words() -> None:
     summary = summarise(not_proven_state(open_run={"role": "window", "experiment": 4}, stop_reason="stopped\x1b[2J"))
     assert summary.doing == "measuring the current code again with a new seed (experiment 4)"
     assert summary.stop_reason == "stopped<U+001B>[2J"
-    assert summary.next_steps[-1].why == "go on where this stopped"
+    assert NextStep("slm-ar run", "go on where this stopped") in summary.next_steps
 
 
 def test_diffs_are_cut_and_made_visible() -> None:

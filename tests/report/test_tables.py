@@ -72,8 +72,8 @@ def test_status_lines_are_plain(make: object) -> None:
 
 def test_status_names_current_proven_and_next() -> None:
     text = status_text(summarise(certified_state()))
-    assert "proven   0.8934 bits per byte on dev" in text
-    assert "current  0.8917 bits per byte on dev" in text
+    assert "proven:   0.8934 bits per byte on dev" in text
+    assert "current:  0.8917 bits per byte on dev" in text
     assert "4 of 60 experiments: 3 kept, 1 crashed" in text
     assert "  slm-ar finish  open the final test once" in text
     assert "proof 1: proven, 3 pairs of runs" in text

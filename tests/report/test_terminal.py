@@ -85,7 +85,7 @@ def test_long_lines_at_80_columns_keep_the_result_in_sight() -> None:
     assert max(len(line) for line in lines) <= 80
     result = next(line for line in lines if "0.9301" in line)
     assert result.startswith("experiment 1: a long") and result.endswith("…: 0.9301 bits per byte on dev")
-    assert lines[-1].startswith("+ 1  kept for now") and lines[-1].endswith("…")
+    assert lines[-1].startswith("+ 1 kept for now") and lines[-1].endswith("…")
     assert any("training, 3 s " in line for line in lines), "no budget, so no time left"
 
 

@@ -1,0 +1,404 @@
+"""One training run under the parent's clock: every way to fail has its status, its reason, and leaves no process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from toys import TINY_TRAIN_PY, with_main
+
+from slm_ar.core.contracts import Status, TrainOutcome
+from slm_ar.core.errors import BudgetError
+from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.train import executor as executor_module
+from slm_ar.core.train.device import Machine
+from slm_ar.core.train.executor import (
+    LocalExecutor,
+    TrainingRun,
+    TrainJob,
+    inspect_checkpoint,
+    last_line,
+    log_tail,
+)
+
+WORKS = TINY_TRAIN_PY.partition("def main():\n")[2].partition("\n\nif __name__")[0]
+GOOD_MAIN = "\n".join(line.removeprefix("    ") for line in WORKS.split("\n"))
+
+
+def job(
+    train_py: str, *, seconds: float | None = None, startup: float = 30.0, memory_mb: float = 4000, seed: int = 0
+) -> TrainJob:
+    return TrainJob(train_py, seed, seconds, 6 if seconds is None else None, startup, memory_mb)
+
+
+def finish(run: TrainingRun, limit: float = 60.0) -> TrainOutcome:
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        outcome = run.poll(0.1)
+        if outcome is not None:
+            return outcome
+    run.cancel()
+    raise AssertionError(f"no outcome after {limit} s")
+
+
+def outcome_of(executor: LocalExecutor, folder: Path, train_py: str, **limits: float) -> TrainOutcome:
+    return finish(executor.submit(job(train_py, **limits), folder / "run"))  # type: ignore[arg-type]
+
+
+def left_over(folder: Path) -> list[str]:
+    """Processes whose working folder is the run's."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+# --- runs that work -------------------------------------------------------------------------
+
+
+def test_a_run_by_steps_gives_a_checkpoint_that_is_scored(executor: LocalExecutor, tmp_path: Path) -> None:
+    outcome = outcome_of(executor, tmp_path, TINY_TRAIN_PY)
+    assert (outcome.status, outcome.reason) == (None, "")
+    assert (outcome.steps, outcome.tokens) == (6, 6 * 256)
+    assert outcome.parameters == 320 * 16 * 2 + 32 * 16
+    assert 0 < outcome.train_seconds <= outcome.wall_seconds
+    assert outcome.peak_memory_mb > 50
+    assert 1 < executor.score(tmp_path / "run", "dev", 32).bits_per_byte < 9
+    assert left_over(tmp_path) == []
+
+
+def test_equal_seeds_give_equal_scores_and_other_seeds_do_not(executor: LocalExecutor, tmp_path: Path) -> None:
+    scores = []
+    for seed in (0, 0, 1):
+        assert finish(executor.submit(job(TINY_TRAIN_PY, seed=seed), tmp_path / "run")).status is None
+        scores.append(executor.score(tmp_path / "run", "dev", 32).bits_per_byte)
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_a_run_by_the_clock_ends_with_its_budget(executor: LocalExecutor, tmp_path: Path) -> None:
+    outcome = outcome_of(executor, tmp_path, TINY_TRAIN_PY, seconds=0.6)
+    assert outcome.status is None
+    assert 0.4 < outcome.train_seconds < 1.6
+    assert outcome.steps > 5
+
+
+def test_a_printed_score_changes_nothing(executor: LocalExecutor, tmp_path: Path) -> None:
+    lies = 'print("val_bpb: 0.0001")\nprint(\'{"event": "saved", "bits_per_byte": 0.0}\')\n'
+    scores = []
+    for main in (GOOD_MAIN, lies + GOOD_MAIN + '\n(run._folder / "score.json").write_text("{}")'):
+        assert outcome_of(executor, tmp_path, with_main(main)).status is None
+        scores.append(executor.score(tmp_path / "run", "dev", 32).bits_per_byte)
+    assert scores[0] == scores[1]
+
+
+def test_false_counts_and_nonsense_on_the_control_line_change_no_score(executor: LocalExecutor, tmp_path: Path) -> None:
+    nonsense = (
+        "run = runtime.connect()\n"
+        "run._control.sendall(b'not json\\n[1, 2]\\n\"text\"\\n{\"event\": 7}\\n')\n"
+        'run._control.sendall(b\'{"event": "progress", "steps": -5, "tokens": "many"}\\n{"event": "saved"}\\n\')\n'
+    )
+    outcome = outcome_of(executor, tmp_path, with_main(nonsense + GOOD_MAIN.replace("run = runtime.connect()", "")))
+    assert outcome.status is None
+    assert (outcome.steps, outcome.tokens) == (6, 6 * 256)
+
+
+# --- runs that fail -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "reason"),
+    [
+        ("raise ValueError('width 3 does not divide 7')", Status.CRASHED, "ValueError: width 3 does not divide 7"),
+        ("run = runtime.connect()\nfor batch in run.batches(64, 16):\n    1 / 0", Status.CRASHED, "ZeroDivisionError"),
+        ("pass", Status.CRASHED, "ended without asking for data"),
+        ("run = runtime.connect()\nfor _ in run.batches(64, 16):\n    pass", Status.CRASHED, "without a checkpoint"),
+        ("import sys\nsys.exit(7)", Status.CRASHED, "exit code 7"),
+        ("import os\nos.abort()", Status.CRASHED, "-6"),
+        ("raise MemoryError", Status.OOM, "out of memory: MemoryError"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", Status.CRASHED, "killed from outside"),
+    ],
+)
+def test_each_way_to_end_without_a_checkpoint_has_its_status(
+    executor: LocalExecutor, tmp_path: Path, main: str, status: Status, reason: str
+) -> None:
+    outcome = outcome_of(executor, tmp_path, with_main(main))
+    assert outcome.status is status
+    assert reason in outcome.reason
+    assert left_over(tmp_path) == []
+
+
+def test_a_syntax_error_names_itself(executor: LocalExecutor, tmp_path: Path) -> None:
+    outcome = outcome_of(executor, tmp_path, "def main(:\n")
+    assert outcome.status is Status.CRASHED
+    assert "SyntaxError" in outcome.reason
+    assert "def main(:" in outcome.log_tail
+
+
+def test_a_hang_before_ready_is_a_timeout_of_the_start_up(executor: LocalExecutor, tmp_path: Path) -> None:
+    started = time.monotonic()
+    outcome = outcome_of(executor, tmp_path, with_main("import time\ntime.sleep(600)"), startup=0.7)
+    assert outcome.status is Status.TIMEOUT
+    assert "start-up" in outcome.reason
+    assert time.monotonic() - started < 5
+    assert left_over(tmp_path) == []
+
+
+def test_a_run_that_ignores_its_budget_is_a_timeout_within_the_wall_limit(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    main = "import time\nrun = runtime.connect()\nfor _ in run.batches(64, 16):\n    time.sleep(600)"
+    outcome = outcome_of(executor, tmp_path, with_main(main), seconds=0.5)
+    assert outcome.status is Status.TIMEOUT
+    assert "no complete checkpoint 1.5 s after the clock started" in outcome.reason
+    assert outcome.train_seconds < 3
+
+
+def test_signals_do_not_save_a_run_from_its_end(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = (
+        "import signal, time\nfor number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):\n"
+        "    signal.signal(number, signal.SIG_IGN)\ntime.sleep(600)"
+    )
+    assert outcome_of(executor, tmp_path, with_main(main), startup=0.7).status is Status.TIMEOUT
+    assert left_over(tmp_path) == []
+
+
+def test_a_run_above_its_memory_is_out_of_memory(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = "import time\nheld = []\nwhile True:\n    held.append(b'x' * 20_000_000)\n    time.sleep(0.02)"
+    outcome = outcome_of(executor, tmp_path, with_main(main), memory_mb=900)
+    assert outcome.status is Status.OOM
+    assert "the cap is 900 MB" in outcome.reason
+    assert outcome.peak_memory_mb > 900
+    assert left_over(tmp_path) == []
+
+
+def test_memory_is_counted_over_all_processes_of_a_run(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = (
+        "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n"
+        "        held = b'x' * 250_000_000\n        time.sleep(600)\ntime.sleep(600)"
+    )
+    outcome = outcome_of(executor, tmp_path, with_main(main), memory_mb=700)
+    assert outcome.status is Status.OOM
+    assert left_over(tmp_path) == []
+
+
+def test_a_run_that_fills_the_disk_is_stopped(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "LARGEST_RUN_BYTES", 5_000_000)
+    main = (
+        "import pathlib, time\nfor number in range(100):\n"
+        "    pathlib.Path(f'junk{number}').write_bytes(b'x' * 1_000_000)\n    time.sleep(0.02)"
+    )
+    assert outcome_of(executor, tmp_path, with_main(main)).status is Status.QUOTA
+
+
+def test_a_checkpoint_that_is_a_link_is_invalid(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = GOOD_MAIN.replace(
+        "run.save(model, config)",
+        "run.save(model, config)\nimport os, time\nos.rename('model.safetensors', 'other')\n"
+        "os.symlink('other', 'model.safetensors')\ntime.sleep(1)",
+    )
+    outcome = outcome_of(executor, tmp_path, with_main(main))
+    assert outcome.status is Status.INVALID
+    assert "no regular file model.safetensors" in outcome.reason
+
+
+def test_a_run_that_only_says_it_saved_is_invalid(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = GOOD_MAIN.replace("run.save(model, config)", "run._control.sendall(b'{\"event\": \"saved\"}\\n')")
+    outcome = outcome_of(executor, tmp_path, with_main(main))
+    assert outcome.status is Status.INVALID
+
+
+# --- what is left behind, and what is seen ---------------------------------------------------
+
+
+def test_a_daemon_that_left_its_session_does_not_survive(executor: LocalExecutor, tmp_path: Path) -> None:
+    daemon = (
+        "import os, pathlib, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        pathlib.Path('daemon').write_text(str(os.getpid()))\n        time.sleep(600)\n    os._exit(0)\n"
+        "while not pathlib.Path('daemon').exists():\n    time.sleep(0.01)\n"
+    )
+    outcome = outcome_of(executor, tmp_path, with_main(daemon + GOOD_MAIN))
+    assert outcome.status is None
+    pid = int((tmp_path / "run" / "daemon").read_text())
+    assert not psutil.pid_exists(pid)
+    assert left_over(tmp_path) == []
+
+
+def test_cancel_ends_the_run_and_its_children(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = "import os, time\nos.fork()\nopen('here', 'w').close()\ntime.sleep(600)"
+    run = executor.submit(job(with_main(main)), tmp_path / "run")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "run" / "here").exists() and time.monotonic() < deadline:
+        run.poll(0.05)
+    run.cancel()
+    assert left_over(tmp_path) == []
+
+
+def test_a_run_sees_an_allow_listed_environment(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
+    monkeypatch.setenv("SLM_AR_PRIVATE", str(tmp_path / "private"))
+    main = (
+        "import os, json, pathlib\nfacts = {'environment': dict(os.environ), 'folder': os.getcwd(),"
+        " 'input': os.read(0, 1).decode()}\npathlib.Path('seen.json').write_text(json.dumps(facts))\n" + GOOD_MAIN
+    )
+    assert outcome_of(executor, tmp_path, with_main(main)).status is None
+    seen = json.loads((tmp_path / "run" / "seen.json").read_text())
+    assert "sk-secret" not in json.dumps(seen)
+    assert str(tmp_path / "private") not in json.dumps(seen)
+    assert str(executor.data.folder) not in json.dumps(seen)
+    assert seen["environment"]["OMP_NUM_THREADS"] == "1"
+    for name in ("HOME", "TMPDIR", "HF_HOME"):
+        assert seen["environment"][name].startswith(str(tmp_path / "run"))
+    assert seen["input"] == ""
+
+
+def test_killing_the_train_process_from_outside_is_a_crash(executor: LocalExecutor, tmp_path: Path) -> None:
+    main = "import time\nopen('here', 'w').close()\ntime.sleep(600)"
+    run = executor.submit(job(with_main(main)), tmp_path / "run")
+    while not (tmp_path / "run" / "here").exists():
+        assert run.poll(0.05) is None
+    os.kill(run._child.pid, signal.SIGKILL)
+    outcome = finish(run, 10)
+    assert outcome.status is Status.CRASHED
+    assert "killed from outside" in outcome.reason
+
+
+def test_when_the_incubator_dies_the_run_crashes_and_the_next_one_works(
+    machine: Machine, tiny_data: PreparedData, tmp_path: Path
+) -> None:
+    with LocalExecutor(machine, tiny_data) as own:
+        run = own.submit(job(with_main("import time\nopen('here', 'w').close()\ntime.sleep(600)")), tmp_path / "run")
+        while not (tmp_path / "run" / "here").exists():
+            assert run.poll(0.05) is None
+        assert own._incubator is not None
+        os.kill(own._incubator.pid, signal.SIGKILL)
+        assert finish(run, 20).status is Status.CRASHED
+        deadline = time.monotonic() + 5
+        while left_over(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left_over(tmp_path) == []
+        assert outcome_of(own, tmp_path, TINY_TRAIN_PY).status is None
+        children = psutil.Process(own._incubator.pid).children()
+        assert children == []
+    assert not own._incubator.is_alive
+
+
+def test_runs_need_free_disk(executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "FREE_DISK_BYTES", 1 << 60)
+    with pytest.raises(BudgetError, match="are free on the disk"):
+        executor.submit(job(TINY_TRAIN_PY), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_cold_start_gives_the_same_score_as_a_warm_one(
+    executor: LocalExecutor, tiny_data: PreparedData, machine: Machine, tmp_path: Path
+) -> None:
+    """Where forking is not allowed (macOS, CUDA), every run is a fresh interpreter."""
+    from dataclasses import replace
+
+    warm = outcome_of(executor, tmp_path / "warm", TINY_TRAIN_PY)
+    with LocalExecutor(replace(machine, mode="cold"), tiny_data) as cold_executor:
+        cold = outcome_of(cold_executor, tmp_path / "cold", TINY_TRAIN_PY)
+        cold_score = cold_executor.score(tmp_path / "cold" / "run", "dev", 32)
+    assert warm.status is cold.status is None
+    assert cold_score.bits_per_byte == executor.score(tmp_path / "warm" / "run", "dev", 32).bits_per_byte
+
+
+# --- checkpoints ----------------------------------------------------------------------------
+
+
+def safetensors(header: bytes, length: int | None = None) -> bytes:
+    return (len(header) if length is None else length).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1234",
+        safetensors(b"{}", 1 << 40),
+        safetensors(b"not json"),
+        safetensors(b"[1, 2]"),
+        safetensors(b'"text"'),
+        safetensors(b'{"w": 3}'),
+        safetensors(b'{"w": {"dtype": "F32"}}'),
+        safetensors(b'{"w": {"shape": 5}}'),
+        safetensors(b'{"w": {"shape": ["many"]}}'),
+        safetensors(b'{"w": {"shape": [null]}}'),
+        safetensors(b"[" * 100_000),
+        safetensors(b"\xff\xfe"),
+    ],
+)
+def test_a_malformed_checkpoint_is_invalid_and_never_an_exception(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    status, reason, parameters = inspect_checkpoint(tmp_path)
+    assert status is Status.INVALID
+    assert reason
+    assert parameters == 0
+
+
+@pytest.mark.parametrize("config", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_malformed_config_is_invalid(tmp_path: Path, config: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(safetensors(b'{"w": {"shape": [2, 3]}}'))
+    (tmp_path / "config.json").write_bytes(config)
+    assert inspect_checkpoint(tmp_path)[0] is Status.INVALID
+
+
+def test_parameters_are_counted_from_the_header(tmp_path: Path) -> None:
+    header = b'{"__metadata__": {"a": "b"}, "w": {"shape": [2, 3]}, "b": {"shape": []}}'
+    (tmp_path / "model.safetensors").write_bytes(safetensors(header))
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert inspect_checkpoint(tmp_path) == (None, "", 7)
+
+
+def test_a_pipe_in_place_of_the_checkpoint_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert inspect_checkpoint(tmp_path)[0] is Status.INVALID
+
+
+# --- logs and locks -------------------------------------------------------------------------
+
+
+def test_the_log_tail_is_short_and_has_no_control_characters(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_bytes(b"x" * 9000 + b"\n\x1b[31mred\xff\x00 end\n\n")
+    tail = log_tail(tmp_path)
+    assert len(tail.encode()) <= 4200
+    assert "\x1b" not in tail
+    assert "\x00" not in tail
+    assert last_line(tail).endswith("end")
+    assert log_tail(tmp_path / "nowhere") == last_line("") == ""
+
+
+def test_the_device_is_lent_to_one_run_at_a_time() -> None:
+    waited: list[str] = []
+    order: list[str] = []
+
+    def second() -> None:
+        with executor_module.device_lock("cpu", waited.append):
+            order.append("second")
+
+    with executor_module.device_lock("cpu", waited.append):
+        other = threading.Thread(target=second)
+        other.start()
+        deadline = time.monotonic() + 5
+        while not waited and time.monotonic() < deadline:
+            time.sleep(0.01)
+        order.append("first")
+    other.join(5)
+    assert order == ["first", "second"]
+    assert f"process {os.getpid()} is training on it" in waited[0]

@@ -1,0 +1,144 @@
+"""What train.py gets from the harness: every token once per epoch, the same order whatever the batch size."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import threading
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slm_ar.core.train.runtime import CONTROL_VARIABLE, Run, connect, row_order
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    facts = {
+        "seed": 3,
+        "vocab_size": 1000,
+        "token_count": 997,
+        "token_dtype": "uint16",
+        "bytes_per_token": 2.5,
+        "device": "cpu",
+        "precision": "float32",
+        "budget_seconds": None,
+        "budget_steps": 6,
+    }
+    return facts | changes
+
+
+def make_run(**changes: Any) -> tuple[Run, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return Run(job(**changes), theirs, Path.cwd()), ours
+
+
+def batches_of(tokens: np.ndarray[Any, Any], batch_tokens: int, context: int, **changes: Any) -> list[Any]:
+    """All batches of a run whose harness is this function."""
+    run, harness = make_run(token_count=len(tokens), **changes)
+    with tempfile.TemporaryFile() as file, harness:
+        file.write(tokens.tobytes())
+        file.flush()
+
+        def hand_over() -> None:
+            assert json.loads(harness.recv(65536)) == {"event": "ready"}
+            socket.send_fds(harness, [json.dumps({"event": "go", "deadline": None}).encode()], [file.fileno()])
+
+        helper = threading.Thread(target=hand_over)
+        helper.start()
+        found = list(run.batches(batch_tokens, context))
+        helper.join()
+    run._control.close()
+    return found
+
+
+@given(st.integers(2, 300), st.integers(1, 70), st.integers(0, 10), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_every_token_is_a_target_in_every_epoch(token_count: int, context: int, seed: int, epochs: int) -> None:
+    rows = -(-token_count // context)
+    order = row_order(token_count, context, seed)
+    for _ in range(epochs):
+        seen: Counter[int] = Counter()
+        for start in islice(order, rows):
+            seen.update((start + 1 + offset) % token_count for offset in range(context))
+        assert set(seen) == set(range(token_count))
+        # Rows overlap only where the last one wraps around.
+        assert sum(seen.values()) - token_count < context
+
+
+@given(st.integers(2, 200), st.integers(1, 30), st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_the_order_is_a_function_of_the_seed(token_count: int, context: int, seed: int) -> None:
+    first, second = (list(islice(row_order(token_count, context, seed), 50)) for _ in range(2))
+    assert first == second
+
+
+def test_another_seed_and_another_epoch_give_another_order() -> None:
+    order = row_order(5000, 50, 0)
+    one, two = list(islice(order, 100)), list(islice(order, 100))
+    assert one != two
+    assert list(islice(row_order(5000, 50, 1), 100)) != one
+
+
+def test_the_batch_size_only_cuts_the_same_order_differently() -> None:
+    tokens = np.arange(997, dtype=np.uint16)
+    small = torch.cat([batch.inputs for batch in batches_of(tokens, 40, 20, budget_steps=12)])
+    large = torch.cat([batch.inputs for batch in batches_of(tokens, 80, 20, budget_steps=6)])
+    assert small.shape == (24, 20)
+    assert torch.equal(small, large)
+
+
+def test_targets_are_the_next_tokens_also_around_the_end_of_the_corpus() -> None:
+    tokens = np.arange(50, dtype=np.uint16)
+    batches = batches_of(tokens, 32, 16, budget_steps=8)
+    for batch in batches:
+        assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+        assert torch.equal(batch.targets, (batch.inputs + 1) % 50)
+    assert any((batch.inputs == 49).any() for batch in batches)
+
+
+def test_a_budget_in_steps_is_kept_exactly_and_progress_rises_below_one() -> None:
+    batches = batches_of(np.arange(100, dtype=np.uint16), 16, 16, budget_steps=5)
+    assert [batch.progress for batch in batches] == [0.0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_a_generator_depends_on_seed_and_name_alone() -> None:
+    run, harness = make_run()
+    other, other_harness = make_run(seed=4)
+    try:
+        drawn = torch.randn(5, generator=run.generator("a"))
+        torch.randn(100)
+        assert torch.equal(torch.randn(5, generator=run.generator("a")), drawn)
+        assert not torch.equal(torch.randn(5, generator=run.generator("b")), drawn)
+        assert not torch.equal(torch.randn(5, generator=other.generator("a")), drawn)
+    finally:
+        for end in (harness, other_harness, run._control, other._control):
+            end.close()
+
+
+def test_a_dummy_batch_has_the_shape_of_a_real_one() -> None:
+    run, harness = make_run()
+    with harness, run._control:
+        batch = run.dummy_batch(64, 16)
+    assert batch.inputs.shape == batch.targets.shape == (4, 16)
+    assert int(batch.inputs.max()) < run.vocab_size
+
+
+def test_a_context_longer_than_the_batch_gives_one_row() -> None:
+    batches = batches_of(np.arange(100, dtype=np.uint16), 16, 64, budget_steps=2)
+    assert [tuple(batch.inputs.shape) for batch in batches] == [(1, 64), (1, 64)]
+
+
+def test_outside_the_harness_train_py_says_how_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CONTROL_VARIABLE, raising=False)
+    assert CONTROL_VARIABLE not in os.environ
+    with pytest.raises(RuntimeError, match="slm-ar train"):
+        connect()
