@@ -287,9 +287,9 @@ class Campaign:
         if status is None:
             assert score is not None
             texts = state.revisions
-            lines = [edits.code_lines(texts[revision]) for revision in (step.experiment.revision, state.head)]
+            lines, head_lines = (edits.code_lines(texts[item]) for item in (step.experiment.revision, state.head))
             # A head that fails with this seed has no score to beat.
-            is_kept = head_score is None or gate.keeps(score, head_score, *lines)
+            is_kept = head_score is None or gate.keeps(score, head_score, lines, head_lines)
             status = Status.KEPT if is_kept else Status.REVERTED
             reason = run.outcome.disturbance and f"measured on a disturbed machine: {run.outcome.disturbance}"
         self.journal.append(
@@ -338,7 +338,8 @@ class Campaign:
         pairs = [gate.PairScore(*(held_score(run, "hidden").groups for run in pair)) for pair in step.pairs]
         if not pairs:
             verdict = None
-            decision, reasons, count = Decision.UNCLEAR, ("the claim's runs failed or the machine was never quiet",), 0
+            decision, count = Decision.UNCLEAR, 0
+            reasons: tuple[str, ...] = ("the runs of this claim failed, or the machine was never quiet",)
         else:
             verdict = gate.judge_claim(
                 pairs, campaign_noise(state), policy, claim.alpha, more_allowed=step.more_allowed
@@ -394,14 +395,16 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def ensure_campaign(journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str) -> bool:
-    """Start a campaign unless the newest one has the same identity; True when one was started."""
+def ensure_campaign(
+    journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str
+) -> str | None:
+    """Start a campaign unless the newest one has the same identity; why one was started, or None."""
     from slm_ar import __version__
 
     identity = campaign_identity(recipe, data, machine)
     state = replay(journal.events)
     if state is not None and state.identity == identity:
-        return False
+        return None
     edits.check_train_py(train_py)
     manifest = data.manifest
     facts = {
@@ -433,7 +436,17 @@ def ensure_campaign(journal: Journal, recipe: Recipe, data: PreparedData, machin
     journal.append(
         "campaign_started", {"identity": identity, "facts": facts, "baseline": baseline, "train_py": train_py}
     )
-    return True
+    return _why_new(state, facts)
+
+
+def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:
+    """In words, what differs from the campaign before: its scores cannot be compared with what comes now."""
+    if before is None:
+        return "a new campaign"
+    names = ("data_digest", "device", "machine", "threads", "precision", "torch", "harness_version", "recipe_digest")
+    words = {"data_digest": "the prepared data", "recipe_digest": "the recipe", "harness_version": "slm-ar"}
+    changed = [words.get(name, name) for name in names if before.facts.get(name) != facts[name]]
+    return f"a new campaign, from the train.py of the workspace, because this changed: {', '.join(changed)}"
 
 
 def _night(journal: Journal, held_digest: str) -> int:

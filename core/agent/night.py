@@ -29,7 +29,7 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     planned = state.facts.get("experiments_planned")
     is_unfinished = planned is not None and planned > judged
     base = int(state.facts["plan"]["from"]) if is_unfinished else judged
-    if experiments is None and is_unfinished:
+    if experiments is None and planned is not None and is_unfinished:
         target = int(planned)
     else:
         target = base + (experiments or recipe.budget.experiments)

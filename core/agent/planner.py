@@ -178,7 +178,8 @@ def _claim_is_due(state: CampaignState, plan: Plan, judged: int, is_over: bool) 
         return False
     last = state.claims[-1] if state.claims else None
     since = judged - (last.after_experiments if last else 0)
-    if last is not None and last.head == state.head and last.rung == state.rung:
+    is_tonight = len(state.claims) > int(state.facts.get("claims_before", 0))
+    if last is not None and is_tonight and (last.head, last.rung) == (state.head, state.rung):
         # The chain has not moved since it was found not yet proven: asking again would only spend alpha.
         return False
     return since >= plan.claim_every or (is_over and (since > 0 or last is None))

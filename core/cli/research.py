@@ -272,8 +272,9 @@ def open_campaign(workspace: Workspace, display: Display) -> Iterator[Campaign]:
             Journal(workspace.hidden_folder) as journal,
             LocalExecutor(machine, data) as executor,
         ):
-            if ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py):
-                display.note(f"a new campaign on {machine.device}, {machine.threads} threads, {machine.precision}")
+            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py)
+            if why is not None:
+                display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
 
 

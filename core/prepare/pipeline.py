@@ -338,7 +338,7 @@ class _Preparation:
 
     def _train_tokenizer(self, dealt: dict[str, str]) -> str:
         asked = self.recipe.tokenizer
-        token_split = asked.split
+        token_split: str = asked.split
         if token_split == "auto":
             token_split = choose_split(held.document.text for held in self._documents(dealt, split.TRAIN))
 

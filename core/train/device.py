@@ -149,7 +149,7 @@ def _time_step(dtype: str) -> float:
     weights = [torch.randn(128, 512, requires_grad=True), torch.randn(512, 128, requires_grad=True)]
     inputs = torch.randn(2048, 128)
     heads = torch.randn(8, 4, 256, 32, requires_grad=True)
-    times = []
+    times: list[float] = []
     limit = time.monotonic() + 0.5
     while time.monotonic() < limit or len(times) < 5:
         started = time.perf_counter()

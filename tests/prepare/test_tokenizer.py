@@ -46,7 +46,9 @@ def test_any_text_comes_back_byte_for_byte(split: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["words", "fields"])
-@pytest.mark.parametrize("text", ["\x00\x01\x7f", "\r\n\r\n", "﻿x", "👩‍👩‍👧", "  a  ", "\t|\t", " | | ", "é", "\U0010ffff"])
+@pytest.mark.parametrize(
+    "text", ["\x00\x01\x7f", "\r\n\r\n", "﻿x", "👩‍👩‍👧", "  a  ", "\t|\t", " | | ", "é", "\U0010ffff"]
+)
 def test_odd_texts_come_back(split: str, text: str) -> None:
     assert round_trip(trained(split), text) == text
 

@@ -104,7 +104,7 @@ def test_a_printed_score_changes_nothing(executor: LocalExecutor, tmp_path: Path
 def test_false_counts_and_nonsense_on_the_control_line_change_no_score(executor: LocalExecutor, tmp_path: Path) -> None:
     nonsense = (
         "run = runtime.connect()\n"
-        "run._control.sendall(b'not json\\n[1, 2]\\n\"text\"\\n{\"event\": 7}\\n')\n"
+        'run._control.sendall(b\'not json\\n[1, 2]\\n"text"\\n{"event": 7}\\n\')\n'
         'run._control.sendall(b\'{"event": "progress", "steps": -5, "tokens": "many"}\\n{"event": "saved"}\\n\')\n'
     )
     outcome = outcome_of(executor, tmp_path, with_main(nonsense + GOOD_MAIN.replace("run = runtime.connect()", "")))
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_is_a_link_is_invalid(executor: LocalExecutor, tmp_pat
 
 
 def test_a_run_that_only_says_it_saved_is_invalid(executor: LocalExecutor, tmp_path: Path) -> None:
-    main = GOOD_MAIN.replace("run.save(model, config)", "run._control.sendall(b'{\"event\": \"saved\"}\\n')")
+    main = GOOD_MAIN.replace("run.save(model, config)", 'run._control.sendall(b\'{"event": "saved"}\\n\')')
     outcome = outcome_of(executor, tmp_path, with_main(main))
     assert outcome.status is Status.INVALID
 

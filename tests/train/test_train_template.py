@@ -1,0 +1,188 @@
+"""The train.py that every workspace starts from: it can be edited, imported, sized, and it learns."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from slm_ar.core.agent.edits import MAX_BYTES, MAX_LINES, check_train_py, parse_knobs, set_knobs
+from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.prepare.shards import TOKENS_FILE
+from slm_ar.core.train.executor import LocalExecutor, TrainJob
+
+PATH = Path(__file__).parents[2] / "program_templates" / "train.py"
+TEXT = PATH.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def template() -> Iterator[ModuleType]:
+    """A fresh copy of the template as a module, whose knobs a test may set."""
+    specification = importlib.util.spec_from_file_location("train_template_copy", PATH)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    yield module
+    del sys.modules[specification.name]
+
+
+def small(template: ModuleType, **knobs: Any) -> Any:
+    for name, value in ({"TARGET_PARAMS_M": 0.05, "CONTEXT": 64, "HEAD_DIM": 16} | knobs).items():
+        setattr(template, name, value)
+    return template.choose_config(320)
+
+
+class FakeRun:
+    """As much of a run as the template's functions ask for."""
+
+    precision = torch.float32
+    device = torch.device("cpu")
+
+    def generator(self, name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(len(name))
+
+
+def test_the_template_passes_its_own_check_and_leaves_room_to_grow() -> None:
+    check_train_py(TEXT)
+    assert len(TEXT.splitlines()) < 0.6 * MAX_LINES
+    assert len(TEXT.encode()) < 0.6 * MAX_BYTES
+
+
+def test_every_knob_comment_is_a_knob_and_can_be_moved() -> None:
+    knobs = {knob.name: knob for knob in parse_knobs(TEXT)}
+    assert len(knobs) == TEXT.count("# knob:") - TEXT.count("`# knob:`")
+    assert {"TARGET_PARAMS_M", "CONTEXT", "BATCH_TOKENS", "MATRIX_LR"} <= set(knobs)
+    for knob in knobs.values():
+        other = knob.choices[0] if knob.kind == "choice" else knob.low
+        assert other is not None
+        moved = {item.name: item.value for item in parse_knobs(set_knobs(TEXT, {knob.name: other}))}
+        assert moved[knob.name] == other
+
+
+def test_importing_it_does_nothing_else(capsys: pytest.CaptureFixture[str], template: ModuleType) -> None:
+    assert torch.get_default_dtype() is torch.float32
+    assert capsys.readouterr() == ("", "")
+    assert callable(template.build_model)
+
+
+@pytest.mark.parametrize("vocab_size", [1024, 2048, 8192])
+@pytest.mark.parametrize("target", [0.6, 2.0, 10.0, 80.0])
+@pytest.mark.parametrize("tied", [0, 1])
+def test_the_model_has_about_the_size_that_was_asked_for(
+    template: ModuleType, vocab_size: int, target: float, tied: int
+) -> None:
+    template.TARGET_PARAMS_M, template.TIED_HEAD = target, tied
+    config = template.choose_config(vocab_size)
+    with torch.device("meta"):
+        model = template.Model(config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    embedding = vocab_size * template.HEAD_DIM * (1 if tied else 2)
+    if target * 1e6 > 3 * embedding:  # smaller is impossible with this vocabulary
+        assert abs(count / (target * 1e6) - 1) < 0.25, (config, count)
+
+
+def test_a_target_below_the_smallest_model_gives_the_smallest_model(template: ModuleType) -> None:
+    template.TARGET_PARAMS_M = 0.05
+    config = template.choose_config(8192)
+    assert config.width == template.HEAD_DIM
+
+
+def test_later_tokens_do_not_change_earlier_logits(template: ModuleType) -> None:
+    torch.manual_seed(0)
+    model = template.build_model(vars(small(template))).eval()
+    ids = torch.randint(320, (2, 40))
+    changed = ids.clone()
+    changed[:, 25:] = torch.randint(320, (2, 15))
+    with torch.no_grad():
+        before, after = model(ids), model(changed)
+    assert torch.allclose(before[:, :25], after[:, :25], atol=1e-5)
+    assert not torch.allclose(before[:, 25:], after[:, 25:], atol=1e-3)
+
+
+def test_rows_of_a_batch_do_not_see_each_other(template: ModuleType) -> None:
+    torch.manual_seed(0)
+    model = template.build_model(vars(small(template))).eval()
+    ids = torch.randint(320, (3, 20))
+    with torch.no_grad():
+        together, alone = model(ids), torch.cat([model(row[None]) for row in ids])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_position_matters_and_any_length_up_to_the_context_works(template: ModuleType) -> None:
+    torch.manual_seed(0)
+    model = template.build_model(vars(small(template))).eval()
+    with torch.no_grad():
+        for length in (1, 7, 64):
+            assert model(torch.zeros(1, length, dtype=torch.long)).shape == (1, length, 320)
+        forward, swapped = model(torch.tensor([[5, 9, 7]])), model(torch.tensor([[9, 5, 7]]))
+    assert not torch.allclose(forward[0, 2], swapped[0, 2], atol=1e-4)
+
+
+@pytest.mark.parametrize("knobs", [{}, {"TIED_HEAD": 1}, {"MLP_RATIO": 1.0}, {"TARGET_PARAMS_M": 0.2}])
+def test_the_loss_falls_within_thirty_steps(template: ModuleType, tiny_data: PreparedData, knobs: Any) -> None:
+    tokens = torch.from_numpy(np.fromfile(tiny_data.folder / TOKENS_FILE, np.uint16).astype(np.int64))
+    config = small(template, **knobs)
+    model = template.Model(config)
+    template.initialise(model, FakeRun())
+    optimizers = template.make_optimizers(model, FakeRun())
+    losses = []
+    for step in range(30):
+        starts = torch.arange(8) * 64 + step * 512
+        rows = torch.stack([tokens[start : start + 65] for start in starts])
+        batch = template.runtime.Batch(rows[:, :-1], rows[:, 1:], step / 30)
+        with torch.no_grad():
+            losses.append(float(F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
+        template.train_step(model, optimizers, batch, FakeRun())
+    assert losses[0] == pytest.approx(np.log(320), abs=0.3)
+    assert np.mean(losses[-5:]) < losses[0] - 1.0
+
+
+def test_equal_names_start_alike_in_models_of_another_depth(template: ModuleType) -> None:
+    shallow = template.Config(320, 64, 1, 32, 16, 64, False)
+    deep = template.Config(320, 64, 3, 32, 16, 64, False)
+    models = [template.Model(shallow), template.Model(deep)]
+    for model in models:
+        template.initialise(model, FakeRun())
+    assert torch.equal(models[0].embed_tokens.weight, models[1].embed_tokens.weight)
+    assert torch.equal(models[0].layers[0].mlp.up_proj.weight, models[1].layers[0].mlp.up_proj.weight)
+    norms = [parameter for parameter in models[0].parameters() if parameter.dim() < 2]
+    assert norms and all(bool((parameter == 1).all()) for parameter in norms)
+
+
+def test_the_schedule_rises_stays_and_falls(template: ModuleType) -> None:
+    template.WARMUP, template.COOLDOWN = 0.1, 0.4
+    shares = [template.schedule(step / 100) for step in range(100)]
+    assert 0 < shares[0] < 0.1
+    assert shares[:10] == sorted(shares[:10])
+    assert set(shares[10:60]) == {1.0}
+    assert shares[60:] == sorted(shares[60:], reverse=True)
+    assert shares[-1] < 0.05
+
+
+def test_orthogonal_updates_have_singular_values_near_one(template: ModuleType) -> None:
+    torch.manual_seed(0)
+    for shape in ((2, 16, 48), (2, 48, 16), (1, 32, 32)):
+        values = torch.linalg.svdvals(template.orthogonal(torch.randn(shape), torch.float32))
+        assert 0.3 < float(values.min())
+        assert float(values.max()) < 1.4
+
+
+def test_the_harness_trains_saves_and_scores_it(executor: LocalExecutor, tmp_path: Path) -> None:
+    text = set_knobs(TEXT, {"TARGET_PARAMS_M": 0.05, "HEAD_DIM": 16, "CONTEXT": 64, "BATCH_TOKENS": 512})
+    scores = []
+    for steps in (1, 25):
+        run = executor.submit(TrainJob(text, 0, None, steps, 60, 4000), tmp_path / "run")
+        while (outcome := run.poll()) is None:
+            pass
+        assert (outcome.status, outcome.reason) == (None, "")
+        scores.append(executor.score(tmp_path / "run", "dev", 64).bits_per_byte)
+    assert scores[1] < 0.85 * scores[0]
