@@ -59,11 +59,15 @@ class Journal:
             elif not self.path.exists():
                 raise JournalError(f"there is no journal yet in {folder}", "start a campaign with `slm-ar run`")
             self._database = sqlite3.connect(self.path, isolation_level=None, timeout=20)
-            if not read_only:
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = FULL")
-                self._database.executescript(_SCHEMA)
-            self._events = list(self._verified())
+            try:
+                if not read_only:
+                    self._database.execute("PRAGMA journal_mode = WAL")
+                    self._database.execute("PRAGMA synchronous = FULL")
+                    self._database.executescript(_SCHEMA)
+                self._events = list(self._verified())
+            except BaseException:
+                self._database.close()
+                raise
         except sqlite3.Error as error:
             raise _damaged(self.path, str(error)) from error
 

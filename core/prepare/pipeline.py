@@ -102,6 +102,11 @@ def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, pro
     """
     if not source.exists():
         raise DataError(f"the source {source} does not exist", "set [data] source in recipe.toml, or pass --source DIR")
+    if source.is_dir() and data_root.resolve().is_relative_to(source.resolve()):
+        raise DataError(
+            f"the workspace lies inside the source {source}, so its own files would become training text",
+            "move the data into a folder of their own and name it in [data] source of recipe.toml",
+        )
     progress("reading the source")
     key = _input_key(recipe, adapter, source)
     found = open_prepared(data_root, key)
@@ -139,10 +144,17 @@ def open_prepared(data_root: Path, key: str) -> PreparedData | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     held_folder = heldout.private_root() / "heldout" / manifest.held_digest
-    complete = token_bytes == manifest.train_tokens * (2 if manifest.token_dtype == "uint16" else 4) and all(
-        (held_folder / f"{name}.jsonl").is_file() for name in split.HELD_OUT
-    )
-    return PreparedData(data_root / key, held_folder, manifest) if complete else None
+    complete = token_bytes == manifest.train_tokens * (2 if manifest.token_dtype == "uint16" else 4)
+    whole = complete and _held_digest(held_folder) == manifest.held_digest
+    return PreparedData(data_root / key, held_folder, manifest) if whole else None
+
+
+def _held_digest(folder: Path) -> str:
+    """The name that the files of a private part give it; empty when one is missing."""
+    try:
+        return heldout.digest_files(folder / f"{name}.jsonl" for name in (split.MIX, *split.HELD_OUT))[:16]
+    except OSError:
+        return ""
 
 
 def newest_prepared(data_root: Path) -> PreparedData | None:
@@ -242,7 +254,7 @@ class _Preparation:
                 self._count_group(document.group, document.time, len(document.text.encode("utf-8")))
                 spool.write(heldout.to_json(HeldDocument(document, self.adapter.slices(document))) + "\n")
                 written += 1
-                if written % 5000 == 0:
+                if written % 50_000 == 0:
                     self.progress(f"reading the source: {written:,} documents")
         if not written:
             raise DataError(
@@ -326,9 +338,11 @@ class _Preparation:
                         files[where].write(line)
             for file in files.values():
                 file.close()
-            digest = heldout.digest_files(private / f"{name}.jsonl" for name in (split.MIX, *split.HELD_OUT))[:16]
-            if not (root / digest).exists():
-                private.replace(root / digest)
+            digest = _held_digest(private)
+            # File by file, so that a damaged part is mended while another workspace may be reading the whole ones.
+            heldout.ensure_private(root / digest)
+            for name in files:
+                (private / f"{name}.jsonl").replace(root / digest / f"{name}.jsonl")
         finally:
             for file in files.values():
                 file.close()
@@ -361,6 +375,7 @@ class _Preparation:
         with ShardWriter(self.staging, dtype) as shards:
             chunk: list[list[str]] = []
             sizes: list[int] = []
+            chunks = 0
 
             def flush() -> None:
                 for ids, size in zip(encode_texts(tokenizer, chunk), sizes, strict=True):
@@ -373,7 +388,9 @@ class _Preparation:
                 sizes.append(len(held.document.text.encode("utf-8")))
                 if sum(sizes) > ENCODE_CHUNK_BYTES:
                     flush()
-                    self.progress(f"encoding train: {shards.token_count:,} tokens")
+                    chunks += 1
+                    if chunks % 20 == 0:
+                        self.progress(f"encoding train: {shards.token_count:,} tokens")
             flush()
             return shards.token_count, dtype, vocab_size
 

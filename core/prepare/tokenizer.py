@@ -67,12 +67,17 @@ def train_tokenizer(pieces: Iterator[str], vocab_size: int, split: str) -> Token
 
 
 def _without_special_matching(text: str) -> str:
-    """Drop `added_tokens`: the ids stay in the vocabulary, but no text is ever matched to them."""
+    """Drop `added_tokens`: the ids stay in the vocabulary, but no text is ever matched to them.
+
+    Nor may a merge lead to one: training gives a merge the id of an entry with the same characters.
+    """
     import json
 
-    model = json.loads(text)
-    model["added_tokens"] = []
-    return json.dumps(model, ensure_ascii=False)
+    tokenizer = json.loads(text)
+    tokenizer["added_tokens"] = []
+    model = tokenizer["model"]
+    model["merges"] = [pair for pair in model["merges"] if "".join(pair) not in SPECIAL_TOKENS]
+    return json.dumps(tokenizer, ensure_ascii=False)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -109,6 +109,7 @@ _LEGEND = (
     ("circle", 'class="dot good" r="5.5"', "kept for now"),
     ("circle", 'class="dot quiet" r="3.6"', "tried, no gain"),
     ("path", 'class="cross warn" d="M5 3l8 8m0 -8l-8 8"', "stopped without a score"),
+    ("path", 'class="cross quiet" d="M5 3l8 8m0 -8l-8 8"', "not run, or stopped early"),
     ("path", 'class="cross alarm" d="M5 3l8 8m0 -8l-8 8"', "failed the integrity check"),
     ("g", 'class="proof yes"><path d="M9 1l5 6l-5 6l-5 -6z"/></g', "a proof; filled when it succeeded"),
     ("path", 'class="stairs" d="M0 7h18"', "best of the current chain"),
@@ -117,9 +118,13 @@ _LEGEND = (
 )
 
 
-def _legend() -> str:
+def _legend(drawing: str) -> str:
+    """The marks that occur in the drawing."""
     items = []
     for shape, attributes, text in _LEGEND:
+        kind = attributes.split('"')[1].removesuffix(" yes")
+        if f'class="{kind}"' not in drawing and f'class="{kind} yes"' not in drawing:
+            continue
         place = ' cx="9" cy="7"' if shape == "circle" else ""
         end = ">" if shape == "g" else "/>"
         mark = f'<svg viewBox="0 0 18 14" aria-hidden="true"><{shape} {attributes}{place}{end}</svg>'
@@ -133,15 +138,18 @@ def _chart(summary: Summary) -> str:
         return ""
     lead = "Bits per byte on dev, lower is better. Every dot is one run of one edit, in the order they were tried."
     return _section(
-        "The staircase", lead, f'<div class="card"><div class="scroll chart">{drawing}</div>{_legend()}</div>'
+        "The staircase", lead, f'<div class="card"><div class="scroll chart">{drawing}</div>{_legend(drawing)}</div>'
     )
 
 
 def _ladder(summary: Summary) -> str:
     if len(summary.ladder) < 2:
         return ""
+    proven = ' class="proven"'
+    green = {"proven", "finished"} if summary.verdict.kind == "proven" else {"proven"}
     items = (
-        f'<li class="{escape(step.name.split(",")[0].replace(" ", "-"))}"><div class="name">{escape(step.name)}</div>'
+        f"<li{proven if step.name in green else ''}>"
+        f'<div class="name">{escape(step.name)}</div>'
         f'<div class="value num">{bpb(step.bpb)}</div>'
         f'<div class="note">{escape(step.split)}; {escape(step.note)}</div></li>'
         for step in summary.ladder

@@ -62,7 +62,7 @@ font-size:13.5px}
 .legend svg{width:18px;height:14px;flex:none}
 .ladder{display:flex;flex-wrap:wrap;gap:10px 0;list-style:none;margin:0;padding:0;align-items:stretch}
 .ladder li{flex:1 1 150px;padding:2px 18px;border-left:3px solid var(--line)}
-.ladder li.proven,.ladder li.finished{border-color:var(--good)}
+.ladder li.proven{border-color:var(--good)}
 .ladder .name{font-weight:620}.ladder .value{font-size:24px;font-weight:640;line-height:1.3}
 .ladder .note{color:var(--soft);font-size:13.5px}
 td:first-child,th:first-child{padding-left:0}td:last-child,th:last-child{padding-right:0}

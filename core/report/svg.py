@@ -222,7 +222,7 @@ def interval_plot(final: FinalRow, sigma: float | None) -> str:
     def x(value: float) -> float:
         return left + (width - left - right) * (value - low) / (high - low)
 
-    kind = "interval good" if final.delta_high < 0 else "interval"
+    kind = "interval good" if final.delta_high < 0 and final.is_proven else "interval"
     description = (
         f"Final minus start: {signed(final.delta)} bits per byte, 95 % interval from {signed(final.delta_low)} to "
         f"{signed(final.delta_high)}. Left of zero is better."

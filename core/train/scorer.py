@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import os
 import socket
 import tempfile
 import time
@@ -129,7 +128,7 @@ class LogitsClient:
             file.truncate(self._ids_at + IDS_BYTES)
             self._map = mmap.mmap(file.fileno(), self._ids_at + IDS_BYTES)
             hello = json.dumps({"device": device}).encode() + b"\n"
-            socket.send_fds(self._child.control.socket, [hello], [os.dup(file.fileno())])
+            socket.send_fds(self._child.control.socket, [hello], [file.fileno()])
         loaded = self._child.wait(LOAD_SECONDS)
         if loaded is None or loaded.get("event") != "loaded":
             self._refuse("the checkpoint cannot be loaded by its own train.py")

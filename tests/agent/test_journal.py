@@ -50,7 +50,7 @@ def change(path: Path, *statements: str) -> None:
 @given(st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=4), max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_what_was_appended_is_read_back_in_order(
-    bodies: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory, bodies: list[dict[str, object]]
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")
     with Journal(folder) as journal:

@@ -130,10 +130,10 @@ def test_kept_duplicates_inside_train_are_counted(source: Path) -> None:
 
 
 def test_the_tokenizer_saw_train_only(source: Path) -> None:
-    """A word that stands a thousand times in the newest days, and only there, must not have become a token."""
+    """A word that stands hundreds of times in the newest days, and only there, must not have become a token."""
     documents = log_documents(60)
-    marked = [replace(d, text=d.text + "Qwyjibo " * 200 + f"{d.id}\n", spans=()) for d in documents[-12:]]
-    data = prepared(source, [*documents[:-12], *marked])
+    marked = [replace(d, text=d.text + "Qwyjibo " * 25 + f"{d.id}\n", spans=()) for d in documents[-12:]]
+    data = prepared(source, [*documents[:-12], *marked], toy_recipe(tokenizer={"vocab_size": 1000}))
     assert all("Qwyjibo" not in text for text in train_documents(data))
     assert any("Qwyjibo" in item.document.text for item in held(data, "hidden"))
     vocabulary = load_tokenizer(data.folder / pipeline.TOKENIZER_FILE).get_vocab()

@@ -174,6 +174,14 @@ def test_a_score_that_is_no_number_is_drawn_as_none() -> None:
     Page(page)
 
 
+def test_the_legend_names_the_marks_that_are_drawn() -> None:
+    few, many = render(not_proven_state(facts=facts(floors={}))), render(every_status_state())
+    assert "</svg>kept for now" in few and "</svg>a proof; filled" in few
+    assert "</svg>proven" not in few and "</svg>compressors" not in few and "</svg>stopped without" not in few
+    assert "</svg>failed the integrity check" in many and "</svg>not run, or stopped early" in many
+    assert "</svg>compressors" in many
+
+
 def test_samples_and_interval_are_shown() -> None:
     text = render(final_state())
     assert "stop Hauptbahnhof delay 3" in text
