@@ -13,10 +13,11 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..contracts import Decision, PastExperiment, Proposer, ResearchContext, SplitScore, Status, TrainOutcome
+from ..contracts import Decision, Display, PastExperiment, Proposer, ResearchContext, SplitScore, Status, TrainOutcome
 from ..errors import TrainingError
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
@@ -27,9 +28,6 @@ from .journal import Journal, get_private, put_private
 from .replay import replay, score_from_json, score_to_json
 from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
 from .state import CampaignState, RunRecord
-
-if TYPE_CHECKING:
-    from ..report.terminal import Display
 
 HARNESS = 1
 """Bumped when a change of the harness makes scores incomparable."""
@@ -118,7 +116,7 @@ class Campaign:
         folder = self.run_folder(started.number)
         title = run_title(step, state)
         try:
-            outcome = self._trained(title, state.revisions[step.revision], step, folder)
+            outcome = self.trained(title, self.job(state.revisions[step.revision], step.seed), folder)
             scores: dict[str, SplitScore] = {}
             if outcome.status is None:
                 outcome, scores = self._scored(outcome, folder, step.splits)
@@ -143,17 +141,18 @@ class Campaign:
     def run_folder(self, run: int) -> Path:
         return self.runs_folder / f"{run:06d}"
 
-    def _trained(self, title: str, train_py: str, step: planner.TrainStep, folder: Path) -> TrainOutcome:
-        budget = self.recipe.budget
-        memory_mb = budget.memory_gb * 1000 if budget.memory_gb else 0.8 * self.executor.machine.memory_mb
-        job = TrainJob(train_py, step.seed, budget.seconds, budget.steps, budget.startup_seconds, memory_mb)
-        if budget.seconds is None:
-            return self.trained(title, job, folder)
-        with device_lock(self.executor.machine.device, self.display.note):
-            return self.trained(title, job, folder)
+    def job(self, train_py: str, seed: int, factor: float = 1.0) -> TrainJob:
+        """A training job with the recipe's budget, `factor` times as long."""
+        return train_job(self.recipe, self.executor.machine, train_py, seed, factor)
 
     def trained(self, title: str, job: TrainJob, folder: Path) -> TrainOutcome:
-        """Run one job to its outcome, showing its progress."""
+        """Run one job to its outcome, showing its progress; a job budgeted by the clock owns the device."""
+        if job.budget_seconds is None:
+            return self._watched(title, job, folder)
+        with device_lock(self.executor.machine.device, self.display.note):
+            return self._watched(title, job, folder)
+
+    def _watched(self, title: str, job: TrainJob, folder: Path) -> TrainOutcome:
         self.display.run_started(title, job.budget_seconds or 0.0)
         run = self.executor.submit(job, folder)
         try:
@@ -399,8 +398,6 @@ def ensure_campaign(
     journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str
 ) -> str | None:
     """Start a campaign unless the newest one has the same identity; why one was started, or None."""
-    from slm_ar import __version__
-
     identity = campaign_identity(recipe, data, machine)
     state = replay(journal.events)
     if state is not None and state.identity == identity:
@@ -419,7 +416,7 @@ def ensure_campaign(
         "threads": machine.threads,
         "precision": machine.precision,
         "torch": machine.torch,
-        "harness_version": __version__,
+        "harness_version": version("slm-ar"),
         "data_digest": data.digest,
         "held_digest": manifest.held_digest,
         "identity": identity,
@@ -464,6 +461,19 @@ def _night(journal: Journal, held_digest: str) -> int:
 
 
 # --- pure helpers ---------------------------------------------------------------------------
+
+
+def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor: float = 1.0) -> TrainJob:
+    """A training job with the recipe's budget, `factor` times as long."""
+    budget = recipe.budget
+    return TrainJob(
+        train_py=train_py,
+        seed=seed,
+        budget_seconds=budget.seconds * factor if budget.seconds is not None else None,
+        budget_steps=round(budget.steps * factor) if budget.steps is not None else None,
+        startup_seconds=budget.startup_seconds,
+        memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
+    )
 
 
 def gate_policy(recipe: Recipe) -> gate.GatePolicy:

@@ -7,14 +7,13 @@ before the first score; an interrupted final test goes on with the same pair and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..contracts import TrainOutcome
 from ..errors import TrainingError, UsageError
-from ..export.folder import model_card, write_model_folder
 from ..prepare.tokenizer import BOS, EOS
-from ..train.executor import TrainJob, device_lock, window_context
+from ..train.executor import window_context
 from ..train.generate import generate_text
 from . import gate, planner
 from .campaign import Campaign, held_score
@@ -128,30 +127,30 @@ def opening_of_train(campaign: Campaign, longest: int = 12) -> str:
     return str(campaign.executor.tokenizer.decode(ids[:longest], skip_special_tokens=False))
 
 
-def train_longer(campaign: Campaign, target: Path, headline: str, note: Callable[[str], None]) -> TrainOutcome:
-    """Train the proven code `train_factor` times as long and write the loadable folder. Raises TrainingError."""
+@dataclass(frozen=True, slots=True)
+class FinalTraining:
+    """The checkpoint of the longer training, and what the card tells of it."""
+
+    folder: Path
+    dev_bits_per_byte: float
+    facts: dict[str, Any]
+
+
+def train_longer(campaign: Campaign, headline: str) -> FinalTraining:
+    """Train the proven code `train_factor` times as long and score it on dev. Raises TrainingError."""
     state, recipe = campaign.state, campaign.recipe
     revision = state.rung
     factor = recipe.finish.train_factor
-    budget = recipe.budget
-    machine = campaign.executor.machine
-    job = TrainJob(
-        train_py=state.revisions[revision],
-        seed=planner.run_seed(state, "finish", 0),
-        budget_seconds=budget.seconds * factor if budget.seconds is not None else None,
-        budget_steps=round(budget.steps * factor) if budget.steps is not None else None,
-        startup_seconds=budget.startup_seconds,
-        memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
-    )
+    job = campaign.job(state.revisions[revision], planner.run_seed(state, "finish", 0), factor)
     folder = campaign.runs_folder / "finish"
-    with device_lock(machine.device, note):
-        outcome = campaign.trained(f"final training, {factor:g} times as long", job, folder)
+    outcome = campaign.trained(f"final training, {factor:g} times as long", job, folder)
     if outcome.status is not None:
         raise TrainingError(
             f"the final training failed: {outcome.status.value}: {outcome.reason}",
             f"its log is {folder / 'log.txt'}; run `slm-ar finish` again",
         )
     score = campaign.executor.score(folder, "dev", recipe.evaluation.context)
+    machine = campaign.executor.machine
     table = {
         "bits per byte on dev": f"{score.bits_per_byte:.4f}",
         "parameters": f"{outcome.parameters:,}",
@@ -162,6 +161,4 @@ def train_longer(campaign: Campaign, target: Path, headline: str, note: Callable
         "campaign": state.identity,
     }
     facts = {"name": recipe.name, "description": recipe.description, "headline": headline, "table": table}
-    write_model_folder(target, folder, campaign.executor.data, facts, model_card(facts))
-    campaign.journal.append("finished", {"folder": str(target), "dev_bpb": score.bits_per_byte})
-    return outcome
+    return FinalTraining(folder, score.bits_per_byte, facts)

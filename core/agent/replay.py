@@ -16,12 +16,17 @@ def replay(events: Iterable[Event]) -> CampaignState | None:
     """The state of the newest campaign, or None before the first. A function of the events alone."""
     state: CampaignState | None = None
     for event in events:
-        if event.kind == "campaign_started":
-            state = _started(event)
-        elif state is not None and event.kind in _APPLY:
-            state = _APPLY[event.kind](state, event)
-        elif state is None:
-            raise JournalError(f"event {event.number} ({event.kind}) stands before any campaign", "")
+        try:
+            if event.kind == "campaign_started":
+                state = _started(event)
+            else:
+                assert state is not None
+                state = _APPLY[event.kind](state, event)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"event {event.number} ({event.kind}) of the journal was written by another version of slm-ar",
+                "use that version, or move .slm/journal.db out of the workspace to start a new campaign",
+            ) from error
         state = replace(state, event_count=event.number, chain_head=event.hash)
     return state
 

@@ -19,8 +19,8 @@ from .workspace import TRAIN_FILE, Workspace, checked_source, create_workspace, 
 if TYPE_CHECKING:
     from ..agent.campaign import Campaign
     from ..agent.state import CampaignState
+    from ..contracts import Display
     from ..prepare.pipeline import PreparedData
-    from ..report.terminal import Display
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
 quiet = click.option("--quiet", is_flag=True, help="Only errors.")
@@ -52,20 +52,19 @@ def prepare(as_json: bool, quiet: bool) -> None:
 @quiet
 def train(seed: int, as_json: bool, quiet: bool) -> None:
     """Train the current train.py once and score it on dev. No claim, nothing enters the campaign."""
+    from ..agent.campaign import train_job
     from ..agent.edits import check_train_py
     from ..agent.journal import workspace_lock
     from ..errors import TrainingError
-    from ..train.executor import LocalExecutor, TrainJob, device_lock
+    from ..train.executor import LocalExecutor, device_lock
 
     workspace = find_workspace()
     check_train_py(workspace.train_py)
     recipe = workspace.recipe
-    budget = recipe.budget
     with display_for(as_json, quiet) as display, workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
         machine = workspace.machine()
-        memory_mb = budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb
-        job = TrainJob(workspace.train_py, seed, budget.seconds, budget.steps, budget.startup_seconds, memory_mb)
+        job = train_job(recipe, machine, workspace.train_py, seed)
         folder = workspace.hidden_folder / "runs" / "train"
         with LocalExecutor(machine, data) as executor:
             with device_lock(machine.device, display.note):
@@ -151,6 +150,7 @@ def report() -> None:
 def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     """Open test once, train the proven code longer, write a loadable folder."""
     from ..agent import finish as finishing
+    from ..export.folder import model_card, write_model_folder
     from ..report.summary import summarise
 
     workspace = find_workspace()
@@ -167,7 +167,10 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
         finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
         finishing.write_samples(campaign)
         headline = summarise(campaign.state).verdict.headline
-        finishing.train_longer(campaign, target, headline, display.note)
+        trained = finishing.train_longer(campaign, headline)
+        data = campaign.executor.data
+        write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
+        campaign.journal.append("finished", {"folder": target.name, "dev_bpb": trained.dev_bits_per_byte})
         state = campaign.state
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)

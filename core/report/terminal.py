@@ -11,8 +11,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from ..contracts import Display
 from .words import seconds, visible
 
 if TYPE_CHECKING:
@@ -22,42 +23,6 @@ if TYPE_CHECKING:
 _LAST_VERDICTS = 5
 _JSON_TICK_SECONDS = 10.0
 _LINE_CHARACTERS = 500
-
-
-class Display(Protocol):
-    """What the campaign says while it runs. Every method takes plain text; none of them raises."""
-
-    def campaign(self, plan_lines: list[str]) -> None:
-        """The campaign begins or goes on; the plan in lines."""
-        ...
-
-    def phase(self, name: str) -> None:
-        """Another phase: measuring the noise, searching, proving."""
-        ...
-
-    def run_started(self, title: str, budget_seconds: float) -> None:
-        """A training run begins."""
-        ...
-
-    def tick(self, elapsed: float, state_word: str) -> None:
-        """The run is alive: seconds of its budget used, and what it does (starting, training, scoring)."""
-        ...
-
-    def run_finished(self, title: str, line: str) -> None:
-        """The run ended; `line` says how."""
-        ...
-
-    def judged(self, line: str, good: bool) -> None:
-        """A verdict on an experiment or a proof."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Anything else that a person should know."""
-        ...
-
-    def close(self) -> None:
-        """Nothing follows. May be called twice."""
-        ...
 
 
 class QuietDisplay:

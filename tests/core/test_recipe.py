@@ -71,12 +71,12 @@ def test_shipped_recipes_have_the_agreed_settings() -> None:
     assert (demo.tokenizer.vocab_size, demo.evaluation.context) == (1024, 256)
     laptop = load_shipped("transit-laptop")
     assert (laptop.budget.seconds, laptop.tokenizer.vocab_size) == (60.0, 2048)
-    assert {laptop.data.dev_kb, laptop.data.hidden_kb, laptop.data.test_kb} == {400}
+    assert (laptop.data.dev_kb, laptop.data.hidden_kb, laptop.data.test_kb) == (400, 640, 640)
     gpu = load_shipped("transit-rtx5080")
     assert (gpu.budget.seconds, gpu.tokenizer.vocab_size, gpu.evaluation.context) == (300.0, 8192, 1024)
-    assert gpu.knobs == {"TARGET_PARAMS_M": 11.5}
+    assert gpu.knobs == {"TARGET_PARAMS_M": 11.5, "CONTEXT": 512, "BATCH_TOKENS": 16384, "HEAD_DIM": 64}
     seed = load_shipped("transit-seed-80m")
-    assert (seed.budget.seconds, seed.knobs) == (300.0, {"TARGET_PARAMS_M": 80.0})
+    assert (seed.budget.seconds, seed.knobs["TARGET_PARAMS_M"]) == (300.0, 80.0)
     text = load_shipped("text-laptop")
     assert (text.data.adapter, text.budget.seconds, text.tokenizer.vocab_size) == ("text", 60.0, 2048)
 

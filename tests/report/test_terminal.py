@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from slm_ar.core.report.terminal import Display, JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay, make_display
+from slm_ar.core.contracts import Display
+from slm_ar.core.report.terminal import JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay, make_display
 
 HOSTILE = "[red]not markup[/] \x1b[2Jgone \u202e :smile: [link=file:///x]"
 

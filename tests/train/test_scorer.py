@@ -219,7 +219,7 @@ def test_scoring_leaves_no_open_file_behind(executor: LocalExecutor, tmp_path: P
     ("forward", "build", "reason"),
     [
         ("return self.table[ids] * float('nan')", "pass", "not finite"),
-        ("return torch.full((*ids.shape, 9999), -float('inf'))", "pass", "not finite"),
+        ("return torch.full((*ids.shape, self.table.shape[0]), -float('inf'))", "pass", "not finite"),
         ("return self.table[ids][..., :-1]", "pass", "logits of shape"),
         ("return self.table[ids][0]", "pass", "failed while it computed logits"),
         ("raise RuntimeError('out of ideas')", "pass", "out of ideas"),

@@ -86,7 +86,7 @@ def test_the_model_has_about_the_size_that_was_asked_for(
         model = template.Model(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     embedding = vocab_size * template.HEAD_DIM * (1 if tied else 2)
-    if target * 1e6 > 3 * embedding:  # smaller is impossible with this vocabulary
+    if target * 1e6 > 4 * embedding:  # else one head more or less of width is too coarse a step
         assert abs(count / (target * 1e6) - 1) < 0.25, (config, count)
 
 
@@ -172,7 +172,7 @@ def test_orthogonal_updates_have_singular_values_near_one(template: ModuleType) 
     torch.manual_seed(0)
     for shape in ((2, 16, 48), (2, 48, 16), (1, 32, 32)):
         values = torch.linalg.svdvals(template.orthogonal(torch.randn(shape), torch.float32))
-        assert 0.3 < float(values.min())
+        assert float(values.min()) > 0.3
         assert float(values.max()) < 1.4
 
 
