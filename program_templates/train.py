@@ -252,13 +252,17 @@ def schedule(progress: float) -> float:
 # --- training -------------------------------------------------------------------------------
 
 
+def loss_of(model: nn.Module, batch: runtime.Batch, run: runtime.Run) -> torch.Tensor:
+    """Mean cross-entropy in nats; matrix products in the run's precision, the softmax in float32."""
+    with torch.autocast(run.device.type, dtype=run.precision, enabled=run.precision != torch.float32):
+        logits = model(batch.inputs)
+    return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten())
+
+
 def train_step(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run
 ) -> None:
-    with torch.autocast(run.device.type, dtype=run.precision, enabled=run.precision != torch.float32):
-        logits = model(batch.inputs)
-    loss = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten())
-    loss.backward()
+    loss_of(model, batch, run).backward()
     share = schedule(batch.progress)
     for optimizer, rate in zip(optimizers, (MATRIX_LR, EMBED_LR), strict=True):
         for group in optimizer.param_groups:
@@ -274,8 +278,8 @@ def main() -> None:
     initialise(model, run)
     optimizers = make_optimizers(model, run)
     fast = torch.compile(model) if run.device.type == "cuda" and (run.budget_seconds or 0) >= 120 else model
-    warm_up = run.dummy_batch(BATCH_TOKENS, CONTEXT)
-    F.cross_entropy(fast(warm_up.inputs).float().flatten(0, 1), warm_up.targets.flatten()).backward()
+    # Everything that the first step pays once is paid here, on random ids, before the clock starts.
+    loss_of(fast, run.dummy_batch(BATCH_TOKENS, CONTEXT), run).backward()
     model.zero_grad()
     for batch in run.batches(BATCH_TOKENS, CONTEXT):
         train_step(fast, optimizers, batch, run)

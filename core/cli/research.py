@@ -41,7 +41,7 @@ def prepare(as_json: bool, quiet: bool) -> None:
     with display_for(as_json, quiet) as display, workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
     if as_json:
-        click.echo(data.manifest.to_json())
+        click.echo(json.dumps(json.loads(data.manifest.to_json())))
     elif not quiet:
         click.echo("\n".join(data_lines(data)))
 

@@ -69,10 +69,12 @@ class Workspace:
         table = self.recipe.machine
         asked = {"recipe": table.model_dump(mode="json"), "torch": torch_version()}
         path = self.hidden_folder / "machine.json"
-        if path.is_file():
+        try:
             known = json.loads(path.read_text(encoding="utf-8"))
             if known["asked"] == asked:
                 return Machine(**known["machine"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # never measured here, or by an older slm-ar
         machine = probe_machine(table.device, table.threads, table.precision)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"asked": asked, "machine": machine.facts}, indent=1), encoding="utf-8")
@@ -101,7 +103,7 @@ def create_workspace(
     Everything is checked before the folder appears: recipe, adapter, knobs.
     """
     from ..agent.edits import set_knobs
-    from ..recipe import load_shipped, parse_recipe, recipe_text, shipped_recipes, write_recipe_copy
+    from ..recipe import load_recipe, load_shipped, parse_recipe, recipe_text, shipped_recipes, write_recipe_copy
     from ..registry import load_adapter
 
     if root.name in ("slm_ar", "core", "adapters"):
@@ -110,6 +112,7 @@ def create_workspace(
         raise UsageError(f"{root} exists already and is not empty", "choose another name, or cd into it and go on")
     path = Path(recipe_name)
     if recipe_name not in shipped_recipes() and path.suffix == ".toml" and path.is_file():
+        load_recipe(path)
         text = path.read_text(encoding="utf-8")
     else:
         load_shipped(recipe_name)
