@@ -27,7 +27,8 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     """Go on with the newest unfinished plan, or plan `experiments` (default: the recipe's) more."""
     judged = sum(1 for item in state.experiments if item.status is not None)
     planned = state.facts.get("experiments_planned")
-    is_unfinished = planned is not None and planned > judged
+    # A night that was killed during its last claim has all its experiments, and still a claim to close.
+    is_unfinished = planned is not None and (planned > judged or state.stop_reason is None)
     base = int(state.facts["plan"]["from"]) if is_unfinished else judged
     if experiments is None and planned is not None and is_unfinished:
         target = int(planned)

@@ -74,7 +74,7 @@ def find_model(model: Path | None) -> tuple[Path, Path]:
 
 def newest_checkpoint(workspace: Workspace) -> Path | None:
     """The run folder with the newest checkpoint of the current code, else the newest of all."""
-    from .research import read_state
+    from .steps import read_state
 
     runs = workspace.hidden_folder / "runs"
     try:

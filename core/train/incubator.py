@@ -34,7 +34,7 @@ def main(descriptor: int, mode: str) -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     if mode == "warm":
         import safetensors.torch  # noqa: F401
-        import torch  # noqa: F401
+        import torch._dynamo  # noqa: F401  (the first optimiser of a process imports it, which takes a second)
 
         from . import logits_server, runtime  # noqa: F401
     _send(harness, {"event": "hatched", "pid": os.getpid()})

@@ -1,0 +1,155 @@
+"""Opens a campaign: what identifies it, the facts that it starts with, and what the recipe means for jobs and gate.
+
+Called by the command line before the loop. Promises: any change that makes scores incomparable starts a new campaign
+and says what changed; the same hidden split keeps its spent alpha.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from ..contracts import PastExperiment, ResearchContext
+from ..prepare.pipeline import PreparedData
+from ..recipe import Recipe
+from ..train.device import Machine
+from ..train.executor import TrainJob
+from . import edits, gate
+from .journal import Journal
+from .replay import replay
+from .state import CampaignState
+
+HARNESS = 1
+"""Bumped when a change of the harness makes scores incomparable."""
+
+
+def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> str:
+    """Names what must not change within one campaign; any change starts a new one."""
+    facts = recipe.model_dump(mode="json", include={"data", "tokenizer", "budget", "machine", "evaluation", "gate"})
+    facts["data"].pop("source")
+    for name in ("experiments", "hours"):
+        facts["budget"].pop(name)
+    measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
+    text = json.dumps([facts, measured, recipe.proposer.seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def ensure_campaign(
+    journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str
+) -> str | None:
+    """Start a campaign unless the newest one has the same identity; why one was started, or None."""
+    identity = campaign_identity(recipe, data, machine)
+    state = replay(journal.events)
+    if state is not None and state.identity == identity:
+        return None
+    edits.check_train_py(train_py)
+    manifest = data.manifest
+    facts = {
+        "recipe_name": recipe.name,
+        "recipe_description": recipe.description,
+        "recipe_digest": recipe.digest(),
+        "adapter": manifest.adapter,
+        "budget_seconds": recipe.budget.seconds,
+        "budget_steps": recipe.budget.steps,
+        "device": machine.device,
+        "machine": machine.name,
+        "threads": machine.threads,
+        "precision": machine.precision,
+        "torch": machine.torch,
+        "harness_version": version("slm-ar"),
+        "data_digest": data.digest,
+        "held_digest": manifest.held_digest,
+        "identity": identity,
+        "floors": manifest.floors,
+        "isolation": "none",
+        "split_bytes": {name: size.byte_count for name, size in manifest.splits.items()},
+        "split_groups": {name: size.groups for name, size in manifest.splits.items()},
+        "vocab_size": manifest.vocab_size,
+        "gate": recipe.gate.model_dump(mode="json"),
+        "search_seed": recipe.proposer.seed,
+        "night": _night(journal, manifest.held_digest),
+    }
+    baseline = edits.revision_digest(train_py)
+    journal.append(
+        "campaign_started", {"identity": identity, "facts": facts, "baseline": baseline, "train_py": train_py}
+    )
+    return _why_new(state, facts)
+
+
+def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:
+    """In words, what differs from the campaign before: its scores cannot be compared with what comes now."""
+    if before is None:
+        return "a new campaign"
+    names = ("data_digest", "device", "machine", "threads", "precision", "torch", "harness_version", "recipe_digest")
+    words = {"data_digest": "the prepared data", "recipe_digest": "the recipe", "harness_version": "slm-ar"}
+    changed = [words.get(name, name) for name in names if before.facts.get(name) != facts[name]]
+    return f"a new campaign, from the train.py of the workspace, because this changed: {', '.join(changed) or 'the scoring'}"
+
+
+def _night(journal: Journal, held_digest: str) -> int:
+    """Nights before, in all campaigns, that opened a claim on the same hidden split: each halves alpha."""
+    nights, current, has_claimed = 0, "", False
+    for event in journal.events:
+        if event.kind in ("campaign_started", "planned"):
+            nights += has_claimed and current == held_digest
+            has_claimed = False
+        if event.kind == "campaign_started":
+            current = event.body["facts"].get("held_digest", "")
+        elif event.kind == "claim_opened":
+            has_claimed = True
+    return nights + (has_claimed and current == held_digest)
+
+
+# --- what the recipe means ---
+
+
+def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor: float = 1.0) -> TrainJob:
+    """A training job with the recipe's budget, `factor` times as long."""
+    budget = recipe.budget
+    return TrainJob(
+        train_py=train_py,
+        seed=seed,
+        budget_seconds=budget.seconds * factor if budget.seconds is not None else None,
+        budget_steps=round(budget.steps * factor) if budget.steps is not None else None,
+        startup_seconds=budget.startup_seconds,
+        memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
+    )
+
+
+def gate_policy(recipe: Recipe) -> gate.GatePolicy:
+    table = recipe.gate
+    return gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience)
+
+
+def research_context(state: CampaignState, program: str, recipe: Recipe, machine: Machine) -> ResearchContext:
+    """What a proposer is told: rounded dev scores, statuses, hardware; nothing hidden, no corpus text."""
+    sigma = state.sigma or 0.0
+    history = tuple(
+        PastExperiment(
+            id=item.id,
+            revision=item.revision,
+            parent=item.parent,
+            proposer=item.proposer,
+            hypothesis=item.hypothesis,
+            status=item.status,
+            dev_score=gate.rounded(item.dev_score, sigma) if item.dev_score is not None else None,
+            knobs=item.knobs,
+            template=item.template,
+            reason=item.reason,
+        )
+        for item in state.experiments
+        if item.status is not None
+    )
+    return ResearchContext(
+        program=program,
+        train_py=state.revisions[state.head],
+        revision=state.head,
+        history=history,
+        hardware={"device": machine.device, "threads": machine.threads, "precision": machine.precision},
+        budget={"seconds": recipe.budget.seconds, "steps": recipe.budget.steps},
+        seed=recipe.proposer.seed,
+        sigma=sigma,
+    )

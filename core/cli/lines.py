@@ -1,0 +1,61 @@
+"""What the commands tell people in plain lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..agent.state import CampaignState
+    from ..prepare.pipeline import PreparedData
+
+
+def data_lines(data: PreparedData) -> list[str]:
+    """What prepare tells: sizes per split, vocabulary, duplicates, floors, warnings."""
+    manifest = data.manifest
+    lines = [f"prepared {data.digest} (adapter {manifest.adapter}, split by {manifest.split_rule})"]
+    for name, size in manifest.splits.items():
+        lines.append(
+            f"  {name:<7} {size.byte_count:>13,} bytes  {size.documents:>9,} documents  {size.groups:>8,} groups  "
+            f"{size.record_count:>9,} lines"
+        )
+    lines.append(
+        f"  vocabulary {manifest.vocab_size:,} ({manifest.token_split}), {manifest.train_tokens:,} tokens in train, "
+        f"{manifest.bytes_per_token:.2f} bytes per token"
+    )
+    if manifest.duplicates_dropped or manifest.duplicates_kept:
+        lines.append(f"  duplicates: {manifest.duplicates_dropped:,} dropped, {manifest.duplicates_kept:,} kept")
+    if manifest.groups_beyond_cap:
+        lines.append(f"  {manifest.groups_beyond_cap:,} groups are beyond max_train_mb or sample_groups")
+    floors = ", ".join(f"{name} {value:.4f}" for name, value in manifest.floors.items())
+    lines.append(f"  compressors on dev, bits per byte: {floors}")
+    lines += [f"  note: {notice}" for notice in manifest.notices]
+    lines += [f"  warning: {warning}" for warning in manifest.warnings]
+    return lines
+
+
+def score_lines(facts: dict[str, Any]) -> list[str]:
+    """What `train` tells."""
+    score = facts["dev_bits_per_byte"]
+    lines = [
+        f"dev: {score:.4f} bits per byte, {facts['dev_bits_per_record']:.1f} bits per line",
+        f"  {facts['parameters']:,} parameters, {facts['steps']:,} steps, {facts['tokens']:,} tokens in "
+        f"{facts['train_seconds']:.1f} s",
+    ]
+    for name, value in sorted(facts["floors"].items(), key=lambda item: item[1]):
+        lines.append(
+            f"  {name:<14} {value:.4f}  ({'the model is better' if score < value else 'better than the model'})"
+        )
+    if facts["disturbance"]:
+        lines.append(f"  disturbed: {facts['disturbance']}; run it again on a quiet machine")
+    return lines
+
+
+def sample_lines(state: CampaignState) -> list[str]:
+    """What the code wrote before and after the search, in this order, safe for a terminal."""
+    from ..report.words import visible
+
+    lines = []
+    for name, whose in (("before", "the code at the start"), ("after", "the final code")):
+        if name in state.samples:
+            lines += [f"--- a sample {name}: {whose} ---", visible(state.samples[name].rstrip(), 2000), ""]
+    return lines

@@ -1,0 +1,218 @@
+"""What the commands around the loop have in common: open a workspace's campaign, search, render, find the demo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from .workspace import TRAIN_FILE, Workspace, checked_source, create_workspace
+
+if TYPE_CHECKING:
+    from ..agent.campaign import Campaign
+    from ..agent.state import CampaignState
+    from ..contracts import Display
+    from ..prepare.pipeline import PreparedData
+
+DEMO_MARK = ".slm-ar-demo"
+
+
+@contextmanager
+def display_for(as_json: bool, quiet: bool) -> Iterator[Display]:
+    """A display that is closed whatever happens; with --json it must not write to standard output itself."""
+    from ..report.terminal import make_display
+
+    display = make_display(as_json, quiet)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def prepare_shown(workspace: Workspace, display: Display) -> PreparedData:
+    """Prepare with a phase line per step, and tell the warnings."""
+    data = workspace.prepared(display.phase)
+    for warning in data.manifest.warnings:
+        display.note(warning)
+    return data
+
+
+def train_shown(executor: Any, job: Any, folder: Path, display: Display) -> Any:
+    """One run to its outcome, with its progress on the display."""
+    display.run_started("train.py, as it is", job.budget_seconds or 0.0)
+    training = executor.submit(job, folder)
+    try:
+        while (outcome := training.poll()) is None:
+            display.tick(training.progress.train_seconds, training.progress.phase)
+    except BaseException:
+        training.cancel()
+        raise
+    return outcome
+
+
+@contextmanager
+def open_campaign(workspace: Workspace, display: Display) -> Iterator[Campaign]:
+    """Lock the workspace, prepare, and open its campaign: the newest one, or a new one when anything changed."""
+    from ..agent.campaign import Campaign
+    from ..agent.journal import Journal, workspace_lock
+    from ..agent.opening import ensure_campaign
+    from ..train.executor import LocalExecutor
+
+    with workspace_lock(workspace.hidden_folder):
+        data = prepare_shown(workspace, display)
+        display.phase("looking at the machine")
+        machine = workspace.machine()
+        with (
+            Journal(workspace.hidden_folder) as journal,
+            LocalExecutor(machine, data) as executor,
+        ):
+            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py)
+            if why is not None:
+                display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
+            yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
+
+
+def search(campaign: Campaign, workspace: Workspace, experiments: int | None, stop_at: float | None) -> CampaignState:
+    """Plan, print the plan, and search until it is fulfilled."""
+    from ..agent.campaign import Limits
+    from ..agent.night import plan_night
+    from ..agent.proposers import make_proposer
+
+    proposer = make_proposer(workspace.recipe.proposer.name)
+    hours = workspace.recipe.budget.hours
+    if stop_at is None and hours is not None:
+        stop_at = time.monotonic() + 3600 * hours
+    night = plan_night(campaign.state, workspace.recipe, experiments)
+    if night.is_new:
+        campaign.journal.append("planned", {"experiments": night.target, "plan": night.counts})
+    campaign.display.campaign(night.lines)
+    campaign.run(proposer, night.target, Limits(stop_at))
+    return campaign.state
+
+
+def read_state(workspace: Workspace) -> CampaignState:
+    """The newest campaign's state without taking the lock. Raises UsageError before the first campaign."""
+    from ..agent.journal import Journal
+    from ..agent.replay import replay
+
+    if not (workspace.hidden_folder / "journal.db").is_file():
+        raise UsageError("there is no campaign here yet", "start one with `slm-ar run`")
+    with Journal(workspace.hidden_folder, read_only=True) as journal:
+        state = replay(journal.events)
+    if state is None:
+        raise UsageError("there is no campaign here yet", "start one with `slm-ar run`")
+    return state
+
+
+def write_report(workspace: Workspace, state: CampaignState) -> Path:
+    """Render the journal: report.html, results.tsv and journal.jsonl; returns the report's path."""
+    from ..agent.journal import Journal
+    from ..report.html import render_html
+    from ..report.summary import summarise
+    from ..report.tables import results_tsv
+
+    with Journal(workspace.hidden_folder, read_only=True) as journal:
+        events = "".join(
+            json.dumps({"number": e.number, "at": e.at, "kind": e.kind, "hash": e.hash, "body": e.body}) + "\n"
+            for e in journal.events
+        )
+    path = workspace.root / "report.html"
+    for name, text in (
+        ("journal.jsonl", events),
+        ("results.tsv", results_tsv(state)),
+        ("report.html", render_html(summarise(state), state)),
+    ):
+        unfinished = workspace.root / f".{name}.unfinished"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(workspace.root / name)
+    return path
+
+
+def show_end(state: CampaignState, report_path: Path, as_json: bool, quiet: bool) -> None:
+    """The verdict in words, or the summary as one JSON object."""
+    from ..report.summary import summarise
+    from ..report.tables import status_text
+
+    summary = summarise(state)
+    if as_json:
+        click.echo(json.dumps({"event": "end", "report": str(report_path), **summary.to_json()}, allow_nan=False))
+    elif not quiet:
+        root = report_path.parent
+        is_here = root in (Path.cwd(), *Path.cwd().parents)
+        click.echo(status_text(summary, is_end=True, folder="" if is_here else str(shown_path(root))))
+        click.echo(f"report: {shown_path(report_path)}")
+
+
+def shown_path(path: Path) -> Path:
+    """Relative to the current folder when it lies inside it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
+    """A workspace named after the recipe, below the current folder; made, or opened when it is there already."""
+    from ..recipe import load_recipe
+
+    found = checked_source(source)
+    root = Path.cwd() / Path(recipe).stem
+    if (root / TRAIN_FILE).is_file():
+        workspace = Workspace(root, load_recipe(root / "recipe.toml"))
+        if found is not None and Path(workspace.recipe.data.source or "") != found:
+            raise UsageError(
+                f"{root} exists and was made for {workspace.recipe.data.source}",
+                f"cd {root.name} and go on there, or make another one with `slm-ar new NAME`",
+            )
+        return workspace
+    if found is None:
+        raise UsageError("say where the data are", f"slm-ar run {recipe} --source DIR")
+    return create_workspace(root, recipe, {"data.source": str(found)})
+
+
+def demo_workspace(folder: Path) -> Workspace:
+    """The demo's workspace inside `folder`: an unfinished one is gone on with, a finished one is made anew."""
+    from ..recipe import load_recipe
+    from ..registry import load_adapter
+
+    mark = folder / DEMO_MARK
+    if folder.exists() and not mark.is_file() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not a folder of the demo", "choose another one with --folder")
+    root = folder / "workspace"
+    if (root / TRAIN_FILE).is_file():
+        workspace = Workspace(root.resolve(), load_recipe(root / "recipe.toml"))
+        try:
+            is_finished = read_state(workspace).final is not None
+        except UsageError:
+            is_finished = False
+        if not is_finished:
+            return workspace
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    mark.touch()
+    city = folder / "city"
+    write_city: Callable[[Path, int], None] = getattr(load_adapter("transit"), "write_sample_source")  # noqa: B009
+    write_city(city, 0)
+    return create_workspace(root.resolve(), "demo", {"data.source": str(city.resolve())})
+
+
+def stop_time(hours: float | None, until: str | None) -> float | None:
+    """The monotonic time after which nothing new is proposed."""
+    moments = []
+    if hours is not None:
+        moments.append(time.monotonic() + 3600 * hours)
+    if until is not None:
+        try:
+            clock = datetime.strptime(until, "%H:%M")
+        except ValueError as error:
+            raise UsageError(f"--until {until} is not a time of day", "write it as --until 07:00") from error
+        now = datetime.now()
+        end = now.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
+        end += timedelta(days=int(end <= now))
+        moments.append(time.monotonic() + (end - now).total_seconds())
+    return min(moments, default=None)
