@@ -85,8 +85,8 @@ def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:
         return "a new campaign"
     names = ("data_digest", "device", "machine", "threads", "precision", "torch", "harness_version", "recipe_digest")
     words = {"data_digest": "the prepared data", "recipe_digest": "the recipe", "harness_version": "slm-ar"}
-    changed = [words.get(name, name) for name in names if before.facts.get(name) != facts[name]]
-    return f"a new campaign, from the train.py of the workspace, because this changed: {', '.join(changed) or 'the scoring'}"
+    changed = [words.get(name, name) for name in names if before.facts.get(name) != facts[name]] or ["the scoring"]
+    return f"a new campaign, from the train.py of the workspace, because this changed: {', '.join(changed)}"
 
 
 def _night(journal: Journal, held_digest: str) -> int:

@@ -14,8 +14,8 @@ from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
 
 MOST_ATTEMPTS = 3
 """A disturbed run is repeated twice; then it counts, flagged, and is not used in claims."""
-SPARE_PAIRS = 4
-"""Pairs beyond the last look that a claim may lose to failed or disturbed runs."""
+SPARE_PAIRS = 2
+"""Pairs that a claim may lose to failed or disturbed runs before it ends as not yet proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,23 @@ def attempts(state: CampaignState, step: TrainStep) -> list[RunRecord]:
 
 
 def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:
-    """The run that settles this step: the first quiet or failed one, or the last allowed attempt."""
+    """The run that settles this step: the first quiet or failed one, or the last allowed attempt.
+
+    Where the machine has not been quiet for a while, repeating would only cost time: then the first attempt counts,
+    flagged, and is not used in claims.
+    """
     found = attempts(state, step)
     for run in found:
-        if not run.outcome.disturbance or not run.is_scored:
+        if not run.outcome.disturbance or not run.is_scored or _is_never_quiet(state, run):
             return run
     return found[-1] if len(found) >= MOST_ATTEMPTS else None
+
+
+def _is_never_quiet(state: CampaignState, run: RunRecord) -> bool:
+    """Whether `run` and the runs just before it were all disturbed; later runs cannot change the answer."""
+    place = next(index for index, known in enumerate(state.runs) if known.id == run.id)
+    newest = state.runs[max(0, place + 1 - MOST_ATTEMPTS) : place + 1]
+    return len(newest) == MOST_ATTEMPTS and all(item.outcome.disturbance for item in newest)
 
 
 # --- search ---------------------------------------------------------------------------------
@@ -201,6 +212,7 @@ def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
     looks = plan.policy.looks
     wanted = next((look for look in looks if look > claim.looked_at), looks[-1])
     pairs: list[tuple[RunRecord, RunRecord]] = []
+    lost = 0
     for index in range(looks[-1] + SPARE_PAIRS):
         if len(pairs) == wanted:
             break
@@ -214,6 +226,10 @@ def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
             settled.append(run)
         if all(run.is_scored and not run.outcome.disturbance for run in settled):
             pairs.append((settled[0], settled[1]))
+        else:
+            lost += 1
+            if lost > SPARE_PAIRS:
+                break
     return LookStep(claim, tuple(pairs), more_allowed=len(pairs) == wanted and wanted < looks[-1])
 
 
