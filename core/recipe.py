@@ -178,7 +178,7 @@ class BudgetTable(_Table):
     startup_seconds: Positive = 60.0
     """Free time before the clock starts, to build, compile and warm up the model."""
     memory_gb: Positive | None = None
-    """Memory that one experiment may use; without it, what the machine has free."""
+    """Memory in GB that one experiment may use; without it, 0.8 of what the machine has."""
     experiments: Count = 60
     """Ideas to try in one campaign."""
     hours: Positive | None = None
@@ -209,8 +209,6 @@ class EvaluationTable(_Table):
 
     context: int = Field(default=512, ge=16)
     """Longest window, in tokens, that a score may look back."""
-    metric: Literal["bpb"] = "bpb"
-    """What the search lowers: bits per byte of text."""
 
 
 class GateTable(_Table):
@@ -218,8 +216,8 @@ class GateTable(_Table):
 
     calibration_runs: int = Field(default=5, ge=2)
     """Runs of the unchanged code that measure the noise between seeds."""
-    alpha: float = Field(default=0.04, gt=0, lt=1)
-    """Chance that one claim of a worthless change is believed."""
+    alpha: float = Field(default=0.04, gt=0, lt=0.5)
+    """Chance of a false claim that the first night may spend; docs/gate.md says how claims and nights share it."""
     looks: Annotated[tuple[Count, ...], Field(min_length=1, strict=False), AfterValidator(_increasing)] = (1, 2, 3, 5)
     """Numbers of paired runs after which a claim is judged."""
     alpha_split: Annotated[tuple[Share, ...], Field(strict=False), AfterValidator(_at_most_one)] = (
@@ -234,8 +232,8 @@ class GateTable(_Table):
     min_effect: float = Field(default=0.001, ge=0)
     """Smallest gain, in bits per byte, worth claiming."""
     patience: Count = 2
-    """Unclear claims in a row after which the chain goes back to the proven code."""
-    final_pairs: Count = 5
+    """How often in a row a chain that is not yet proven may go on; after that it goes back to the proven code."""
+    final_pairs: int = Field(default=5, ge=2)
     """Paired runs behind the final number."""
 
     @classmethod
@@ -276,7 +274,7 @@ class Recipe(_Table):
     data: DataTable
     tokenizer: TokenizerTable = TokenizerTable()
     knobs: Mapping[str, KnobValue] = Field(default_factory=dict)
-    """Starting values written into the knobs of train.py, by name."""
+    """Starting values that `slm-ar new` writes into the knobs of train.py; later, edit train.py itself."""
     budget: BudgetTable
     machine: MachineTable = MachineTable()
     evaluation: EvaluationTable = EvaluationTable()

@@ -52,6 +52,7 @@ class Campaign:
         self.executor, self.display, self.program = executor, display, program
         self.runs_folder = workspace / ".slm" / "runs"
         self._is_git = is_git_workspace(workspace)
+        self._refused_edit = ""
 
     @property
     def state(self) -> CampaignState:
@@ -186,9 +187,10 @@ class Campaign:
         for run in state.runs:
             if run.is_scored and run.revision in (state.baseline, state.head, state.rung):
                 wanted[run.revision] = run.id
-        for run in state.runs:
-            if run.id not in wanted.values():
-                shutil.rmtree(self.run_folder(run.id), ignore_errors=True)
+        names = {self.run_folder(run).name for run in wanted.values()}
+        for folder in self.runs_folder.glob("[0-9]*"):
+            if folder.name not in names:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def newest_checkpoint(self, revision: str) -> Path | None:
         """The folder of the newest kept checkpoint of a revision."""
@@ -221,7 +223,7 @@ class Campaign:
         )
 
     def _calibrated(self, state: CampaignState) -> None:
-        scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
+        scores = planner.calibration_scores(state)
         sigma = gate.noise_from_calibration(scores).sigma
         self.journal.append("calibrated", {"sigma": sigma, "runs": len(scores)})
         mean = math.fsum(scores) / len(scores)
@@ -246,11 +248,17 @@ class Campaign:
         """The workspace's train.py when a person changed it to something that was not tried yet."""
         try:
             text = (self.workspace / "train.py").read_text(encoding="utf-8")
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return None
-        if edits.revision_digest(text) in state.revisions:
+        digest = edits.revision_digest(text)
+        if digest in state.revisions or digest == self._refused_edit:
             return None
-        edits.check_train_py(text)
+        try:
+            edits.check_train_py(text)
+        except TrainingError as error:
+            self._refused_edit = digest
+            self.display.note(f"the train.py of the workspace is left out as it is: {error.message}")
+            return None
         return text
 
     def _append_proposal(
@@ -281,10 +289,12 @@ class Campaign:
             assert score is not None
             texts = state.revisions
             lines, head_lines = (edits.code_lines(texts[item]) for item in (step.experiment.revision, state.head))
-            # A head that fails with this seed has no score to beat.
-            is_kept = head_score is None or gate.keeps(score, head_score, lines, head_lines)
+            # A code is never kept because the one that it must beat failed with this seed.
+            is_kept = head_score is not None and gate.keeps(score, head_score, lines, head_lines)
             status = Status.KEPT if is_kept else Status.REVERTED
             reason = run.outcome.disturbance and f"measured on a disturbed machine: {run.outcome.disturbance}"
+            if head_score is None:
+                reason = "the current code failed with this seed, so there was nothing to compare with"
         self.journal.append(
             "judged",
             {
@@ -370,8 +380,9 @@ class Campaign:
             self._mirror(PROVEN_REF, rung, f"proven by claim {claim.id}")
 
     def _mirror(self, ref: str, revision: str, message: str) -> None:
-        if self._is_git:
-            mirror_revision(self.workspace, ref, self.state.revisions[revision], message)
+        if self._is_git and mirror_revision(self.workspace, ref, self.state.revisions[revision], message) is None:
+            self._is_git = False
+            self.display.note(f"git could not write {ref}; revisions stay in the journal alone")
 
 
 # --- pure helpers ---------------------------------------------------------------------------
@@ -379,8 +390,7 @@ class Campaign:
 
 def campaign_noise(state: CampaignState) -> gate.Noise:
     """Noise from the calibration, sharpened by every closed claim's pairs."""
-    scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
-    noise = gate.noise_from_calibration(scores)
+    noise = gate.noise_from_calibration(planner.calibration_scores(state))
     for claim in state.claims:
         if claim.private is not None:
             noise = noise.pooled_with(get_private(claim.private)["pair_deltas"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError, UsageError
+from ..prepare.heldout import ensure_private, private_root
 from ..prepare.tokenizer import BOS, EOS
 from ..train.executor import window_context
 from ..train.generate import generate_text
@@ -40,8 +41,11 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
         raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
     baseline, final = final_pair(state)
     if state.final_pair is None:
-        campaign.journal.append("final_opened", {"baseline": baseline, "final": final})
-    campaign.display.phase("final test: fresh seeds, the test split is opened once")
+        opening = count_opening(str(state.facts["held_digest"]), state.identity)
+        campaign.journal.append("final_opened", {"baseline": baseline, "final": final, "opening": opening})
+        if opening > 1:
+            campaign.display.note(f"this test split is opened for the {opening}th time: it is no longer unseen")
+    campaign.display.phase("final test: fresh seeds, the test split is opened")
     pairs: list[tuple[RunRecord, RunRecord]] = []
     for index in range(pairs_wanted + SPARE_SEEDS):
         if len(pairs) == pairs_wanted:
@@ -53,7 +57,7 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
     if len(pairs) < 2:
         raise TrainingError(
             "the final test has fewer than two pairs of runs that worked",
-            "see `slm-ar report` for why they failed, then run `slm-ar finish` again",
+            "see `slm-ar report` for why they failed",
         )
     record = _measured(campaign.state, baseline, final, pairs)
     facts = {name: getattr(record, name) for name in record.__slots__ if name != "at"}
@@ -61,6 +65,17 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
     finished = campaign.state.final
     assert finished is not None
     return finished
+
+
+def count_opening(held_digest: str, identity: str) -> int:
+    """Write down that a campaign opens this test split; which opening of it that is, over all workspaces."""
+    ledger = ensure_private(private_root() / "openings") / f"{held_digest}.txt"
+    before = ledger.read_text(encoding="utf-8").split() if ledger.exists() else []
+    if identity not in before:
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(identity + "\n")
+        before.append(identity)
+    return before.index(identity) + 1
 
 
 def _settled(campaign: Campaign, revision: str, seed: int) -> RunRecord:
@@ -92,6 +107,7 @@ def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple
         baseline_bits_per_record=old_bpb * bytes_per_record,
         final_bits_per_record=new_bpb * bytes_per_record,
         at="",
+        opening=int(state.facts.get("test_opening", 1)),
     )
 
 
@@ -106,7 +122,7 @@ def write_samples(campaign: Campaign) -> None:
         if folder is None or name in state.samples:
             continue
         context = window_context(folder, campaign.recipe.evaluation.context)
-        with campaign.executor.client(folder) as client:
+        with campaign.executor.client(folder, context) as client:
             text = generate_text(client, campaign.executor.tokenizer, prompt, context, SAMPLE_TOKENS)
         samples[name] = prompt + text
     if samples:
@@ -139,7 +155,8 @@ class FinalTraining:
 def train_longer(campaign: Campaign, headline: str) -> FinalTraining:
     """Train the proven code `train_factor` times as long and score it on dev. Raises TrainingError."""
     state, recipe = campaign.state, campaign.recipe
-    revision = state.rung
+    # What the headline was measured for; without a proven final test, what is proven so far.
+    revision = state.final.final if state.final is not None and state.final.is_proven else state.rung
     factor = recipe.finish.train_factor
     job = campaign.job(state.revisions[revision], planner.run_seed(state, "finish", 0), factor)
     folder = campaign.runs_folder / "finish"

@@ -68,6 +68,10 @@ class Journal:
             except BaseException:
                 self._database.close()
                 raise
+        except sqlite3.OperationalError as error:
+            raise JournalError(
+                f"the journal {self.path} cannot be opened: {error}", "check that the folder may be written"
+            ) from error
         except sqlite3.Error as error:
             raise _damaged(self.path, str(error)) from error
 
@@ -113,6 +117,8 @@ class Journal:
 
     def _verified(self) -> Iterator[Event]:
         before = ""
+        if not self._database.execute("SELECT name FROM sqlite_master WHERE name = 'events'").fetchone():
+            return  # made and not yet used
         rows = self._database.execute("SELECT number, at, kind, body, hash FROM events ORDER BY number")
         for expected, (number, at, kind, text, stored) in enumerate(rows, start=1):
             if number != expected or stored != _chained(before, number, at, kind, text):
@@ -148,6 +154,11 @@ def put_private(record: Mapping[str, Any]) -> str:
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the name must survive a power cut as well
+        finally:
+            os.close(descriptor)
     return digest
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..recipe import Recipe
 from . import gate
+from .planner import calibration_scores
 from .state import CampaignState
 
 OVERHEAD_SECONDS = 2.0
@@ -36,7 +37,7 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
         target = base + (experiments or recipe.budget.experiments)
     table = recipe.gate
     search = max(0, target - judged)
-    calibrate = max(0, table.calibration_runs - sum(run.role == "calibrate" for run in state.runs))
+    calibrate = max(0, table.calibration_runs - len(calibration_scores(state)))
     looks = tuple(table.looks)
     claims = math.ceil(search / table.claim_every)
     claim = claims * 2 * looks[len(looks) // 2]
@@ -66,7 +67,7 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
 
 
 def _provable(state: CampaignState, recipe: Recipe) -> str:
-    scores = [run.dev.bits_per_byte for run in state.runs if run.role == "calibrate" and run.dev is not None]
+    scores = calibration_scores(state)
     table = recipe.gate
     looks, shares = tuple(table.looks), tuple(table.alpha_split)
     policy = gate.GatePolicy(table.alpha, looks, shares, table.min_effect, table.patience)

@@ -13,13 +13,14 @@ from importlib.metadata import version
 from typing import Any
 
 from ..contracts import PastExperiment, ResearchContext
+from ..errors import UsageError
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
 from ..train.device import Machine
 from ..train.executor import TrainJob
 from . import edits, gate
 from .journal import Journal
-from .replay import replay
+from .replay import replay_all
 from .state import CampaignState
 
 HARNESS = 1
@@ -30,21 +31,33 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
     """Names what must not change within one campaign; any change starts a new one."""
     facts = recipe.model_dump(mode="json", include={"data", "tokenizer", "budget", "machine", "evaluation", "gate"})
     facts["data"].pop("source")
-    for name in ("experiments", "hours"):
-        facts["budget"].pop(name)
+    for table, name in (("budget", "experiments"), ("budget", "hours"), ("gate", "final_pairs")):
+        facts[table].pop(name)
     measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
     text = json.dumps([facts, measured, recipe.proposer.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def ensure_campaign(
-    journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str
+    journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str, may_start: bool = True
 ) -> str | None:
-    """Start a campaign unless the newest one has the same identity; why one was started, or None."""
+    """Go on with the campaign of this identity, or start it; what happened in words, or None if nothing did.
+
+    A campaign whose starting code never got through the calibration is begun again when train.py was mended. Raises
+    UsageError where only an existing campaign will do.
+    """
     identity = campaign_identity(recipe, data, machine)
-    state = replay(journal.events)
-    if state is not None and state.identity == identity:
+    campaigns = replay_all(journal.events)
+    known = campaigns.get(identity)
+    if known is not None and known.sigma is None and known.baseline != edits.revision_digest(train_py):
+        known = None
+    state = next(reversed(campaigns.values())) if campaigns else None
+    if known is not None and known is state:
         return None
+    if known is not None:
+        night = _night(journal, data.manifest.held_digest)
+        journal.append("campaign_reopened", {"identity": identity, "night": night})
+        return f"back in the campaign of {known.started_at[:16]}: recipe, data and machine are what they were then"
     edits.check_train_py(train_py)
     manifest = data.manifest
     facts = {
@@ -72,11 +85,14 @@ def ensure_campaign(
         "search_seed": recipe.proposer.seed,
         "night": _night(journal, manifest.held_digest),
     }
+    why = _why_new(state, facts)
+    if not may_start:
+        raise UsageError(f"this would be {why}", "undo the change, or start the new campaign with `slm-ar run`")
     baseline = edits.revision_digest(train_py)
     journal.append(
         "campaign_started", {"identity": identity, "facts": facts, "baseline": baseline, "train_py": train_py}
     )
-    return _why_new(state, facts)
+    return why
 
 
 def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:
@@ -91,13 +107,16 @@ def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:
 
 def _night(journal: Journal, held_digest: str) -> int:
     """Nights before, in all campaigns, that opened a claim on the same hidden split: each halves alpha."""
+    held: dict[str, str] = {}
     nights, current, has_claimed = 0, "", False
     for event in journal.events:
-        if event.kind in ("campaign_started", "planned"):
+        if event.kind in ("campaign_started", "campaign_reopened", "planned"):
             nights += has_claimed and current == held_digest
             has_claimed = False
         if event.kind == "campaign_started":
-            current = event.body["facts"].get("held_digest", "")
+            current = held[event.body["identity"]] = event.body["facts"].get("held_digest", "")
+        elif event.kind == "campaign_reopened":
+            current = held[event.body["identity"]]
         elif event.kind == "claim_opened":
             has_claimed = True
     return nights + (has_claimed and current == held_digest)
@@ -113,7 +132,7 @@ def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor
         train_py=train_py,
         seed=seed,
         budget_seconds=budget.seconds * factor if budget.seconds is not None else None,
-        budget_steps=round(budget.steps * factor) if budget.steps is not None else None,
+        budget_steps=max(1, round(budget.steps * factor)) if budget.steps is not None else None,
         startup_seconds=budget.startup_seconds,
         memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from ..contracts import Decision, Status
+from ..contracts import Decision
 from .gate import GatePolicy, claim_alpha
 from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
 
@@ -98,10 +98,10 @@ class Plan:
 
 def next_step(state: CampaignState, plan: Plan) -> Step:
     """The next thing to do. Steps are idempotent: nothing that the journal already holds is asked for again."""
-    for index in range(plan.calibration_runs):
-        seed = run_seed(state, "calibrate", index)
-        if settled_run(state, TrainStep("calibrate", state.baseline, seed, ("dev",))) is None:
-            return TrainStep("calibrate", state.baseline, seed, ("dev",))
+    for step in calibration_steps(state, plan.calibration_runs):
+        run = settled_run(state, step)
+        if run is None or not run.is_scored:  # without all of them there is no noise to judge by: try again
+            return step
     if state.sigma is None:
         return CalibratedStep()
     claim = state.claims[-1] if state.claims else None
@@ -117,6 +117,19 @@ def next_step(state: CampaignState, plan: Plan) -> Step:
     if is_over and not is_open:
         return DoneStep()
     return _search_step(state, plan)
+
+
+def calibration_steps(state: CampaignState, count: int) -> list[TrainStep]:
+    """The runs of the starting code that measure the noise."""
+    seeds = [run_seed(state, "calibrate", index) for index in range(count)]
+    return [TrainStep("calibrate", state.baseline, seed, ("dev",)) for seed in seeds]
+
+
+def calibration_scores(state: CampaignState) -> list[float]:
+    """Dev scores (bits per byte) of the calibration, one per seed: the runs that settle it, not their repetitions."""
+    steps = calibration_steps(state, int(state.facts["gate"]["calibration_runs"]))
+    runs = [settled_run(state, step) for step in steps]
+    return [run.dev.bits_per_byte for run in runs if run is not None and run.dev is not None]
 
 
 def run_seed(state: CampaignState, purpose: str, index: int) -> int:
@@ -142,10 +155,12 @@ def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:
     flagged, and is not used in claims.
     """
     found = attempts(state, step)
-    for run in found:
-        if not run.outcome.disturbance or not run.is_scored or _is_never_quiet(state, run):
-            return run
-    return found[-1] if len(found) >= MOST_ATTEMPTS else None
+    scored = [run for run in found if run.is_scored]
+    quiet = [run for run in scored if not run.outcome.disturbance or _is_never_quiet(state, run)]
+    # A time-out on a disturbed machine says nothing about the code; every other failure is the code's own.
+    failed = [run for run in found if not run.is_scored and not run.outcome.disturbance]
+    settling = quiet or failed or (scored or found if len(found) >= MOST_ATTEMPTS else [])
+    return settling[0] if settling else None
 
 
 def _is_never_quiet(state: CampaignState, run: RunRecord) -> bool:
@@ -197,10 +212,10 @@ def _claim_is_due(state: CampaignState, plan: Plan, judged: int, is_over: bool) 
 
 
 def unclear_claims(state: CampaignState) -> int:
-    """Claims in a row, up to now, that left the chain not yet proven."""
+    """Claims in a row, up to now, that measured the chain and left it not yet proven."""
     count = 0
     for claim in reversed(state.claims):
-        if claim.verdict is None:
+        if claim.verdict is None or not claim.verdict.pairs:
             continue
         if claim.verdict.decision is not Decision.UNCLEAR:
             break
@@ -231,14 +246,3 @@ def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
             if lost > SPARE_PAIRS:
                 break
     return LookStep(claim, tuple(pairs), more_allowed=len(pairs) == wanted and wanted < looks[-1])
-
-
-def promising(state: CampaignState) -> int:
-    """Edits of the current chain that are kept for now and not proven."""
-    count = 0
-    by_revision = {item.revision: item for item in state.experiments if item.status is Status.KEPT}
-    revision = state.head
-    while revision != state.rung and revision in by_revision:
-        count += 1
-        revision = by_revision[revision].parent
-    return count

@@ -14,11 +14,21 @@ from .state import CampaignState, ClaimRecord, ExperimentRecord, FinalRecord, Ru
 
 def replay(events: Iterable[Event]) -> CampaignState | None:
     """The state of the newest campaign, or None before the first. A function of the events alone."""
+    campaigns = replay_all(events)
+    return next(reversed(campaigns.values())) if campaigns else None
+
+
+def replay_all(events: Iterable[Event]) -> dict[str, CampaignState]:
+    """Every campaign's state by identity, the one that was worked on last at the end."""
+    campaigns: dict[str, CampaignState] = {}
     state: CampaignState | None = None
     for event in events:
         try:
             if event.kind == "campaign_started":
                 state = _started(event)
+            elif event.kind == "campaign_reopened":
+                state = campaigns[event.body["identity"]]
+                state = replace(state, facts={**state.facts, "night": event.body["night"]})
             else:
                 assert state is not None
                 state = _APPLY[event.kind](state, event)
@@ -28,7 +38,9 @@ def replay(events: Iterable[Event]) -> CampaignState | None:
                 "use that version, or move .slm/journal.db out of the workspace to start a new campaign",
             ) from error
         state = replace(state, event_count=event.number, chain_head=event.hash)
-    return state
+        campaigns.pop(state.identity, None)
+        campaigns[state.identity] = state
+    return campaigns
 
 
 def score_to_json(score: SplitScore) -> dict[str, Any]:
@@ -175,7 +187,8 @@ def _claim_closed(state: CampaignState, event: Event) -> CampaignState:
 
 
 def _final_opened(state: CampaignState, event: Event) -> CampaignState:
-    return replace(state, final_pair=(event.body["baseline"], event.body["final"]))
+    facts = {**state.facts, "test_opening": event.body["opening"]}
+    return replace(state, final_pair=(event.body["baseline"], event.body["final"]), facts=facts)
 
 
 def _final(state: CampaignState, event: Event) -> CampaignState:
@@ -209,7 +222,6 @@ _APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
     "final": _final,
     "samples": _samples,
     "stopped": _stopped,
-    "resumed": _nothing,
     "exhausted": _nothing,
     "finished": _nothing,
 }

@@ -101,6 +101,8 @@ class FinalRecord:
     baseline_bits_per_record: float
     final_bits_per_record: float
     at: str
+    opening: int = 1
+    """Campaigns, this one included, that opened this very test split: above 1 it is no longer unseen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,12 @@ def _run(arguments: list[str] | None) -> int:
         if "--debug" in (arguments if arguments is not None else sys.argv):
             raise
         return _tell_os_error(error)
+    except Exception as error:
+        if "--debug" in (arguments if arguments is not None else sys.argv):
+            raise
+        click.echo(f"slm-ar: unexpected {type(error).__name__}: {str(error)[:500]}", err=True)
+        click.echo("  -> this is a bug: `slm-ar --debug ...` shows where; what was recorded is saved", err=True)
+        return 1
 
 
 def _tell_os_error(error: OSError) -> int:

@@ -14,14 +14,15 @@ from ..errors import UsageError
 from .workspace import Workspace, find_workspace
 
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "train.py")
+GENERATE_MEMORY_MB = 16_000.0
 
 
 @click.command()
 @click.option("--prompt", default="", help="Text to continue; without it a new document is begun.")
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder; default: the workspace's newest.")
 @click.option("--tokens", default=128, show_default=True, type=click.IntRange(1, 4096), help="At most this many.")
-@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(0), help="0 is greedy.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(0, 100), help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 def generate(prompt: str, model: Path | None, tokens: int, temperature: float, seed: int) -> None:
     """Continue a prompt with a trained model."""
     from ..prepare.tokenizer import load_tokenizer
@@ -31,6 +32,8 @@ def generate(prompt: str, model: Path | None, tokens: int, temperature: float, s
     from ..train.process import Incubator, candidate_environment
     from ..train.scorer import LogitsClient
 
+    # Bytes of the command line that are not UTF-8 arrive as surrogates, which no tokenizer takes.
+    prompt = prompt.encode("utf-8", "replace").decode("utf-8")
     checkpoint, tokenizer_file = find_model(model)
     tokenizer = load_tokenizer(tokenizer_file)
     device, mode = probe_device()
@@ -41,8 +44,8 @@ def generate(prompt: str, model: Path | None, tokens: int, temperature: float, s
         environment = candidate_environment(1, None, folder)
         incubator = Incubator(mode, candidate_environment(1, None))
         try:
-            with LogitsClient(incubator, folder, environment, device, tokenizer.get_vocab_size()) as client:
-                context = window_context(folder, 4096)
+            size, context = tokenizer.get_vocab_size(), window_context(folder, 4096)
+            with LogitsClient(incubator, folder, environment, device, size, context, GENERATE_MEMORY_MB) as client:
                 text = generate_text(client, tokenizer, prompt, context, tokens, temperature, seed=seed)
         finally:
             incubator.close()
@@ -64,12 +67,7 @@ def find_model(model: Path | None) -> tuple[Path, Path]:
     checkpoint = newest_checkpoint(workspace)
     if checkpoint is None:
         raise UsageError("there is no trained model here yet", "run `slm-ar train` or `slm-ar run` first")
-    from ..prepare.pipeline import TOKENIZER_FILE, newest_prepared
-
-    data = newest_prepared(workspace.hidden_folder / "data")
-    if data is None:
-        raise UsageError("the prepared data are gone", "run `slm-ar prepare`")
-    return checkpoint, data.folder / TOKENIZER_FILE
+    return checkpoint, checkpoint / "tokenizer.json"
 
 
 def newest_checkpoint(workspace: Workspace) -> Path | None:

@@ -50,7 +50,7 @@ def prepare(as_json: bool, quiet: bool) -> None:
 
 
 @click.command()
-@click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of the run.")
 @as_json
 @quiet
 def train(seed: int, as_json: bool, quiet: bool) -> None:
@@ -99,7 +99,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
 @click.argument("recipe", required=False)
 @click.option("--source", type=click.Path(path_type=Path), help="With RECIPE: file or folder with the data.")
 @click.option("--experiments", type=click.IntRange(1), help="Experiments of this night; the recipe has the default.")
-@click.option("--hours", type=float, help="Propose nothing new after this time.")
+@click.option("--hours", type=click.FloatRange(0, 10_000, min_open=True), help="Propose nothing new after this time.")
 @click.option("--until", metavar="HH:MM", help="Propose nothing new after this time of day.")
 @as_json
 @quiet
@@ -153,7 +153,7 @@ def report() -> None:
 def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     """Open test once, train the proven code longer, write a loadable folder."""
     from ..agent import finish as finishing
-    from ..export.folder import model_card, write_model_folder
+    from ..export.folder import model_card, refuse_foreign_folder, write_model_folder
     from ..report.summary import summarise
 
     workspace = find_workspace()
@@ -162,11 +162,15 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
         raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
     if state.final is None and state.final_pair is None and not yes:
         click.echo(
-            "finish opens the test split, once: it measures the starting and the final code on it with fresh seeds."
+            "finish opens the test split, once: it measures the starting and the final code on it with fresh seeds.",
+            err=True,
         )
-        click.confirm("Open test now?", abort=True)
+        if not click.confirm("Open test now?", err=True):
+            click.echo("test stays closed", err=True)
+            return
     target = workspace.root / "model"
-    with display_for(as_json, quiet) as display, open_campaign(workspace, display) as campaign:
+    refuse_foreign_folder(target)
+    with display_for(as_json, quiet) as display, open_campaign(workspace, display, may_start=False) as campaign:
         finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
         finishing.write_samples(campaign)
         headline = summarise(campaign.state).verdict.headline
@@ -191,13 +195,14 @@ def adopt(current: bool) -> None:
     state = read_state(workspace)
     wanted = state.head if current else state.rung
     path = workspace.root / TRAIN_FILE
-    mine = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if revision_digest(mine) == wanted:
+    mine = path.read_bytes() if path.is_file() else b""
+    digest = revision_digest(mine.decode("utf-8", errors="replace"))
+    if digest == wanted:
         click.echo("train.py is that code already")
         return
-    if mine and revision_digest(mine) not in state.revisions:
+    if mine and digest not in state.revisions:
         kept = path.with_name(f"train.before-adopt-{datetime.now():%Y%m%d-%H%M%S}.py")
-        kept.write_text(mine, encoding="utf-8")
+        kept.write_bytes(mine)
         click.echo(f"your own edits were saved as {kept.name}")
     path.write_text(state.revisions[wanted], encoding="utf-8")
     what = "current" if current else "proven" if wanted != state.baseline else "starting (nothing is proven yet)"

@@ -59,13 +59,15 @@ def train_shown(executor: Any, job: Any, folder: Path, display: Display) -> Any:
 
 
 @contextmanager
-def open_campaign(workspace: Workspace, display: Display) -> Iterator[Campaign]:
-    """Lock the workspace, prepare, and open its campaign: the newest one, or a new one when anything changed."""
+def open_campaign(workspace: Workspace, display: Display, may_start: bool = True) -> Iterator[Campaign]:
+    """Lock the workspace, prepare, and open its campaign: the one that fits, or a new one when anything changed."""
     from ..agent.campaign import Campaign
     from ..agent.journal import Journal, workspace_lock
     from ..agent.opening import ensure_campaign
+    from ..agent.proposers import make_proposer
     from ..train.executor import LocalExecutor
 
+    make_proposer(workspace.recipe.proposer.name)  # an unknown name is told before minutes are spent
     with workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
         display.phase("looking at the machine")
@@ -74,7 +76,7 @@ def open_campaign(workspace: Workspace, display: Display) -> Iterator[Campaign]:
             Journal(workspace.hidden_folder) as journal,
             LocalExecutor(machine, data) as executor,
         ):
-            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py)
+            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py, may_start)
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
@@ -181,6 +183,8 @@ def demo_workspace(folder: Path) -> Workspace:
     from ..registry import load_adapter
 
     mark = folder / DEMO_MARK
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "choose a folder with --folder")
     if folder.exists() and not mark.is_file() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not a folder of the demo", "choose another one with --folder")
     root = folder / "workspace"
@@ -192,8 +196,9 @@ def demo_workspace(folder: Path) -> Workspace:
             is_finished = False
         if not is_finished:
             return workspace
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    for name in ("workspace", "city"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
     city = folder / "city"
     write_city: Callable[[Path, int], None] = getattr(load_adapter("transit"), "write_sample_source")  # noqa: B009

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +69,8 @@ class Workspace:
         from ..train.device import Machine, probe_machine, torch_version
 
         table = self.recipe.machine
-        asked = {"recipe": table.model_dump(mode="json"), "torch": torch_version()}
+        here = [platform.node(), platform.machine(), os.cpu_count()]
+        asked = {"recipe": table.model_dump(mode="json"), "torch": torch_version(), "host": here}
         path = self.hidden_folder / "machine.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +80,9 @@ class Workspace:
             pass  # never measured here, or by an older slm-ar
         machine = probe_machine(table.device, table.threads, table.precision)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"asked": asked, "machine": machine.facts}, indent=1), encoding="utf-8")
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"asked": asked, "machine": machine.facts}, indent=1), encoding="utf-8")
+        unfinished.replace(path)
         return machine
 
 
@@ -87,7 +92,8 @@ def find_workspace(start: Path | None = None) -> Workspace:
 
     folder = (start or Path.cwd()).resolve()
     for candidate in (folder, *folder.parents):
-        if (candidate / RECIPE_FILE).is_file() and (candidate / TRAIN_FILE).is_file():
+        marks = (candidate / TRAIN_FILE, candidate / ".slm")  # a lost train.py comes back with `slm-ar adopt`
+        if (candidate / RECIPE_FILE).is_file() and any(mark.exists() for mark in marks):
             return Workspace(candidate, load_recipe(candidate / RECIPE_FILE))
     raise UsageError(
         f"{folder} is not a workspace (no {RECIPE_FILE} with a {TRAIN_FILE})",
@@ -161,7 +167,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(
-            f"{path} is missing", "restore it, or bring the proven one back with `slm-ar adopt`"
+            f"{path} is missing", "restore it (`slm-ar adopt` brings a train.py back from the journal)"
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: {error}", "save it as UTF-8") from error

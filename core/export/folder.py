@@ -8,9 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from ..prepare.pipeline import MANIFEST_FILE, TOKENIZER_FILE, PreparedData
 
+RECORD_FILE = "slm_ar.json"
 FILES = ("model.safetensors", "config.json", "train.py")
+
+
+def refuse_foreign_folder(target: Path) -> None:
+    """Raises UsageError when `target` exists and is not a folder that slm-ar wrote: it would be replaced."""
+    if target.exists() and not (target / RECORD_FILE).is_file():
+        raise UsageError(f"{target} exists and was not written by slm-ar", "move it away, then run the command again")
 
 
 def write_model_folder(target: Path, checkpoint: Path, data: PreparedData, facts: Mapping[str, Any], card: str) -> None:
@@ -23,7 +31,7 @@ def write_model_folder(target: Path, checkpoint: Path, data: PreparedData, facts
     shutil.copyfile(data.folder / TOKENIZER_FILE, staging / TOKENIZER_FILE)
     public = json.loads((data.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     record = {"facts": dict(facts), "data": public}
-    (staging / "slm_ar.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    (staging / RECORD_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     (staging / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     staging.replace(target)

@@ -5,9 +5,11 @@ Written by the pipeline, read by the scorer. What it does not stop: a process of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,23 @@ def ensure_private(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder
+
+
+@contextlib.contextmanager
+def private_scratch() -> Iterator[Path]:
+    """A private folder for the time of a preparation; what killed ones left behind is removed first."""
+    import psutil
+
+    root = ensure_private(private_root() / "scratch")
+    for left in root.iterdir():
+        if not left.name.isdigit() or not psutil.pid_exists(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = root / str(os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield ensure_private(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def to_json(held: HeldDocument) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -30,6 +29,7 @@ FORMAT = 1
 TOKENIZER_TRAIN_BYTES = 48_000_000
 ENCODE_CHUNK_BYTES = 1_000_000
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
+SHARD_FILES = (TOKENS_FILE, OFFSETS_FILE, BYTES_FILE, TOKENIZER_FILE)
 
 Progress = Callable[[str], None]
 
@@ -114,11 +114,13 @@ def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, pro
         progress("unchanged: using what was prepared before")
         return found
     data_root.mkdir(parents=True, exist_ok=True)
+    for left in data_root.glob("unfinished-*"):
+        shutil.rmtree(left, ignore_errors=True)
     staging = data_root / f"unfinished-{key}"
-    shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir()
-        manifest = _Preparation(recipe, adapter, source, key, staging, progress).run()
+        with heldout.private_scratch() as scratch:
+            manifest = _Preparation(recipe, adapter, source, key, staging, scratch, progress).run()
         (staging / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         shutil.rmtree(data_root / key, ignore_errors=True)
         staging.replace(data_root / key)
@@ -140,12 +142,11 @@ def open_prepared(data_root: Path, key: str) -> PreparedData | None:
     folder = data_root / key
     try:
         manifest = Manifest.from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        token_bytes = (folder / TOKENS_FILE).stat().st_size
+        shards = heldout.digest_files(folder / name for name in SHARD_FILES)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     held_folder = heldout.private_root() / "heldout" / manifest.held_digest
-    complete = token_bytes == manifest.train_tokens * (2 if manifest.token_dtype == "uint16" else 4)
-    whole = complete and _held_digest(held_folder) == manifest.held_digest
+    whole = shards == manifest.shard_digest and _held_digest(held_folder) == manifest.held_digest
     return PreparedData(data_root / key, held_folder, manifest) if whole else None
 
 
@@ -186,11 +187,20 @@ class _Preparation:
     """One run of prepare; its methods are the steps, in the order of `run`."""
 
     def __init__(
-        self, recipe: Recipe, adapter: Adapter, source: Path, key: str, staging: Path, progress: Progress
+        self,
+        recipe: Recipe,
+        adapter: Adapter,
+        source: Path,
+        key: str,
+        staging: Path,
+        scratch: Path,
+        progress: Progress,
     ) -> None:
         self.recipe, self.adapter, self.source, self.key = recipe, adapter, source, key
         self.staging, self.progress = staging, progress
-        self.spool = staging / "documents.jsonl"
+        self.scratch = scratch
+        self.spool = scratch / "documents.jsonl"
+        """All documents, held-out ones too: never inside the workspace."""
         self.groups: dict[str, split.GroupInfo] = {}
         self.rule = SplitRule(recipe.data.split) if recipe.data.split != "auto" else adapter.split
         asked = recipe.data.duplicates
@@ -229,9 +239,7 @@ class _Preparation:
             groups_beyond_cap=self.beyond_cap,
             notices=tuple(getattr(self.adapter, "notices", ())),
             floors=floors,
-            shard_digest=heldout.digest_files(
-                self.staging / name for name in (TOKENS_FILE, OFFSETS_FILE, BYTES_FILE, TOKENIZER_FILE)
-            ),
+            shard_digest=heldout.digest_files(self.staging / name for name in SHARD_FILES),
             held_digest=held_digest,
             warnings=self._warnings(sizes, vocab_size),
         )
@@ -318,7 +326,7 @@ class _Preparation:
     def _write_held_out(self, dealt: dict[str, str]) -> tuple[dict[str, SplitSize], str]:
         """Write mix, dev, hidden and test to the private folder; count every split on the way."""
         root = heldout.ensure_private(heldout.private_root() / "heldout")
-        private = heldout.ensure_private(root / f"unfinished-{self.key}-{os.getpid()}")
+        private = heldout.ensure_private(self.scratch / "held")
         counts: dict[str, list[int]] = {name: [0, 0, 0] for name in (split.TRAIN, split.MIX, *split.HELD_OUT)}
         files: dict[str, IO[str]] = {}
         try:
@@ -346,7 +354,6 @@ class _Preparation:
         finally:
             for file in files.values():
                 file.close()
-            shutil.rmtree(private, ignore_errors=True)
         group_counts = {name: sum(1 for where in dealt.values() if where == name) for name in counts}
         return {name: SplitSize(group_counts[name], *count) for name, count in counts.items()}, digest
 

@@ -7,6 +7,7 @@ dev and hidden, which alternate group by group over one period, and test is the 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ TRAIN, MIX, DEV, HIDDEN, TEST = "train", "mix", "dev", "hidden", "test"
 HELD_OUT = (DEV, HIDDEN, TEST)
 LARGEST_SHARE = 0.12
 """No held-out part takes more than this share of the corpus, whatever its byte cap says."""
+HUGE_SHARE = 0.3
+"""A held-out part that one group makes larger than this share is refused."""
 FEWEST_GROUPS = 8
 
 
@@ -63,6 +66,7 @@ def deal(groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dic
         dealt, rest = _deal_by_time(ranked, caps)
     dealt.update(_deal_rest(rest, sizes))
     _refuse_empty(dealt, total)
+    _refuse_huge(dealt, groups, total)
     return dealt
 
 
@@ -85,13 +89,14 @@ def _deal_by_hash(ranked: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[di
     dealt: dict[str, str] = {}
     position = 0
     for split in (TEST, HIDDEN, DEV):
-        filled = 0
+        filled = taken = 0
         while position < len(ranked):
             group = ranked[position]
-            if filled and filled + group.byte_count > caps[split]:
+            if taken >= 2 and filled + group.byte_count > caps[split]:
                 break
             dealt[group.name] = split
             filled += group.byte_count
+            taken += 1
             position += 1
     return dealt, list(ranked[position:])
 
@@ -99,16 +104,18 @@ def _deal_by_hash(ranked: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[di
 def _deal_by_time(newest_first: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[dict[str, str], list[GroupInfo]]:
     """Test from the newest end, then hidden and dev in turn; a part that is full leaves the turn to the other."""
     dealt: dict[str, str] = {}
-    filled = {split: 0 for split in HELD_OUT}
+    filled: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     position = 0
 
     def has_room(split: str, group: GroupInfo) -> bool:
-        return filled[split] == 0 or filled[split] + group.byte_count <= caps[split]
+        return taken[split] < 2 or filled[split] + group.byte_count <= caps[split]
 
     while position < len(newest_first) and has_room(TEST, newest_first[position]):
         group = newest_first[position]
         dealt[group.name] = TEST
         filled[TEST] += group.byte_count
+        taken[TEST] += 1
         position += 1
     turn, other = HIDDEN, DEV
     while position < len(newest_first):
@@ -118,6 +125,7 @@ def _deal_by_time(newest_first: Sequence[GroupInfo], caps: dict[str, int]) -> tu
             break
         dealt[group.name] = split
         filled[split] += group.byte_count
+        taken[split] += 1
         turn, other = other, turn
         position += 1
     return dealt, list(newest_first[position:])
@@ -143,11 +151,23 @@ def _deal_rest(rest: Sequence[GroupInfo], sizes: SplitSizes) -> dict[str, str]:
     return dealt
 
 
+def _refuse_huge(dealt: dict[str, str], groups: Sequence[GroupInfo], total: int) -> None:
+    for group in groups:
+        if dealt.get(group.name) in HELD_OUT and group.byte_count > HUGE_SHARE * total:
+            raise DataError(
+                f"group '{group.name}' alone is {group.byte_count / total:.0%} of the corpus and would be all of "
+                f"{dealt[group.name]}",
+                "make groups smaller: a group is what must not stand in two splits (a day, a story, a file)",
+            )
+
+
 def _refuse_empty(dealt: dict[str, str], total: int) -> None:
-    missing = [split for split in (TRAIN, *HELD_OUT) if split not in dealt.values()]
+    counts = Counter(dealt.values())
+    # One group has no variance, so a held-out part of one group could carry no interval.
+    missing = [split for split in (TRAIN, *HELD_OUT) if counts[split] < (1 if split == TRAIN else 2)]
     if missing:
         raise DataError(
-            f"the corpus is too small to split: {total:,} bytes in {len(dealt)} groups leave nothing for "
+            f"the corpus is too small to split: {total:,} bytes in {len(dealt)} groups leave too little for "
             + ", ".join(missing),
             "add data, make documents smaller, or lower dev_kb, hidden_kb and test_kb in [data] of recipe.toml",
         )

@@ -100,8 +100,9 @@ def _proven_headline(state: CampaignState) -> tuple[str, str]:
 
 def final_sentence(final: FinalRecord) -> str:
     """The opening of test in one sentence."""
+    opened = "opened once" if final.opening == 1 else f"opened {final.opening} times, so no longer unseen"
     return (
-        f"On the final test, opened once: {final.baseline_bpb:.4f} -> {final.final_bpb:.4f} bits per byte "
+        f"On the final test, {opened}: {final.baseline_bpb:.4f} -> {final.final_bpb:.4f} bits per byte "
         f"({signed(final.delta)}; 95 % interval {signed(final.delta_low)} to {signed(final.delta_high)}; "
         f"{plural(final.pairs, 'pair')} of runs), {final.baseline_bits_per_record:.1f} -> "
         f"{final.final_bits_per_record:.1f} bits per record."

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..contracts import SplitScore, Status, TrainOutcome
 from ..errors import BudgetError
-from ..prepare.heldout import HeldDocument, private_root, read_split
+from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
-from ..prepare.shards import OFFSETS_FILE, TOKENS_FILE
+from ..prepare.shards import TOKENS_FILE
 from ..prepare.tokenizer import load_tokenizer
 from .device import Machine
 from .disturbance import Watch
-from .process import Child, Incubator, candidate_environment
+from .files import last_line, log_tail, read_config
+from .process import Child, Incubator, candidate_environment, tree_memory_mb
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
     from .scorer import LogitsClient
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-LOG_TAIL_BYTES = 4096
 LARGEST_RUN_BYTES = 4 << 30
-LONGEST_STEPS_RUN_SECONDS = 3600.0
+LARGEST_HEADER_BYTES = 64 << 20
+LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
+DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
 OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
 
@@ -122,15 +124,23 @@ class LocalExecutor:
 
         if split not in self._documents:
             self._documents[split] = tuple(read_split(self.data.held_folder, split))
-        with self.client(folder) as client:
-            return score_split(client, self.tokenizer, split, self._documents[split], window_context(folder, context))
+        window = window_context(folder, context)
+        with self.client(folder, window) as client:
+            return score_split(client, self.tokenizer, split, self._documents[split], window)
 
-    def client(self, folder: Path) -> LogitsClient:
-        """A fresh process that answers with the checkpoint's logits."""
+    def client(self, folder: Path, context: int) -> LogitsClient:
+        """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids."""
         from .scorer import LogitsClient
 
-        vocab_size = self.data.manifest.vocab_size
-        return LogitsClient(self._hatched(), folder, self._environment(folder), self.machine.device, vocab_size)
+        return LogitsClient(
+            self._hatched(),
+            folder,
+            self._environment(folder),
+            self.machine.device,
+            self.data.manifest.vocab_size,
+            context,
+            0.8 * self.machine.memory_mb,
+        )
 
     def _environment(self, folder: Path) -> dict[str, str]:
         return candidate_environment(self.machine.threads, self.machine.spin_count, folder)
@@ -169,6 +179,8 @@ class TrainingRun:
         self._own_pids = [os.getpid(), incubator_pid, child.pid]
         self._steps = self._tokens = 0
         self._peak_mb = 0.0
+        self._disk_looked = 0.0
+        self._disk_cap = min(LARGEST_RUN_BYTES, shutil.disk_usage(folder).free // 2)
         self._ended_by: tuple[Status, str] | None = None
 
     @property
@@ -179,8 +191,9 @@ class TrainingRun:
     def poll(self, seconds: float = 0.25) -> TrainOutcome | None:
         """Wait up to `seconds` for news; the outcome once the run has ended and left no process."""
         message = self._child.wait(min(seconds, self._seconds_left()))
-        if message is not None:
+        while message is not None:  # all that was said before now counts before any limit is looked at
             self._hear(message)
+            message = self._child.wait(0)
         if self._watch is not None:
             self._watch.tick()
         self._enforce()
@@ -217,17 +230,16 @@ class TrainingRun:
 
     def _hand_over_data(self) -> None:
         """Open the shards for the candidate; this instant starts the budget."""
-        descriptors = [os.open(self._data.folder / name, os.O_RDONLY) for name in (TOKENS_FILE, OFFSETS_FILE)]
+        descriptor = os.open(self._data.folder / TOKENS_FILE, os.O_RDONLY)
         self._watch = Watch(self._own_pids)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
         go = {"event": "go", "deadline": self._started + seconds if seconds is not None else None}
         try:
             with contextlib.suppress(OSError):
-                socket.send_fds(self._child.control.socket, [json.dumps(go).encode()], descriptors)
+                socket.send_fds(self._child.control.socket, [json.dumps(go).encode()], [descriptor])
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            os.close(descriptor)
 
     def _enforce(self) -> None:
         """Time, memory and disk caps."""
@@ -241,16 +253,19 @@ class TrainingRun:
                 reason = f"no complete checkpoint {self.job.wall_seconds:.1f} s after the clock started"
             self._ended_by = (Status.TIMEOUT, reason)
             return
-        memory = _tree_memory_mb(self._child.pid)
+        memory = tree_memory_mb(self._child.pid)
         self._peak_mb = max(self._peak_mb, memory)
         if memory > self.job.memory_mb:
             self._ended_by = (Status.OOM, f"used {memory:,.0f} MB, the cap is {self.job.memory_mb:,.0f} MB")
-        elif _folder_bytes(self.folder) > LARGEST_RUN_BYTES:
-            self._ended_by = (Status.QUOTA, f"wrote more than {LARGEST_RUN_BYTES >> 30} GB")
+        elif now - self._disk_looked > DISK_LOOK_SECONDS:
+            self._disk_looked = now
+            if _folder_bytes(self.folder) > self._disk_cap:
+                self._ended_by = (Status.QUOTA, f"wrote more than {self._disk_cap / 1e9:.1f} GB")
 
     def _finish(self) -> TrainOutcome:
         now = time.monotonic()
         ended = self._child.end()
+        self._restore_ours()
         status, reason = self._judge(ended)
         parameters = 0
         if status is None:
@@ -272,6 +287,16 @@ class TrainingRun:
             log_tail=log_tail(self.folder),
             disturbance=disturbance,
         )
+
+    def _restore_ours(self) -> None:
+        """What is scored, shown and exported is the code and the tokenizer that the journal knows."""
+        tokenizer = (self._data.folder / TOKENIZER_FILE).read_bytes()
+        for name, content in (("train.py", self.job.train_py.encode()), (TOKENIZER_FILE, tokenizer)):
+            path = self.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            path.write_bytes(content)
 
     def _judge(self, ended: dict[str, Any]) -> tuple[Status | None, str]:
         if self._ended_by is not None:
@@ -305,22 +330,32 @@ def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:
     try:
         with (folder / CHECKPOINT_FILE).open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, 64 << 20):
+            if length > min(size, LARGEST_HEADER_BYTES):
                 return Status.INVALID, f"{CHECKPOINT_FILE} has a damaged header", 0
-            header = json.loads(file.read(length))
-        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
-        return None, "", sum(math.prod(map(int, shape)) for shape in shapes)
-    # The candidate wrote these bytes: valid JSON of any other shape must not become an error of ours.
-    except (OSError, ValueError, struct.error, AttributeError, KeyError, TypeError, RecursionError) as error:
-        return Status.INVALID, f"the checkpoint cannot be read: {type(error).__name__}: {error}", 0
+            parameters = _parameter_count(json.loads(file.read(length)))
+        read_config(folder / CONFIG_FILE)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
+        return Status.INVALID, f"the checkpoint cannot be read: {type(error).__name__}: {str(error)[:200]}", 0
+    return None, "", parameters
+
+
+def _parameter_count(header: dict[str, Any]) -> int:
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            shape = tensor["shape"]
+            if not all(isinstance(extent, int) and 0 <= extent < 1 << 40 for extent in shape):
+                raise ValueError(f"tensor '{name[:80]}' has no valid shape")
+            total += math.prod(shape)
+    if total >= 1 << 53:
+        raise ValueError("the tensors are larger than any file")
+    return total
 
 
 def window_context(folder: Path, cap: int) -> int:
     """Window length for scoring: the candidate's own context ("context" in config.json), at most `cap`."""
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        asked = config.get("context") if isinstance(config, dict) else None
+        asked = read_config(folder / CONFIG_FILE).get("context")
     except (OSError, ValueError):
         asked = None
     return max(8, min(asked, cap)) if isinstance(asked, int) and not isinstance(asked, bool) else cap
@@ -329,8 +364,7 @@ def window_context(folder: Path, cap: int) -> int:
 @contextlib.contextmanager
 def device_lock(device: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold this machine's device for runs budgeted by the clock: two of them at once would both be void."""
-    path = private_root().parent / f"{device}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = ensure_private(private_root()) / f"{device}.lock"
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -345,43 +379,12 @@ def device_lock(device: str, on_wait: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def log_tail(folder: Path) -> str:
-    """The end of the run's log, at most 4 KiB, without control characters. Data, never instruction."""
-    try:
-        with (folder / "log.txt").open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "".join(character for character in text if character == "\n" or character.isprintable())
-
-
-def last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else ""
-
-
 def outcome_facts(outcome: TrainOutcome) -> dict[str, Any]:
     return asdict(outcome)
 
 
 def _count(value: Any, before: int) -> int:
     return value if isinstance(value, int) and before <= value < 1 << 53 else before
-
-
-def _tree_memory_mb(pid: int) -> float:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return 0.0
-    total = 0
-    for member in family:
-        with contextlib.suppress(psutil.Error):
-            total += member.memory_info().rss
-    return total / 1e6
 
 
 def _folder_bytes(folder: Path) -> int:

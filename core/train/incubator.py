@@ -134,9 +134,13 @@ def _start(message: dict[str, Any], control: int, mode: str, harness: socket.soc
 def _report_and_exit(error: BaseException) -> None:
     import traceback
 
-    code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+    code = 1
     if not isinstance(error, SystemExit):
         traceback.print_exc()
+    elif error.code is None or isinstance(error.code, int):
+        code = error.code or 0
+    else:
+        print(error.code, file=sys.stderr)
     _exit_quietly(code)
 
 

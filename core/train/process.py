@@ -6,6 +6,7 @@ process of a run survives `Child.end`, nor the death of the harness itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -52,6 +53,22 @@ def candidate_environment(threads: int, spin_count: int | None, folder: Path | N
         for name in ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "HF_HOME"):
             environment[name] = str(private)
     return environment
+
+
+def tree_memory_mb(pid: int) -> float:
+    """Resident memory of a process and all its descendants, in MB; 0 when it is gone."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    total = 0
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            total += member.memory_info().rss
+    return total / 1e6
 
 
 class Incubator:

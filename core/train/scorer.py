@@ -27,7 +27,8 @@ from ..contracts import GroupScore, Span, SplitScore
 from ..errors import SlmArError
 from ..prepare.heldout import HeldDocument
 from ..prepare.tokenizer import BOS, PAD, cut_at_spans, encode_texts
-from .process import Child, Incubator
+from .files import last_line, log_tail
+from .process import Child, Incubator, tree_memory_mb
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,6 +37,8 @@ SEGMENT_BYTES = 16_384
 """Documents longer than this are scored in segments of at most this many bytes."""
 LOGITS_BYTES = 64 << 20
 IDS_BYTES = 4 << 20
+PADDING_COLUMNS = 1024
+"""A model may pad its vocabulary by up to this many columns; they are dropped."""
 LOAD_SECONDS = 120
 ANSWER_SECONDS = 300
 
@@ -118,18 +121,27 @@ class LogitsClient:
     """A loaded candidate that answers `logits(ids, spans)`; `with` ends its process."""
 
     def __init__(
-        self, incubator: Incubator, folder: Path, environment: Mapping[str, str], device: str, vocab_size: int
+        self,
+        incubator: Incubator,
+        folder: Path,
+        environment: Mapping[str, str],
+        device: str,
+        vocab_size: int,
+        context: int,
+        memory_mb: float,
     ) -> None:
         self.vocab_size = vocab_size
         self._folder = folder
-        self._ids_at = max(LOGITS_BYTES, 4 * vocab_size * 64)
+        self._memory_mb = memory_mb
+        # Room for one whole window, however large the vocabulary is, with some padding columns.
+        self._ids_at = max(LOGITS_BYTES, 4 * (vocab_size + PADDING_COLUMNS) * context)
         self._child: Child = incubator.start("serve", folder, environment)
         with tempfile.TemporaryFile() as file:
             file.truncate(self._ids_at + IDS_BYTES)
             self._map = mmap.mmap(file.fileno(), self._ids_at + IDS_BYTES)
             hello = json.dumps({"device": device}).encode() + b"\n"
             socket.send_fds(self._child.control.socket, [hello], [file.fileno()])
-        loaded = self._child.wait(LOAD_SECONDS)
+        loaded = self._answer(LOAD_SECONDS)
         if loaded is None or loaded.get("event") != "loaded":
             self._refuse("the checkpoint cannot be loaded by its own train.py")
 
@@ -152,7 +164,7 @@ class LogitsClient:
             self._child.control.socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             self._refuse("the model's process ended")
-        answer = self._child.wait(ANSWER_SECONDS)
+        answer = self._answer(ANSWER_SECONDS)
         if answer is None or answer.get("event") != "logits":
             self._refuse("the model failed while it computed logits")
         assert answer is not None
@@ -168,12 +180,24 @@ class LogitsClient:
 
     def rows_per_request(self, length: int) -> int:
         """Rows whose logits surely fit into the mapped file, with room for padded vocabularies."""
-        width = self.vocab_size + 1024
+        width = self.vocab_size + PADDING_COLUMNS
         return max(1, min(self._ids_at // (4 * width * length), IDS_BYTES // (4 * length), 16_384 // length))
+
+    def _answer(self, seconds: float) -> dict[str, Any] | None:
+        """The server's next message; refuses one that takes more memory than training may."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            message = self._child.wait(0.5)
+            if message is not None or self._child.ended is not None:
+                return message
+            if tree_memory_mb(self._child.pid) > self._memory_mb:
+                self._refuse(f"the model used more than {self._memory_mb:,.0f} MB")
+        return None
 
     def _refuse(self, reason: str) -> None:
         self._child.end()
-        raise InvalidCheckpointError(f"{reason}{_last_log_line(self._folder)}")
+        line = last_line(log_tail(self._folder))
+        raise InvalidCheckpointError(f"{reason}: {line}" if line else reason)
 
 
 def score_split(
@@ -248,11 +272,3 @@ def _summed(
             for key, values in slices.items()
         },
     )
-
-
-def _last_log_line(folder: Path) -> str:
-    try:
-        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return f": {lines[-1][:300]}" if lines else ""

@@ -181,12 +181,12 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_refused_journal_is_closed_again(tmp_path: Path) -> None:
     change(filled(tmp_path), "DELETE FROM events WHERE number = 2")
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     for _ in range(3):
         with pytest.raises(JournalError):
             Journal(tmp_path)
     if before:
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_second_writer_is_noticed_and_the_first_one_goes_on_whole(tmp_path: Path) -> None:

@@ -311,12 +311,12 @@ def test_when_the_proposer_has_nothing_more_the_last_chain_is_still_claimed() ->
 # --- disturbed and failed runs --------------------------------------------------------------
 
 
-def test_a_disturbed_run_is_repeated_twice_and_then_counts() -> None:
+def test_on_a_machine_that_is_never_quiet_only_the_first_run_is_repeated() -> None:
     ledger = started()
     play(ledger, World(disturbed=1.0))
     state = ledger.state
     attempts = Counter((run.role, run.revision, run.seed, run.experiment, run.claim) for run in state.runs)
-    assert set(attempts.values()) == {planner.MOST_ATTEMPTS}
+    assert list(attempts.values()) == [planner.MOST_ATTEMPTS, *[1] * (len(attempts) - 1)]
     assert len(state.experiments) == 6
     assert all(item.status is not None for item in state.experiments)
 

@@ -148,7 +148,12 @@ def test_the_console_script_works_in_a_process_of_its_own(tmp_path: Path, comman
 def test_new_makes_a_workspace_that_names_its_data(slm_ar: Command, days: Path) -> None:
     ended = slm_ar("new", "my days", "--adapter", "text", "--source", "days")
     assert ended.code == 0
-    assert sorted(os.listdir("my days")) == [".gitignore", "program.md", "recipe.toml", "train.py"]
+    assert sorted(path.name for path in Path("my days").iterdir()) == [
+        ".gitignore",
+        "program.md",
+        "recipe.toml",
+        "train.py",
+    ]
     recipe = Path("my days/recipe.toml").read_text(encoding="utf-8")
     assert f'source = "{days}"' in recipe
     assert 'name = "my days"' in recipe

@@ -179,7 +179,7 @@ looks = [
         ("[tokenizer]\nvocab_size = 259", "at least 260 and at most 65535, not 259"),
         ("[tokenizer]\nvocab_size = 65536", "at most 65535, not 65536"),
         ("[tokenizer]\nvocab_size = 2048.0", "a whole number"),
-        ('[evaluation]\nmetric = "loss"', "must be 'bpb', not \"loss\""),
+        ('[tokenizer]\nsplit = "lines"', 'not "lines"'),
         ("[knobs]\nTIED = true", "must be a whole number, a number or text in quotes, not true"),
         ("[knobs]\nTIED = { a = 1 }", "knobs.TIED: must be"),
         ("[knobs]\nSTART = 07:30:00", "not 07:30:00"),

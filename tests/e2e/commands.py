@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -74,10 +73,19 @@ def events_of(workspace: Path) -> list[str]:
         return []
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the loop alone: its children have to end by themselves."""
-    os.kill(process.pid, signal.SIGKILL)
+def kill(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """SIGKILL to the loop alone; returns its descendants, which have to end by themselves."""
+    try:
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        descendants = []
+    process.kill()
     process.communicate()
+    return descendants
+
+
+def survivors(processes: list[psutil.Process], seconds: float = 10) -> list[psutil.Process]:
+    return list(psutil.wait_procs(processes, timeout=seconds)[1])
 
 
 def processes_of(private: Path, workspace: Path, seconds: float = 10) -> list[str]:
@@ -126,7 +134,7 @@ def judged_history(workspace: Path) -> dict[str, Any]:
 
 
 def hidden_numbers(private: Path, *splits: str) -> set[str]:
-    """The digits of every score that must not be shown: bits per byte of hidden and test, and the claims' differences."""
+    """The digits of every number that must not be shown: scores of hidden and test, differences of claims."""
     numbers: set[float] = set()
     for path in (private / "scores").glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))

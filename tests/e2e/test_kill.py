@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import call, judged_history, kill, kinds_of, processes_of, start, wait_for_events
+from commands import call, judged_history, kill, kinds_of, processes_of, start, survivors, wait_for_events
 from toys import make_toy_workspace
 
 KILLS_EACH = 3
@@ -42,7 +42,7 @@ def killed_and_resumed(root: Path, environment: dict[str, str], seed: int, event
         process = start(root, environment, "run", "--quiet")
         wait_for_events(root, process, target)
         time.sleep(moments.uniform(0, 0.25))
-        kill(process)
+        assert survivors(kill(process)) == []
         reached.append(len(kinds_of(root)))
     call(root, environment, "run", "--quiet")
     return reached

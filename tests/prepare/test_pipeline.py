@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def train_documents(data: PreparedData) -> list[str]:
     offsets = np.fromfile(data.folder / OFFSETS_FILE, "<i8")
     tokenizer = load_tokenizer(data.folder / pipeline.TOKENIZER_FILE)
     texts = []
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in pairwise(offsets):
         assert tokens[start] == BOS
         assert tokens[end - 1] == EOS
         inside = tokens[start + 1 : end - 1].tolist()
@@ -97,8 +97,9 @@ def test_every_document_is_in_exactly_one_split_and_is_kept_as_it_was(source: Pa
 def test_duplicates_are_dropped_before_the_split_so_none_can_straddle_it(source: Path) -> None:
     originals = log_documents(60)
     copies = [replace(d, id=f"copy of {d.id}", group=f"copy {d.group}", time="2023-01-01") for d in originals[40:]]
-    data = prepared(source, [*originals, *copies])
-    assert data.manifest.duplicates_dropped == 20
+    third = [replace(copy, id=f"third {copy.id}", group=f"third {copy.group}") for copy in copies]
+    data = prepared(source, [*originals, *copies, *third])
+    assert data.manifest.duplicates_dropped == 40
     assert sum(size.documents for size in data.manifest.splits.values()) == 60
     texts = train_documents(data)
     assert not {item.document.text for split in HELD for item in held(data, split)} & set(texts)
@@ -248,7 +249,7 @@ def test_no_held_out_text_lies_in_the_workspace(source: Path) -> None:
     assert len(secret) > 15
     public = b"".join(path.read_bytes() for path in (source.parent / "workspace").rglob("*") if path.is_file())
     assert not [line for line in secret if line + b'"' in public or line + b"\n" in public]
-    assert not [name for name in os.listdir(data.folder) if "jsonl" in name or "tail" in name]
+    assert not [path for path in data.folder.iterdir() if "jsonl" in path.name or "tail" in path.name]
 
 
 def test_the_order_of_documents_in_a_group_split_by_hash_does_not_move_them(source: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -131,7 +133,7 @@ def test_dev_and_hidden_alternate_over_one_period() -> None:
     dealt = deal(groups, SplitRule.TIME, SIZES)
     middle = [dealt[name] for name in sorted(dealt) if dealt[name] in (DEV, HIDDEN)]
     assert len(middle) == 6
-    assert all(earlier != later for earlier, later in zip(middle, middle[1:], strict=False))
+    assert all(earlier != later for earlier, later in pairwise(middle))
 
 
 @given(corpora(), rules, size_tables, st.randoms(use_true_random=False))

@@ -1,0 +1,68 @@
+"""Reads what candidate code wrote: regular files only, no links, no pipes, never more than a cap.
+
+Used by the executor and the scorer. A candidate may have put anything where a file is expected.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+LOG_FILE = "log.txt"
+LOG_TAIL_BYTES = 4096
+CONFIG_BYTES = 1 << 20
+_KEY = re.compile(r"\b(?:sk|hf|ghp|xox[abp])[-_][A-Za-z0-9_-]{6,}")
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+
+
+def read_candidate_file(path: Path, most_bytes: int, from_end: bool = False) -> bytes:
+    """At most `most_bytes` of a regular file. Raises OSError for everything else, also for a larger one unless its
+    end is asked for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(f"{path.name} is not a regular file")
+        if facts.st_size > most_bytes:
+            if not from_end:
+                raise OSError(f"{path.name} has {facts.st_size:,} bytes, at most {most_bytes:,} are read")
+            file.seek(facts.st_size - most_bytes)
+        return file.read(most_bytes)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A checkpoint's config.json. Raises OSError or ValueError."""
+    try:
+        config = json.loads(read_candidate_file(path, CONFIG_BYTES))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return config
+
+
+def log_tail(folder: Path) -> str:
+    """The end of a run's log without control characters and keys. Data, never instruction."""
+    try:
+        raw = read_candidate_file(folder / LOG_FILE, LOG_TAIL_BYTES, from_end=True)
+    except OSError:
+        return ""
+    text = raw.decode("utf-8", errors="replace")
+    return without_keys("".join(character for character in text if character == "\n" or character.isprintable()))
+
+
+def last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else ""
+
+
+def without_keys(text: str) -> str:
+    """`text` with everything that looks like a key, or is the value of a secret variable of ours, blotted out."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_NAME.search(name):
+            text = text.replace(value, "[key]")
+    return _KEY.sub("[key]", text)
