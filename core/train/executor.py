@@ -339,7 +339,9 @@ def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:
     return None, "", parameters
 
 
-def _parameter_count(header: dict[str, Any]) -> int:
+def _parameter_count(header: Any) -> int:
+    if not isinstance(header, dict):
+        raise ValueError("the header is not a JSON object")
     total = 0
     for name, tensor in header.items():
         if name != "__metadata__":

@@ -352,11 +352,14 @@ def test_a_hand_edit_is_tried_once_before_the_proposer_is_asked(
     assert campaign.state.experiments[0].status is Status.KEPT
 
 
-def test_a_hand_edit_that_cannot_work_is_told(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
+@pytest.mark.parametrize("content", [b"def main(:", b"caf\xe9 = 1\n"])
+def test_a_hand_edit_that_cannot_work_yet_does_not_stop_the_night(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, content: bytes
+) -> None:
     campaign = opened(workspace, journal, tiny_data)
-    (workspace / "train.py").write_text("def main(:", encoding="utf-8")
-    with pytest.raises(TrainingError, match="line 1"):
-        night(campaign, Scripted(*RATES))
+    (workspace / "train.py").write_bytes(content)
+    night(campaign, Scripted(*RATES))
+    assert {item.proposer for item in campaign.state.experiments} == {"scripted"}
 
 
 # --- identity -------------------------------------------------------------------------------

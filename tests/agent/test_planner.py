@@ -420,15 +420,6 @@ def test_scores_survive_the_journal() -> None:
     assert score_from_json(json.loads(json.dumps(score_to_json(score)))) == score
 
 
-def test_promising_counts_the_edits_between_current_and_proven_code() -> None:
-    ledger = started()
-    world = World()
-    while len(ledger.state.experiments) < 3 or ledger.state.experiments[-1].status is None:
-        world.perform(ledger, next_step(ledger.state, PLAN))
-    kept = sum(item.status == "kept" for item in ledger.state.experiments)
-    assert planner.promising(ledger.state) == kept > 0
-
-
 def test_unclear_claims_are_counted_back_to_the_last_clear_one() -> None:
     ledger = started()
     for number, decision in enumerate(("unclear", "certify", "unclear", "unclear"), start=1):

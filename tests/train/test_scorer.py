@@ -54,7 +54,7 @@ def write_checkpoint(
 
 def scored(executor: LocalExecutor, folder: Path, batch_rows: int | None = None, split: str = "dev") -> SplitScore:
     documents = tuple(read_split(executor.data.held_folder, split))
-    with executor.client(folder) as client:
+    with executor.client(folder, 512) as client:
         return score_split(client, executor.tokenizer, split, documents, window_context(folder, 64), batch_rows)
 
 
@@ -162,7 +162,7 @@ def test_the_score_is_that_of_the_softmax_computed_by_hand(executor: LocalExecut
     table = torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(0)) * 2
     logits = table[torch.tensor([BOS, *ids[:-1]])].double()
     expected = -logits.log_softmax(1)[range(len(ids)), ids].sum().item()
-    with executor.client(folder) as client:
+    with executor.client(folder, 512) as client:
         score = score_split(client, executor.tokenizer, "dev", [HeldDocument(document, {})], 16)
     assert score.groups[0].nats == pytest.approx(expected, rel=1e-6)
     assert score.token_count == len(ids)
@@ -271,7 +271,7 @@ def test_a_tokenizer_that_does_not_give_the_text_back_is_refused(executor: Local
     folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size)
     documents = tuple(read_split(executor.data.held_folder, "dev"))
     with (
-        executor.client(folder) as client,
+        executor.client(folder, 512) as client,
         pytest.raises(InvalidCheckpointError, match="does not give document 'day"),
     ):
         score_split(client, ShiftedTokenizer(executor.tokenizer), "dev", documents, 32)  # type: ignore[arg-type]
