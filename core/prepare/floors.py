@@ -61,7 +61,7 @@ def measure_floors(train_file: Path, dev_file: Path) -> dict[str, float]:
     names = [*(f"ppmd-{order}" for order in ORDERS), "xz (adaptive)"]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-I", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name],
+            [sys.executable, "-E", "-P", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -102,7 +102,7 @@ def _ask(question: dict[str, Any], threads: int) -> dict[str, Any]:
     environment = candidate_environment(threads, SPIN_COUNT if threads > 1 else None)
     try:
         answer = subprocess.run(
-            [sys.executable, "-I", "-m", "slm_ar.core.train.device", json.dumps(question)],
+            [sys.executable, "-E", "-P", "-m", "slm_ar.core.train.device", json.dumps(question)],
             env=environment,
             capture_output=True,
             text=True,

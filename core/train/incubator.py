@@ -120,7 +120,7 @@ def _start(message: dict[str, Any], control: int, mode: str, harness: socket.soc
         os.environ.update(message["environment"])
         if mode == "cold":
             os.set_inheritable(control, True)
-            program = [sys.executable, "-I", "-m", "slm_ar.core.train.candidate", message["role"], str(control)]
+            program = [sys.executable, "-E", "-P", "-m", "slm_ar.core.train.candidate", message["role"], str(control)]
             os.execve(program[0], program, dict(os.environ))
         from .candidate import run_candidate
 

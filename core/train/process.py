@@ -79,7 +79,7 @@ class Incubator:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "slm_ar.core.train.incubator", str(theirs.fileno()), mode],
+                [sys.executable, "-E", "-P", "-m", "slm_ar.core.train.incubator", str(theirs.fileno()), mode],
                 env=dict(environment),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
