@@ -23,10 +23,10 @@ demo: $(STAMP)
 	$(BIN)/slm-ar demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(STAMP) dev
 	$(BIN)/ruff check .

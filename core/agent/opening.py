@@ -85,7 +85,8 @@ def ensure_campaign(
         "search_seed": recipe.proposer.seed,
         "night": _night(journal, manifest.held_digest),
     }
-    why = _why_new(state, facts)
+    is_mended = state is not None and state.identity == identity
+    why = "a new campaign, because the starting train.py was mended" if is_mended else _why_new(state, facts)
     if not may_start:
         raise UsageError(f"this would be {why}", "undo the change, or start the new campaign with `slm-ar run`")
     baseline = edits.revision_digest(train_py)

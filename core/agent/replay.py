@@ -28,7 +28,8 @@ def replay_all(events: Iterable[Event]) -> dict[str, CampaignState]:
                 state = _started(event)
             elif event.kind == "campaign_reopened":
                 state = campaigns[event.body["identity"]]
-                state = replace(state, facts={**state.facts, "night": event.body["night"]})
+                night = {"night": event.body["night"], "claims_before": len(state.claims)}
+                state = replace(state, facts={**state.facts, **night})
             else:
                 assert state is not None
                 state = _APPLY[event.kind](state, event)

@@ -14,6 +14,7 @@ from .lines import data_lines, sample_lines, score_lines
 from .steps import (
     demo_workspace,
     display_for,
+    may_open_test,
     open_campaign,
     prepare_shown,
     read_state,
@@ -157,24 +158,21 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     from ..report.summary import summarise
 
     workspace = find_workspace()
-    state = read_state(workspace)
-    if state.sigma is None:
+    if read_state(workspace).sigma is None:
         raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
-    if state.final is None and state.final_pair is None and not yes:
-        click.echo(
-            "finish opens the test split, once: it measures the starting and the final code on it with fresh seeds.",
-            err=True,
-        )
-        if not click.confirm("Open test now?", err=True):
-            click.echo("test stays closed", err=True)
-            return
     target = workspace.root / "model"
     refuse_foreign_folder(target)
-    with display_for(as_json, quiet) as display, open_campaign(workspace, display, may_start=False) as campaign:
-        finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
-        finishing.write_samples(campaign)
-        headline = summarise(campaign.state).verdict.headline
-        trained = finishing.train_longer(campaign, headline)
+    with display_for(as_json, quiet) as opening, open_campaign(workspace, opening, may_start=False) as campaign:
+        opening.close()  # the question needs the terminal; it is asked of the campaign whose test would be opened
+        if not yes and not may_open_test(campaign.state):
+            click.echo("test stays closed", err=True)
+            return
+        with display_for(as_json, quiet) as display:
+            campaign.display = display
+            finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
+            finishing.write_samples(campaign)
+            headline = summarise(campaign.state).verdict.headline
+            trained = finishing.train_longer(campaign, headline)
         data = campaign.executor.data
         write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
         campaign.journal.append("finished", {"folder": target.name, "dev_bpb": trained.dev_bits_per_byte})

@@ -114,6 +114,17 @@ def read_state(workspace: Workspace) -> CampaignState:
     return state
 
 
+def may_open_test(state: CampaignState) -> bool:
+    """Ask the person, unless this campaign's test is open already."""
+    if state.final is not None or state.final_pair is not None:
+        return True
+    click.echo(
+        "finish opens the test split, once: it measures the starting and the final code on it with fresh seeds.",
+        err=True,
+    )
+    return click.confirm("Open test now?", err=True)
+
+
 def write_report(workspace: Workspace, state: CampaignState) -> Path:
     """Render the journal: report.html, results.tsv and journal.jsonl; returns the report's path."""
     from ..agent.journal import Journal
@@ -209,6 +220,8 @@ def demo_workspace(folder: Path) -> Workspace:
 def stop_time(hours: float | None, until: str | None) -> float | None:
     """The monotonic time after which nothing new is proposed."""
     moments = []
+    if hours is not None and not 0 < hours < 1e5:
+        raise UsageError(f"--hours {hours} is no time", "write it as --hours 8")
     if hours is not None:
         moments.append(time.monotonic() + 3600 * hours)
     if until is not None:

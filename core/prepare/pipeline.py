@@ -143,7 +143,7 @@ def open_prepared(data_root: Path, key: str) -> PreparedData | None:
     try:
         manifest = Manifest.from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         shards = heldout.digest_files(folder / name for name in SHARD_FILES)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     held_folder = heldout.private_root() / "heldout" / manifest.held_digest
     whole = shards == manifest.shard_digest and _held_digest(held_folder) == manifest.held_digest

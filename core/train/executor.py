@@ -290,6 +290,7 @@ class TrainingRun:
 
     def _restore_ours(self) -> None:
         """What is scored, shown and exported is the code and the tokenizer that the journal knows."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         tokenizer = (self._data.folder / TOKENIZER_FILE).read_bytes()
         for name, content in (("train.py", self.job.train_py.encode()), (TOKENIZER_FILE, tokenizer)):
             path = self.folder / name

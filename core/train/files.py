@@ -14,6 +14,7 @@ from typing import Any
 
 LOG_FILE = "log.txt"
 LOG_TAIL_BYTES = 4096
+LONGEST_KEY_BYTES = 512
 CONFIG_BYTES = 1 << 20
 _KEY = re.compile(r"\b(?:sk|hf|ghp|xox[abp])[-_][A-Za-z0-9_-]{6,}")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
@@ -23,10 +24,11 @@ def read_candidate_file(path: Path, most_bytes: int, from_end: bool = False) -> 
     """At most `most_bytes` of a regular file. Raises OSError for everything else, also for a larger one unless its
     end is asked for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path.name} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(f"{path.name} is not a regular file")
         if facts.st_size > most_bytes:
             if not from_end:
                 raise OSError(f"{path.name} has {facts.st_size:,} bytes, at most {most_bytes:,} are read")
@@ -48,11 +50,13 @@ def read_config(path: Path) -> dict[str, Any]:
 def log_tail(folder: Path) -> str:
     """The end of a run's log without control characters and keys. Data, never instruction."""
     try:
-        raw = read_candidate_file(folder / LOG_FILE, LOG_TAIL_BYTES, from_end=True)
+        raw = read_candidate_file(folder / LOG_FILE, LOG_TAIL_BYTES + LONGEST_KEY_BYTES, from_end=True)
     except OSError:
         return ""
     text = raw.decode("utf-8", errors="replace")
-    return without_keys("".join(character for character in text if character == "\n" or character.isprintable()))
+    # Keys are blotted out before the cut, which could leave the rest of one without what it is known by.
+    clean = without_keys("".join(character for character in text if character == "\n" or character.isprintable()))
+    return clean[-LOG_TAIL_BYTES:]
 
 
 def last_line(text: str) -> str:
@@ -62,7 +66,7 @@ def last_line(text: str) -> str:
 
 def without_keys(text: str) -> str:
     """`text` with everything that looks like a key, or is the value of a secret variable of ours, blotted out."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_NAME.search(name):
-            text = text.replace(value, "[key]")
+    secrets = [value for name, value in os.environ.items() if len(value) >= 8 and _SECRET_NAME.search(name)]
+    for value in sorted(secrets, key=len, reverse=True):
+        text = text.replace(value, "[key]")
     return _KEY.sub("[key]", text)

@@ -16,6 +16,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -112,7 +113,7 @@ def _start(message: dict[str, Any], control: int, mode: str, harness: socket.soc
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         folder = message["folder"]
         os.chdir(folder)
-        log = os.open(LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = _open_log()
         null = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, null), (1, log), (2, log)):
             os.dup2(source, target)
@@ -129,6 +130,16 @@ def _start(message: dict[str, Any], control: int, mode: str, harness: socket.soc
     except BaseException as error:  # the child must never return into the incubator's loop
         _report_and_exit(error)
     return 0
+
+
+def _open_log() -> int:
+    """The run's log for appending; what an earlier candidate of this folder put in its place is removed."""
+    path = Path(LOG_FILE)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.is_symlink() or (path.exists() and not path.is_file()):
+        path.unlink()
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
 
 
 def _report_and_exit(error: BaseException) -> None:
