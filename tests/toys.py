@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -196,6 +198,8 @@ def make_toy_workspace(root: Path, train_py: str = TINY_TRAIN_PY, **tables: Mapp
 def remember_machine(root: Path) -> None:
     """Write what `Workspace.machine` would have measured."""
     table = parse_recipe((root / "recipe.toml").read_text(encoding="utf-8"), "toy").machine.model_dump(mode="json")
-    known = {"asked": {"recipe": table, "torch": torch_version()}, "machine": toy_machine().facts}
+    host = [platform.node(), platform.machine(), os.cpu_count()]
+    asked = {"recipe": table, "torch": torch_version(), "host": host}
+    known = {"asked": asked, "machine": toy_machine().facts}
     (root / ".slm").mkdir(exist_ok=True)
     (root / ".slm" / "machine.json").write_text(json.dumps(known), encoding="utf-8")

@@ -41,10 +41,10 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
         raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
     baseline, final = final_pair(state)
     if state.final_pair is None:
-        opening = count_opening(str(state.facts["held_digest"]), state.identity)
+        opening = count_opening(str(state.facts["held_digest"]), f"{state.identity}-{baseline}")
         campaign.journal.append("final_opened", {"baseline": baseline, "final": final, "opening": opening})
         if opening > 1:
-            campaign.display.note(f"this test split is opened for the {opening}th time: it is no longer unseen")
+            campaign.display.note(f"opening number {opening} of this test split: it is no longer unseen")
     campaign.display.phase("final test: fresh seeds, the test split is opened")
     pairs: list[tuple[RunRecord, RunRecord]] = []
     for index in range(pairs_wanted + SPARE_SEEDS):

@@ -158,11 +158,15 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     from ..report.summary import summarise
 
     workspace = find_workspace()
-    if read_state(workspace).sigma is None:
-        raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
+    read_state(workspace)
     target = workspace.root / "model"
     refuse_foreign_folder(target)
-    with display_for(as_json, quiet) as opening, open_campaign(workspace, opening, may_start=False) as campaign:
+    with (
+        display_for(False, quiet or as_json) as opening,
+        open_campaign(workspace, opening, may_start=False) as campaign,
+    ):
+        if campaign.state.sigma is None:
+            raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
         opening.close()  # the question needs the terminal; it is asked of the campaign whose test would be opened
         if not yes and not may_open_test(campaign.state):
             click.echo("test stays closed", err=True)

@@ -17,7 +17,7 @@ FILES = ("model.safetensors", "config.json", "train.py")
 
 def refuse_foreign_folder(target: Path) -> None:
     """Raises UsageError when `target` exists and is not a folder that slm-ar wrote: it would be replaced."""
-    if (target.exists() or target.is_symlink()) and not (target / RECORD_FILE).is_file():
+    if target.is_symlink() or (target.exists() and not (target / RECORD_FILE).is_file()):
         raise UsageError(f"{target} exists and was not written by slm-ar", "move it away, then run the command again")
 
 

@@ -93,8 +93,7 @@ class LocalExecutor:
 
     def submit(self, job: TrainJob, folder: Path) -> TrainingRun:
         """Start training in `folder`, which is emptied first. Raises BudgetError when the disk is nearly full."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        empty_folder(folder)
         if shutil.disk_usage(folder).free < FREE_DISK_BYTES:
             raise BudgetError(
                 f"less than {FREE_DISK_BYTES >> 20} MB are free on the disk of {folder}",
@@ -290,7 +289,8 @@ class TrainingRun:
 
     def _restore_ours(self) -> None:
         """What is scored, shown and exported is the code and the tokenizer that the journal knows."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            empty_folder(self.folder)
         tokenizer = (self._data.folder / TOKENIZER_FILE).read_bytes()
         for name, content in (("train.py", self.job.train_py.encode()), (TOKENIZER_FILE, tokenizer)):
             path = self.folder / name
@@ -314,6 +314,15 @@ class TrainingRun:
         if ended.get("status") == 0:
             return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
         return Status.CRASHED, last_line(tail) or f"train.py ended with exit code {ended.get('status')}"
+
+
+def empty_folder(folder: Path) -> None:
+    """Make `folder` an empty folder, whatever a candidate left in its place; links are removed, never followed."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:

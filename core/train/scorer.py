@@ -140,7 +140,10 @@ class LogitsClient:
             file.truncate(self._ids_at + IDS_BYTES)
             self._map = mmap.mmap(file.fileno(), self._ids_at + IDS_BYTES)
             hello = json.dumps({"device": device}).encode() + b"\n"
-            socket.send_fds(self._child.control.socket, [hello], [file.fileno()])
+            try:
+                socket.send_fds(self._child.control.socket, [hello], [file.fileno()])
+            except OSError:
+                self._refuse("the checkpoint cannot be loaded by its own train.py")
         loaded = self._answer(LOAD_SECONDS)
         if loaded is None or loaded.get("event") != "loaded":
             self._refuse("the checkpoint cannot be loaded by its own train.py")

@@ -81,7 +81,7 @@ def test_a_final_test_that_was_cut_off_keeps_its_number(
 ) -> None:
     """Also when the cut came between the ledger and the journal."""
     campaign = searched(workspace, journal, tiny_data, RATES)
-    count_opening(str(campaign.state.facts["held_digest"]), campaign.state.identity)
+    count_opening(str(campaign.state.facts["held_digest"]), f"{campaign.state.identity}-{campaign.state.baseline}")
     count_opening(str(campaign.state.facts["held_digest"]), "a later campaign")
     assert final_test(campaign, 2).opening == 1
 
