@@ -42,7 +42,7 @@ class Toy:
         return {}
 
     def describe(self):
-        return "toys"
+        return "shop_toys"
 
     def sample(self, seed, size):
         yield Document("1", "a", "g")
@@ -53,7 +53,7 @@ Register = Callable[..., None]
 
 @pytest.fixture
 def adapter_file(tmp_path: Path) -> Path:
-    path = tmp_path / "toys.py"
+    path = tmp_path / "shop_toys.py"
     path.write_text(GOOD)
     return path
 
@@ -77,7 +77,7 @@ def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Regist
         monkeypatch.setattr(registry, "entry_points", entry_points)
 
     yield install
-    sys.modules.pop("toys", None)
+    sys.modules.pop("shop_toys", None)
 
 
 # --- entry points ---------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_names_are_listed_without_importing_anything(register: Register) -> None
 
 
 def test_an_adapter_is_loaded_by_name(register: Register, adapter_file: Path) -> None:
-    register(("toy", "toys:Toy", "toy-shop"))
+    register(("toy", "shop_toys:Toy", "toy-shop"))
     adapter = registry.load_adapter("toy")
     assert isinstance(adapter, Adapter) and adapter.split is SplitRule.GROUP
 
@@ -107,7 +107,7 @@ def test_an_unknown_name_suggests_the_nearest(register: Register) -> None:
 
 
 def test_two_packages_with_one_name_are_both_named(register: Register) -> None:
-    register(("toy", "toys:Toy", "toy-shop"), ("toy", "toys:Toy", "rival-shop"))
+    register(("toy", "shop_toys:Toy", "toy-shop"), ("toy", "shop_toys:Toy", "rival-shop"))
     with pytest.raises(UsageError, match="rival-shop and toy-shop"):
         registry.load_adapter("toy")
     assert registry.adapter_names() == ["toy"]
@@ -119,8 +119,8 @@ def test_two_packages_with_one_name_are_both_named(register: Register) -> None:
 def test_a_broken_adapter_is_named_and_harms_no_other(
     register: Register, adapter_file: Path, tmp_path: Path, failure: str
 ) -> None:
-    (tmp_path / "broken_toys.py").write_text(failure)
-    register(("broken", "broken_toys:Broken", "bad-shop"), ("toy", "toys:Toy", "toy-shop"))
+    (tmp_path / "shop_broken.py").write_text(failure)
+    register(("broken", "shop_broken:Broken", "bad-shop"), ("toy", "shop_toys:Toy", "toy-shop"))
     with pytest.raises(DataError, match=r"adapter 'broken' of package bad-shop .* cannot be imported") as caught:
         registry.load_adapter("broken")
     if "not_installed" in failure:
@@ -136,7 +136,7 @@ def test_installed_distributions_with_one_name_collide(tmp_path: Path) -> None:
         folder = tmp_path / f"{shop.replace('-', '_')}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {shop}\nVersion: 1.0\n")
-        (folder / "entry_points.txt").write_text("[slm_ar.adapters]\ntoy = toys:Toy\n")
+        (folder / "entry_points.txt").write_text("[slm_ar.adapters]\ntoy = shop_toys:Toy\n")
     code = "from slm_ar.core.registry import load_adapter; load_adapter('toy')"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
@@ -149,14 +149,14 @@ def test_installed_distributions_with_one_name_collide(tmp_path: Path) -> None:
 def test_a_class_in_a_file_is_an_adapter(adapter_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.load_adapter(f"{adapter_file}:Toy").name == "toy"
     monkeypatch.chdir(adapter_file.parent)
-    assert registry.load_adapter("toys.py:Toy").name == "toy"
-    assert "toys" not in sys.modules, "a person's file must not shadow an installed module"
+    assert registry.load_adapter("shop_toys.py:Toy").name == "toy"
+    assert "shop_toys" not in sys.modules, "a person's file must not shadow an installed module"
 
 
 @pytest.mark.parametrize(
     ("suffix", "message", "hint"),
     [
-        ("", "name the class as well", "toys.py:Line"),
+        ("", "name the class as well", "shop_toys.py:Line"),
         (":Toi", "has no class Toi", "Did you mean 'Toy'?"),
     ],
 )
