@@ -18,9 +18,9 @@ from torch import nn
 from slm_ar.core.train import runtime
 
 # --- size -----------------------------------------------------------------------------------
-TARGET_PARAMS_M = 0.45  # knob: float log 0.05..200
+TARGET_PARAMS_M = 0.7  # knob: float log 0.05..200
 ASPECT_RATIO = 64.0  # knob: float log 16..192
-HEAD_DIM = 32  # knob: choice 16 32 64 128
+HEAD_DIM = 64  # knob: choice 16 32 64 128
 MLP_RATIO = 3.0  # knob: float 1..4
 TIED_HEAD = 1  # knob: choice 0 1
 
