@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from toys import TINY_TRAIN_PY, ToyAdapter, toy_machine, toy_recipe
 
 from slm_ar.core.prepare.pipeline import PreparedData, prepare
 from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor
+
+# No test asserts on time: a busy machine is not a failure.
+settings.register_profile("slm-ar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("slm-ar")
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
