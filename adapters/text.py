@@ -16,7 +16,12 @@ from ..core.sources import TABLE_SUFFIXES, Notices, Table, list_files, open_text
 
 BOUNDARY = "<|endoftext|>"
 UNITS = ("auto", "line", "lines", "block", "file")
-OPTION_NAMES = ("unit", "lines_per_document", "column", "group")
+OPTIONS = {
+    "unit": 'How text files are cut into documents: "auto" (default), "line", "lines", "block" or "file".',
+    "lines_per_document": 'Lines of one document when unit = "lines"; default 32.',
+    "column": "Column of a table that holds the text; found by name when there is an obvious one.",
+    "group": 'Column whose equal values never straddle two splits; default "document": every document by itself.',
+}
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".log")
 OBVIOUS_COLUMNS = ("text", "content", "body")
 DEFAULT_LINES = 32
@@ -46,6 +51,7 @@ class TextAdapter:
     duplicates = DuplicatePolicy.EXACT
     tasks: tuple[Task, ...] = ()
     slice_keys: tuple[str, ...] = ()
+    options: Mapping[str, str] = OPTIONS
 
     def __init__(self) -> None:
         self.record_count = 0
@@ -157,9 +163,9 @@ class TextAdapter:
 def _settings(options: SourceOptions) -> _Settings:
     given = options.options
     for name in given:
-        if name not in OPTION_NAMES:
+        if name not in OPTIONS:
             raise DataError(
-                f"the text adapter has no option '{name}' in [data.options]", did_you_mean(name, list(OPTION_NAMES))
+                f"the text adapter has no option '{name}' in [data.options]", did_you_mean(name, list(OPTIONS))
             )
     for name in options.columns:
         if name not in ("text", "group"):

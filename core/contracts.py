@@ -48,20 +48,34 @@ class DuplicatePolicy(StrEnum):
     """What prepare does with documents whose text occurred before."""
 
     EXACT = "exact"  # drop them, count them
+    NEAR = "near"  # drop those too that differ from an earlier one in a few words only
     REPORT = "report"  # keep them, count them
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A question that answer spans put to a model."""
+    """A question that answer spans put to a model.
+
+    Kind `choice`: the most likely of `choices` is the answer. Kind `value`: a number is decoded. Kind `generate`: text
+    is decoded from the prompt, greedily, and compared with the span.
+    """
 
     name: str
     kind: str  # choice | value | generate
-    metric: str  # accuracy, mae, ...
+    metric: str
+    """The headline: accuracy, macro_f1, pr_auc (choice); mae, clipped_mae, wape (value); exact_match, or a name that
+    the adapter's `rate` returns (generate)."""
     direction: str  # "min" or "max"
     version: int = 1
     min_effect: float = 0.0
     choices: tuple[str, ...] = ()
+    """Kind choice: at most 64 candidate answers; empty: prepare takes the most frequent answers of train."""
+    positive: str = ""
+    """Kind choice: the rare answer that precision and recall are about."""
+    bins: tuple[float, ...] = ()
+    """Kind value: lower edges of the buckets, whose accuracy and macro-F1 stand beside the error."""
+    clip: float | None = None
+    """Kind value: an error larger than this counts as this in clipped_mae."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,8 @@ class Adapter(Protocol):
     tasks: tuple[Task, ...]
     slice_keys: tuple[str, ...]
     """Keys that `slices` returns, so that scores can be broken down."""
+    options: Mapping[str, str]
+    """Keys of [data.options] that the adapter takes, each with a sentence on what it does and its default."""
 
     def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
         """Yield documents lazily, in a stable order, without network and without writing.
@@ -109,6 +125,39 @@ class Adapter(Protocol):
 
     def sample(self, seed: int, size: int) -> Iterator[Document]:
         """About `size` bytes of synthetic documents, a function of (seed, size)."""
+        ...
+
+
+# --- what an adapter may offer beside that ----------------------------------------------------
+
+
+@runtime_checkable
+class TaskFinder(Protocol):
+    """An adapter whose tasks depend on the source, such as a table whose label is any column."""
+
+    def find_tasks(self, source: Path, options: SourceOptions) -> tuple[Task, ...]:
+        """The tasks of this source, instead of `tasks`. Called once by prepare, which records them."""
+        ...
+
+
+@runtime_checkable
+class Questioner(Protocol):
+    """An adapter that can serialise rows whose answers are not known yet: `slm-ar predict` needs it."""
+
+    def questions(self, source: Path, options: SourceOptions) -> Iterator[Document]:
+        """One document per question, lazily, in the order of the rows.
+
+        The text is the prompt, serialised as in `documents`; its one span is empty and stands at the text's end.
+        """
+        ...
+
+
+@runtime_checkable
+class Rater(Protocol):
+    """An adapter that knows how to compare generated text with gold text."""
+
+    def rate(self, task: str, prompt: str, gold: str, answer: str) -> Mapping[str, float]:
+        """Named figures of one answer, each a mean over answers when reported. Same names for every answer."""
         ...
 
 
@@ -157,6 +206,38 @@ class SplitScore:
     @property
     def byte_count(self) -> int:
         return sum(group.byte_count for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswer:
+    """What a model, or a baseline, answered at one span."""
+
+    document: str
+    """Id of the document."""
+    span: int
+    """Which span of the document, counted from 0."""
+    group: str
+    gold: str
+    answer: str
+    probability: float | None = None
+    """Of the positive answer (choice with one) or of the answer given; None when there is none."""
+    loss: float = 0.0
+    """Nats of the gold answer."""
+    rated: Mapping[str, float] = field(default_factory=dict)
+    """Kind generate: what the adapter's `rate` said."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """How a model, or a baseline, did in one task on one split."""
+
+    task: str
+    split: str
+    metrics: Mapping[str, float]
+    """The headline metric and the others of its kind."""
+    answers: tuple[TaskAnswer, ...]
+    slices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Slice key -> slice value -> headline metric."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -167,6 +167,7 @@ _ATTRIBUTE_WORDS = {
     "duplicates": "a DuplicatePolicy",
     "tasks": "a tuple of Task",
     "slice_keys": "a tuple of texts",
+    "options": "a mapping from option to what it does",
 }
 
 
@@ -174,5 +175,7 @@ def _fits(key: str, value: object) -> bool:
     if key in ("tasks", "slice_keys"):
         member = Task if key == "tasks" else str
         return isinstance(value, tuple) and all(isinstance(item, member) for item in value)
+    if key == "options":
+        return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
     kinds = {"name": str, "version": int, "split": SplitRule, "duplicates": DuplicatePolicy}
     return isinstance(value, kinds[key]) and not isinstance(value, bool)

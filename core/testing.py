@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -65,6 +65,7 @@ def _check_attributes(adapter: Adapter, problems: _Problems) -> None:
         ("duplicates", adapter.duplicates, isinstance(adapter.duplicates, DuplicatePolicy)),
         ("tasks", adapter.tasks, isinstance(adapter.tasks, tuple)),
         ("slice_keys", adapter.slice_keys, isinstance(adapter.slice_keys, tuple)),
+        ("options", adapter.options, isinstance(adapter.options, Mapping)),
     )
     for name, value, valid in expected:
         if not valid:

@@ -8,7 +8,7 @@ import platform
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from slm_ar.core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule
 from slm_ar.core.recipe import Recipe, parse_recipe
@@ -115,6 +115,7 @@ class ToyAdapter:
     duplicates = DuplicatePolicy.EXACT
     tasks = ()
     slice_keys = ("weekday",)
+    options: ClassVar[dict[str, str]] = {}
 
     def __init__(self, documents: list[Document] | None = None) -> None:
         self.given = documents if documents is not None else log_documents(140)

@@ -28,7 +28,10 @@ from .rows import Tally, Window
 GTFS_FILES = frozenset({"trips.txt", "stop_times.txt"})
 SUFFIXES = (*TABLE_SUFFIXES, ".txt", ".zip", ".pb", ".xlsx", ".md")
 """More than can be read, so that what is left out can be named in the notices."""
-OPTION_NAMES = ("date_order", "line_numbers")
+OPTIONS = {
+    "date_order": '"dmy" or "mdy", when dates such as 03/04/2024 do not tell it themselves.',
+    "line_numbers": 'true writes the line "102 MARKHAM ROAD" as "102"; default false.',
+}
 SAMPLE_BYTES_PER_DAY = 2600
 
 
@@ -54,6 +57,7 @@ class TransitAdapter:
     duplicates = DuplicatePolicy.EXACT
     tasks: tuple[Task, ...] = (Task("delay", kind="value", metric="mae", direction="min", min_effect=0.005),)
     slice_keys: tuple[str, ...] = ("mode", "month")
+    options: Mapping[str, str] = OPTIONS
 
     def __init__(self) -> None:
         self.record_count = 0
@@ -213,9 +217,9 @@ class TransitAdapter:
 
 def _window(options: SourceOptions) -> Window:
     for name in options.options:
-        if name not in OPTION_NAMES:
+        if name not in OPTIONS:
             raise DataError(
-                f"the transit adapter has no option '{name}' in [data.options]", did_you_mean(name, list(OPTION_NAMES))
+                f"the transit adapter has no option '{name}' in [data.options]", did_you_mean(name, list(OPTIONS))
             )
     order = options.options.get("date_order", "")
     if order not in ("", "dmy", "mdy"):

@@ -34,6 +34,7 @@ class Toy:
     duplicates = DuplicatePolicy.EXACT
     tasks = ()
     slice_keys = ()
+    options = {}
 
     def documents(self, source, options):
         yield Document("1", Line("a").text, "g")
@@ -188,6 +189,7 @@ def test_what_is_missing_is_listed_at_once(tmp_path: Path) -> None:
         "missing: split",
         "missing: duplicates",
         "missing: slice_keys",
+        "missing: options",
         "missing: documents()",
         "missing: slices()",
         "missing: sample()",
@@ -214,7 +216,7 @@ def test_only_a_class_without_arguments_will_do(tmp_path: Path, code: str, messa
 def test_every_member_of_the_protocol_is_checked(adapter_file: Path) -> None:
     """A member added to the Protocol must be asked for by the registry."""
     members = [name for name in dir(Adapter) if not name.startswith("_")] + list(Adapter.__annotations__)
-    assert len(members) == 10
+    assert len(members) == 11
     for member in members:
         adapter_file.write_text(f"{GOOD}\n    del {member}\n")
         with pytest.raises(DataError, match="missing: " + member):
