@@ -86,7 +86,8 @@ def parse_moment(text: str, date_order: str = "") -> datetime | None:
 @lru_cache(maxsize=1 << 14)
 def parse_number(text: str) -> str | None:
     """The shortest spelling of a number of at most six digits: `5`, `5.0` and `05` are "5"."""
-    if not _NUMBER.fullmatch(text.strip()):
+    text = text.strip()  # of more than float() takes off, such as the unit separator
+    if not _NUMBER.fullmatch(text):
         return None
     value = round(float(text), 1)
     return str(int(value)) if value == int(value) else str(value)
