@@ -208,7 +208,7 @@ def initialise(model: Model, run: runtime.Run) -> None:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised by five Newton-Schulz steps (Jordan et al. 2024, the Muon page).
 
-    For matrices inside the blocks; matrices of one shape are orthogonalised together.
+    For matrices inside the blocks; those of one size, tall or wide, are orthogonalised together.
     """
 
     def __init__(self, parameters: list[nn.Parameter], precision: torch.dtype) -> None:
@@ -218,35 +218,38 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                by_shape.setdefault(parameter.shape, []).append(parameter)
+                by_shape.setdefault(tuple(sorted(parameter.shape)), []).append(parameter)
             for parameters in by_shape.values():
                 self.step_together(parameters, group)
 
     def step_together(self, parameters: list[nn.Parameter], group: dict) -> None:
-        gradient = torch.stack([parameter.grad for parameter in parameters])
+        gradient = torch.stack([wide(parameter.grad) for parameter in parameters])
         state = self.state[parameters[0]]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         update = orthogonal(gradient.lerp(momentum, group["momentum"]), self.precision)
-        scale = max(1.0, update.shape[-2] / update.shape[-1]) ** 0.5
         for parameter, direction in zip(parameters, update.unbind(0), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * scale)
+            scale = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            wide(parameter).add_(direction, alpha=-group["lr"] * scale)
+
+
+def wide(matrix: torch.Tensor) -> torch.Tensor:
+    """A tall matrix transposed, so that it can be stacked with the wide ones of the same size."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
 
 
 def orthogonal(matrices: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """The nearest semi-orthogonal matrices to [count, rows, columns], roughly: singular values end in 0.7 .. 1.2."""
+    """The nearest semi-orthogonal matrices to [count, rows <= columns], roughly: singular values end in 0.7 .. 1.2."""
     x = matrices.to(precision)
-    is_tall = x.shape[-2] > x.shape[-1]
-    if is_tall:
-        x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(5):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return (x.mT if is_tall else x).to(matrices.dtype)
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.to(matrices.dtype)
 
 
 def make_optimizers(model: Model, run: runtime.Run) -> list[torch.optim.Optimizer]:
