@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -21,6 +22,8 @@ from .spilling import group_spilling
 __all__ = [
     "JSON_SUFFIXES",
     "TABLE_SUFFIXES",
+    "WORKBOOK_SUFFIXES",
+    "Dialect",
     "Notices",
     "Table",
     "group_spilling",
@@ -36,11 +39,16 @@ __all__ = [
 DELIMITERS = ",;\t|"
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TABLE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES, ".parquet")
+WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
 MAX_FIELD_CHARACTERS = 64 << 20
 MAX_JSON_ARRAY_BYTES = 256 << 20
 UNCLOSED_QUOTE_LINES = 20
 """A row of more lines than this that has the wrong number of cells, or no end, comes from an unclosed quote."""
 PEEKED_ROWS = 100
+PEEKED_LINES = 20
+FEWEST_MISFITS = 20
+"""So many rows that do not fit the header, and more than those that do: then the first line is no header."""
+MAX_NESTING = 8
 PARQUET_BATCH_ROWS = 2048
 
 Row = dict[str, str]
@@ -58,7 +66,25 @@ class Table:
         return self.rows
 
 
-def read_table(path: Path, *, member: str = "", notices: Notices | None = None) -> Table:
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a table's text does not tell by itself, and a person may know."""
+
+    header: bool = True
+    """Whether the first line of delimited text names the columns; else they are column_1, column_2 ..."""
+    delimiter: str = ""
+    """One character; found from the first lines when empty."""
+    quotes: bool | None = None
+    """Whether \" encloses cells; None: yes, except in tab-separated text without a header."""
+    sections: tuple[str, ...] = ()
+    """Columns, outermost first, that are set by lines of a single cell which stand above the rows they describe."""
+    nested: bool = False
+    """Whether the keys of nested JSON objects become columns of their own, like `user.name`."""
+
+
+def read_table(
+    path: Path, *, member: str = "", notices: Notices | None = None, dialect: Dialect | None = None
+) -> Table:
     """Open a csv, tsv, jsonl, json or parquet file (the text ones also as .gz or as a member of a .zip).
 
     Delimited text: the delimiter is found from the header, header names are stripped, blank lines are skipped, quoted
@@ -66,14 +92,17 @@ def read_table(path: Path, *, member: str = "", notices: Notices | None = None) 
     """
     name = label(path, member)
     notices = notices if notices is not None else Notices()
+    dialect = dialect if dialect is not None else Dialect()
     plain_name = strip_gz(member or path.name)
+    if plain_name.endswith(WORKBOOK_SUFFIXES):
+        raise DataError(f"{name}: is a workbook, which is not read", "Save its sheet as CSV (UTF-8), or as Parquet.")
     if plain_name.endswith(".parquet"):
         return _read_parquet(path, member)
     lines = open_text(path, member=member, notices=notices)
     lead = _first_line(name, lines)
     if plain_name.endswith(JSON_SUFFIXES):
-        return _read_json(name, chain([lead], lines), notices)
-    return _read_delimited(name, chain([lead], lines), lead, notices)
+        return _read_json(name, chain([lead], lines), notices, dialect.nested)
+    return _read_delimited(name, lead, lines, notices, dialect)
 
 
 def _first_line(name: str, lines: Iterator[str]) -> str:
@@ -81,7 +110,7 @@ def _first_line(name: str, lines: Iterator[str]) -> str:
     lead = next((line for line in lines if line.strip()), "")
     if not lead:
         raise DataError(f"{name}: holds nothing but blank lines", "Download it again or remove it.")
-    if lead.lstrip().lower().startswith(("<!doctype", "<html", "<?xml", "<head", "<body")):
+    if lead.lstrip().lower().startswith(("<!doctype", "<!--", "<html", "<?xml", "<head", "<body", "<table")):
         raise DataError(
             f"{name}: is a web page (HTML or XML) saved under the name of a table",
             "The download probably answered with an error or a login page: open the file in a browser, download again.",
@@ -92,22 +121,43 @@ def _first_line(name: str, lines: Iterator[str]) -> str:
 # --- delimited text ---------------------------------------------------------------------------
 
 
-def _read_delimited(name: str, lines: Iterable[str], lead: str, notices: Notices) -> Table:
+def _read_delimited(name: str, lead: str, lines: Iterator[str], notices: Notices, dialect: Dialect) -> Table:
     # The limit is process-wide and its default of 128 kB is less than one long text cell.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARACTERS))
-    tail = _Tail(lines)
-    reader = csv.reader(tail, delimiter=_sniff_delimiter(lead))
+    delimiter = dialect.delimiter
+    if told := _TOLD_DELIMITER.fullmatch(lead.strip()):  # the line that Excel writes and reads
+        delimiter, lead = delimiter or told[1], _first_line(name, lines)
+    peeked = [lead] if dialect.header else [lead, *islice(lines, PEEKED_LINES)]
+    tail = _Tail(chain(peeked, lines))
     try:
-        header = next(reader)
+        delimiter = delimiter or _sniff_delimiter(peeked)
+        quotes = dialect.quotes if dialect.quotes is not None else dialect.header or delimiter != "\t"
+        reader = csv.reader(tail, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+        first = next(reader, [])
     except csv.Error as error:
         raise DataError(f"{name}: its header cannot be read ({error})", "Save it again as CSV (UTF-8).") from error
-    columns = _column_names(header)
-    return Table(name, columns, _delimited_rows(name, reader, columns, tail, notices))
+    columns = _column_names(first if dialect.header else [""] * len(first))
+    for section in dialect.sections:
+        if section in columns:
+            raise DataError(f"{name}: has a column '{section}' already", "Give the section lines another name.")
+    fitting = _Fitting(name, columns, dialect.sections, notices)
+    rows = _delimited_rows(name, reader, [] if dialect.header else first, fitting, tail)
+    return Table(name, columns + dialect.sections, rows)
 
 
-def _sniff_delimiter(lead: str) -> str:
-    """The candidate that cuts the header into most fields; the comma when none does."""
-    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([lead], delimiter=delimiter), [])))
+_TOLD_DELIMITER = re.compile(r"\ufeff?sep=(.)", re.IGNORECASE)
+
+
+def _sniff_delimiter(lines: Sequence[str]) -> str:
+    """The candidate that cuts every line into most fields, best into equally many; the comma when none does."""
+
+    def quality(delimiter: str) -> tuple[bool, int, bool]:
+        widths = [len(cells) for cells in csv.reader(filter(str.strip, lines), delimiter=delimiter)]
+        fewest = min(widths, default=0)
+        # A tab is never an accident, a comma often is.
+        return 1 < fewest == max(widths, default=0), fewest, delimiter == "\t" and fewest > 1
+
+    return max(DELIMITERS, key=quality)
 
 
 def _column_names(header: list[str]) -> tuple[str, ...]:
@@ -132,20 +182,73 @@ class _Tail:
             yield line
 
 
-def _delimited_rows(name: str, reader: Any, columns: tuple[str, ...], tail: _Tail, notices: Notices) -> Iterator[Row]:
-    width = len(columns)
+class _Fitting:
+    """Turns the cells of one file's rows into rows that fit its columns; holds what the section lines said last."""
+
+    def __init__(self, name: str, columns: tuple[str, ...], sections: tuple[str, ...], notices: Notices) -> None:
+        self.name, self.columns, self.notices = name, columns, notices
+        self._sections = sections
+        self._said = dict.fromkeys(sections, "")
+        self._open: list[str] = []
+        """Section lines since the last row."""
+        self._fits = self._misfits = 0
+
+    def row(self, cells: list[str], line: int) -> Row | None:
+        """The row, or None for a blank or a section line. Raises DataError when most rows do not fit the columns."""
+        width = len(self.columns)
+        if self._sections and not any(cells[1:]):
+            if cells and cells[0].strip():
+                self._open.append(" ".join(cells[0].split()))
+            return None
+        if len(cells) != width:
+            if not any(cell.strip() for cell in cells):
+                return None
+            self.notices.count(self.name, f"rows with more or fewer than {width} cells")
+            self._count_misfit(line, len(cells) == 1 or any(cells[width:]), len(cells))
+            cells = cells + [""] * (width - len(cells))
+        elif any(cells):
+            self._fits += 1
+        else:
+            return None
+        row = dict(zip(self.columns, cells, strict=False))
+        return self._with_sections(row) if self._sections else row
+
+    def _count_misfit(self, line: int, serious: bool, found: int) -> None:
+        """Rows that end early are common; text beyond the last column, or none that is cut, is not."""
+        if serious:
+            self._misfits += 1
+            if self._misfits >= FEWEST_MISFITS and self._misfits > self._fits:
+                raise _no_table(self.name, len(self.columns), line, found)
+        else:
+            self._fits += 1
+
+    def _with_sections(self, row: Row) -> Row:
+        if self._open:
+            # Fewer lines than names change the innermost ones: a new house below the same category.
+            count = min(len(self._open), len(self._sections))
+            self._said |= dict(zip(self._sections[-count:], self._open[-count:], strict=True))
+            self._open = []
+        return row | self._said
+
+
+def _no_table(name: str, width: int, line: int, found: int) -> DataError:
+    return DataError(
+        f"{name}: most rows have not the {width} cells of its first line (line {line} has {found})",
+        "Is its first line the header, and what separates its cells? Logs and texts are read by the text adapter.",
+    )
+
+
+def _delimited_rows(name: str, reader: Any, first: list[str], fitting: _Fitting, tail: _Tail) -> Iterator[Row]:
+    width = len(fitting.columns)
     start = span = reader.line_num
     try:
-        for cells in reader:
+        for cells in chain([first] if first else [], reader):
             span = reader.line_num - start
-            if len(cells) == width:
-                if any(cells):
-                    yield dict(zip(columns, cells, strict=True))
-            elif cells and any(cells):
-                if span > UNCLOSED_QUOTE_LINES:
-                    raise _unclosed_quote(name, start)
-                notices.count(name, f"rows with more or fewer than {width} cells")
-                yield dict(zip(columns, cells + [""] * (width - len(cells)), strict=False))
+            if span > UNCLOSED_QUOTE_LINES and len(cells) != width:
+                raise _unclosed_quote(name, start)
+            row = fitting.row(cells, start + 1)
+            if row is not None:
+                yield row
             start = reader.line_num
         # The last row ran to the end of the file, and its last line does not close the quote.
         if span > UNCLOSED_QUOTE_LINES and '"' not in tail.last:
@@ -160,15 +263,15 @@ def _delimited_rows(name: str, reader: Any, columns: tuple[str, ...], tail: _Tai
 def _unclosed_quote(name: str, line: int) -> DataError:
     return DataError(
         f'{name}: a quote (") that opens near line {line + 1} is not closed in its row',
-        "Remove or double that quote in the file.",
+        'Remove or double that quote in the file. The table adapter also takes [data.options] quotes = "literal".',
     )
 
 
 # --- JSON -------------------------------------------------------------------------------------
 
 
-def _read_json(name: str, lines: Iterator[str], notices: Notices) -> Table:
-    rows = _json_rows(name, lines, notices)
+def _read_json(name: str, lines: Iterator[str], notices: Notices, nested: bool) -> Table:
+    rows = _json_rows(name, lines, notices, nested)
     peeked = list(islice(rows, PEEKED_ROWS))
     if not peeked:
         raise DataError(f"{name}: holds no JSON objects", 'It needs one object per line, like {"text": "..."}.')
@@ -176,16 +279,16 @@ def _read_json(name: str, lines: Iterator[str], notices: Notices) -> Table:
     return Table(name, columns, chain(peeked, rows))
 
 
-def _json_rows(name: str, lines: Iterator[str], notices: Notices) -> Iterator[Row]:
+def _json_rows(name: str, lines: Iterator[str], notices: Notices, nested: bool) -> Iterator[Row]:
     good = False
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         if not good and line.lstrip().startswith("["):
-            yield from _json_array(name, chain([line], lines), notices)
+            yield from _json_array(name, chain([line], lines), notices, nested)
             return
         try:
-            row = _json_row(json.loads(line))
+            row = _json_row(json.loads(line), nested)
         except (ValueError, RecursionError) as error:
             if not good:
                 raise DataError(
@@ -200,7 +303,7 @@ def _json_rows(name: str, lines: Iterator[str], notices: Notices) -> Iterator[Ro
             yield row
 
 
-def _json_array(name: str, lines: Iterable[str], notices: Notices) -> Iterator[Row]:
+def _json_array(name: str, lines: Iterable[str], notices: Notices, nested: bool) -> Iterator[Row]:
     parts: list[str] = []
     size = 0
     for line in lines:
@@ -216,19 +319,28 @@ def _json_array(name: str, lines: Iterable[str], notices: Notices) -> Iterator[R
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: is not valid JSON ({error})", "Export it again.") from error
     for item in items:
-        row = _json_row(item)
+        row = _json_row(item, nested)
         if row is None:
             notices.count(name, "array items that are not JSON objects, skipped")
         else:
             yield row
 
 
-def _json_row(value: object) -> Row | None:
+def _json_row(value: object, nested: bool) -> Row | None:
     if isinstance(value, str):
         return {"text": _cell(value)}
     if isinstance(value, dict):
-        return {_cell(key): _cell(cell) for key, cell in value.items()}
+        return dict(_nested_cells("", value, MAX_NESTING if nested else 1))
     return None
+
+
+def _nested_cells(prefix: str, value: dict[str, Any], depth: int) -> Iterator[tuple[str, str]]:
+    """The cells of an object and, down to `depth` levels, of the objects in it, under names joined by dots."""
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner and depth > 1:
+            yield from _nested_cells(f"{prefix}{_cell(key)}.", inner, depth - 1)
+        else:
+            yield f"{prefix}{_cell(key)}", _cell(inner)
 
 
 def _cell(value: object) -> str:
