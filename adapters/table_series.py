@@ -1,0 +1,210 @@
+"""Series in a table, long or wide, as windows: what is known of the series, its last values, and the next one.
+
+Called by the table adapter. Long tables may come in any order: they are sorted on disk, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
+
+from ..core.contracts import Document, Span
+from ..core.sources import Notices, Table, group_spilling
+from .table_cells import MISSING, Moment, amount_text, cell_text, index_moment, name_text, parse_moment
+from .table_columns import Layout, Settings
+from .table_tasks import NEXT_TASK, date_rejects, number_rejects
+
+SEPARATOR = "\x1f"
+"""Between the parts of a record that waits on disk; cells never hold it, because it counts as white space."""
+LAST, NEXT = "last", "next"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a series."""
+
+    header: tuple[str, ...]
+    """Cells of the series' key columns."""
+    extra: tuple[str, ...]
+    """Cells that are known before the value, such as a promotion; from [data.options] columns."""
+    moment: Moment
+    period: str
+    """Name of the period, which is what a split by time deals."""
+    time: str
+    """ISO text of the period."""
+    value: str
+    """MISSING when it is not known."""
+
+
+Prompt = Callable[[Point, list[str]], str]
+
+
+def prompt_writer(layout: Layout, settings: Settings) -> Prompt:
+    """A function that writes all that stands before the next value."""
+    style = settings.style
+    keys = [name_text(name, style) for name, _ in (*layout.series, *layout.fields)]
+    date_name = name_text(settings.wanted.time or "date", style)
+
+    def prompt(point: Point, history: list[str]) -> str:
+        pairs = list(zip(keys, (*point.header, *point.extra), strict=True))
+        if point.moment.title:
+            pairs.append((date_name, point.moment.title))
+        pairs.append((LAST, " ".join(history)))
+        if not style.names:
+            return style.separator.join(cell for _, cell in pairs) + " => "
+        return style.separator.join([*(f"{name}: {cell}" for name, cell in pairs), f"{NEXT}: "])
+
+    return prompt
+
+
+def window_documents(
+    points: Iterable[Point], prompt: Prompt, settings: Settings, notices: Notices
+) -> Iterator[Document]:
+    """One document for each value of one series that has at least half a window before it."""
+    history: deque[str] = deque(maxlen=settings.window)
+    fewest = max(1, settings.window // 2)
+    given = 0
+    for point in points:
+        inside = point.moment.unit == "index" or settings.holds(point.moment.period("day"))
+        if point.value != MISSING and len(history) >= fewest and inside:
+            start = prompt(point, list(history))
+            size = len(start.encode())
+            span = Span(size, size + len(point.value.encode()), NEXT_TASK.name)
+            name = settings.style.separator.join(point.header)
+            yield Document(f"{name} @ {point.period}", f"{start}{point.value}\n", point.period, point.time, (span,))
+            given += 1
+        history.append(point.value)
+    if not given:
+        notices.count("series", f"left out, without a value after {fewest} others")
+
+
+def window_questions(points: Iterable[Point], prompt: Prompt, settings: Settings) -> Iterator[Document]:
+    """One question for each missing value after the first known one; without any, one for the period after the last."""
+    history: deque[str] = deque(maxlen=settings.window)
+    before: Point | None = None
+    last: Point | None = None
+    asked = False
+    for point in points:
+        if point.value == MISSING and any(value != MISSING for value in history):
+            yield _question(point, history, prompt, settings)
+            asked = True
+        history.append(point.value)
+        before, last = last, point
+    if last is not None and not asked:
+        yield _question(_following(before, last), history, prompt, settings)
+
+
+def _question(point: Point, history: Iterable[str], prompt: Prompt, settings: Settings) -> Document:
+    text = prompt(point, list(history))
+    size = len(text.encode())
+    identity = f"{settings.style.separator.join(point.header)} @ {point.period}"
+    return Document(identity, text, point.period, point.time, (Span(size, size, NEXT_TASK.name),))
+
+
+def _following(before: Point | None, last: Point) -> Point:
+    """The period after the last one, at the distance of the last two."""
+    step = last.moment.when - before.moment.when if before is not None else timedelta(days=1)
+    try:
+        moment = Moment(last.moment.when + step, last.moment.unit)
+    except OverflowError:
+        moment = last.moment
+    return Point(last.header, last.extra, moment, f"after {last.period}", moment.period("day"), MISSING)
+
+
+# --- wide tables ------------------------------------------------------------------------------
+
+
+def wide_series(table: Table, layout: Layout, settings: Settings, notices: Notices) -> Iterator[list[Point]]:
+    """The points of each row, in the order of the columns."""
+    style = settings.style
+    moments = _column_moments(layout.values, style.date_order)
+    dealt = [_period(moment, name, settings) for moment, name in zip(moments, layout.values, strict=True)]
+    rejects = number_rejects(table.name, f"{layout.values[0]} ... {layout.values[-1]}", notices)
+    for row in table.rows:
+        header = tuple(cell_text(row.get(column, ""), style) for _, column in layout.series)
+        extra = tuple(cell_text(row.get(column, ""), style) for _, column in layout.fields)
+        points = []
+        for column, moment, (period, time) in zip(layout.values, moments, dealt, strict=True):
+            rejects.rows += 1
+            raw = row.get(column, "")
+            points.append(Point(header, extra, moment, period, time, _value(raw, settings, rejects.add)))
+        yield points
+    rejects.finish()
+
+
+def _column_moments(names: tuple[str, ...], date_order: str) -> list[Moment]:
+    """Dates when all the names are dates, else their places."""
+    found = [parse_moment(name, date_order) for name in names]
+    dated = [moment for moment in found if moment is not None and moment.unit != "index"]
+    return dated if len(dated) == len(names) else [index_moment(position) for position in range(len(names))]
+
+
+def _value(raw: str, settings: Settings, reject: Callable[[str], None]) -> str:
+    """The number, or MISSING; what is neither is told to `reject`."""
+    number = amount_text(raw, settings.style)
+    if number is None and cell_text(raw, settings.style) != MISSING:
+        reject(raw)
+    return number if number is not None else MISSING
+
+
+def _period(moment: Moment, name: str, settings: Settings) -> tuple[str, str]:
+    """(group, time) of a moment."""
+    if moment.unit == "index":
+        return " ".join(name.split()), moment.period("day")
+    start = moment.period(settings.period)
+    return start, start
+
+
+# --- long tables ------------------------------------------------------------------------------
+
+
+def long_records(table: Table, layout: Layout, settings: Settings, notices: Notices) -> Iterator[tuple[str, str]]:
+    """(sort key, payload) of each row: the key is the series and the time, the payload all that the text needs."""
+    style = settings.style
+    dates = date_rejects(table.name, layout.time, notices)
+    numbers = number_rejects(table.name, layout.label, notices)
+    for row in table.rows:
+        dates.rows += 1
+        numbers.rows += 1
+        moment = parse_moment(row.get(layout.time, ""), style.date_order)
+        if moment is None:
+            dates.add(row.get(layout.time, ""))
+            continue
+        header = [cell_text(row.get(column, ""), style) for _, column in layout.series]
+        extra = [cell_text(row.get(column, ""), style) for _, column in layout.fields]
+        value = _value(row.get(layout.label, ""), settings, numbers.add)
+        when = moment.when.isoformat(timespec="seconds")
+        yield (
+            SEPARATOR.join([*header, when]),
+            SEPARATOR.join([str(table_number(moment)), moment.unit, value, *extra]),
+        )
+    dates.finish()
+    numbers.finish()
+
+
+def table_number(moment: Moment) -> int:
+    """The number of a period that is only numbered, as the file has it."""
+    return (moment.when - index_moment(0).when).days
+
+
+def long_series(records: Iterable[tuple[str, str]], settings: Settings, notices: Notices) -> Iterator[Iterator[Point]]:
+    """The series of a long table in the order of their names, each with its points in order of time."""
+
+    def points() -> Iterator[Point]:
+        for key, payloads in group_spilling(records):
+            *header, when = key.split(SEPARATOR)
+            last = next(payloads)
+            for later in payloads:
+                last = later
+                notices.count("series", "values replaced by a later one of the same time")
+            number, unit, value, *extra = last.split(SEPARATOR)
+            moment = Moment(datetime.fromisoformat(when), unit)
+            period, time = _period(moment, number, settings)
+            yield Point(tuple(header), tuple(extra), moment, period, time, value)
+
+    for _, series in groupby(points(), key=attrgetter("header")):
+        yield series
