@@ -41,6 +41,8 @@ from .table_tasks import (
 
 FEWEST_PERIODS = 8
 """Prepare deals whole periods and needs at least so many."""
+MOST_TOLD = 12
+"""Columns that a notice lists."""
 
 
 class TableAdapter:
@@ -73,12 +75,10 @@ class TableAdapter:
     def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
         """One document per row, or per window of a series, in a stable order. Raises DataError.
 
-        A row's id is `file:row`, a window's is `series @ period`.
+        A row's id is `file:row`, a window's is `series @ time`, or `file:row @ column` in a wide table.
         """
         settings = self._begin(options)
         kind = self._kind(source, settings)
-        if kind == NONE:
-            self._advice.append('no label: rows have no answers. [data.options] label = "COLUMN" names one')
         found = self._windows(source, settings) if kind == SERIES else self._rows(source, settings, kind)
         for document in found:
             self.record_count += 1
@@ -266,7 +266,11 @@ class TableAdapter:
         advice: Advice | None = None
         periods: set[str] = set()
         for layout, table, name in self._laid_out(source, settings, self._counts):
-            advice = advice or Advice([field for field, _ in layout.fields])
+            fields = [field for field, _ in layout.fields]
+            if kind == NONE and advice is None:
+                told = ", ".join(f"'{field}'" for field in fields[:MOST_TOLD]) + ", ..." * (len(fields) > MOST_TOLD)
+                self._advice.append(f"no label, so rows have no answers: [data.options] label names one of {told}")
+            advice = advice or Advice(fields)
             for document, cells, answer in row_documents(table, layout, name, settings, kind, self._counts):
                 if not advice.is_over:
                     advice.look(cells, answer if kind == CLASSIFICATION else "")
@@ -288,7 +292,7 @@ class TableAdapter:
 
     def _series_questions(self, source: Path, settings: Settings) -> Iterator[Document]:
         for prompt, points in self._series(source, settings, asking=True):
-            yield from series.window_questions(points, prompt, settings)
+            yield from series.window_questions(points, prompt, settings.window)
 
     def _series(
         self, source: Path, settings: Settings, *, asking: bool
@@ -296,9 +300,9 @@ class TableAdapter:
         """Each series with the function that writes its prompts."""
         tables = self._laid_out(source, settings, self._counts, asking=asking)
         if settings.wide:
-            for layout, table, _ in tables:
+            for layout, table, name in tables:
                 prompt = series.prompt_writer(layout, settings)
-                for points in series.wide_series(table, layout, settings, self._counts):
+                for points in series.wide_series(table, layout, name, settings, self._counts):
                     yield prompt, points
             return
         layout, table, name = next(tables)

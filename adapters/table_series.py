@@ -38,6 +38,8 @@ class Point:
     """ISO text of the period."""
     value: str
     """MISSING when it is not known."""
+    name: str
+    """Of the series and the point: unique in the source."""
 
 
 Prompt = Callable[[Point, list[str]], str]
@@ -64,45 +66,44 @@ def prompt_writer(layout: Layout, settings: Settings) -> Prompt:
 def window_documents(
     points: Iterable[Point], prompt: Prompt, settings: Settings, notices: Notices
 ) -> Iterator[Document]:
-    """One document for each value of one series that has at least half a window before it."""
+    """One document for each value of one series that has at least half a window of known ones before it."""
     history: deque[str] = deque(maxlen=settings.window)
     fewest = max(1, settings.window // 2)
     given = 0
     for point in points:
         inside = point.moment.unit == "index" or settings.holds(point.moment.period("day"))
-        if point.value != MISSING and len(history) >= fewest and inside:
+        known = len(history) - history.count(MISSING)
+        if point.value != MISSING and known >= fewest and inside:
             start = prompt(point, list(history))
             size = len(start.encode())
             span = Span(size, size + len(point.value.encode()), NEXT_TASK.name)
-            name = settings.style.separator.join(point.header)
-            yield Document(f"{name} @ {point.period}", f"{start}{point.value}\n", point.period, point.time, (span,))
+            yield Document(point.name, f"{start}{point.value}\n", point.period, point.time, (span,))
             given += 1
         history.append(point.value)
     if not given:
         notices.count("series", f"left out, without a value after {fewest} others")
 
 
-def window_questions(points: Iterable[Point], prompt: Prompt, settings: Settings) -> Iterator[Document]:
+def window_questions(points: Iterable[Point], prompt: Prompt, window: int) -> Iterator[Document]:
     """One question for each missing value after the first known one; without any, one for the period after the last."""
-    history: deque[str] = deque(maxlen=settings.window)
+    history: deque[str] = deque(maxlen=window)
     before: Point | None = None
     last: Point | None = None
     asked = False
     for point in points:
         if point.value == MISSING and any(value != MISSING for value in history):
-            yield _question(point, history, prompt, settings)
+            yield _question(point, history, prompt)
             asked = True
         history.append(point.value)
         before, last = last, point
     if last is not None and not asked:
-        yield _question(_following(before, last), history, prompt, settings)
+        yield _question(_following(before, last), history, prompt)
 
 
-def _question(point: Point, history: Iterable[str], prompt: Prompt, settings: Settings) -> Document:
+def _question(point: Point, history: Iterable[str], prompt: Prompt) -> Document:
     text = prompt(point, list(history))
     size = len(text.encode())
-    identity = f"{settings.style.separator.join(point.header)} @ {point.period}"
-    return Document(identity, text, point.period, point.time, (Span(size, size, NEXT_TASK.name),))
+    return Document(point.name, text, point.period, point.time, (Span(size, size, NEXT_TASK.name),))
 
 
 def _following(before: Point | None, last: Point) -> Point:
@@ -112,26 +113,28 @@ def _following(before: Point | None, last: Point) -> Point:
         moment = Moment(last.moment.when + step, last.moment.unit)
     except OverflowError:
         moment = last.moment
-    return Point(last.header, last.extra, moment, f"after {last.period}", moment.period("day"), MISSING)
+    name = f"{last.name} and then"
+    return Point(last.header, last.extra, moment, f"after {last.period}", moment.period("day"), MISSING, name)
 
 
 # --- wide tables ------------------------------------------------------------------------------
 
 
-def wide_series(table: Table, layout: Layout, settings: Settings, notices: Notices) -> Iterator[list[Point]]:
-    """The points of each row, in the order of the columns."""
+def wide_series(table: Table, layout: Layout, name: str, settings: Settings, notices: Notices) -> Iterator[list[Point]]:
+    """The points of each row of the file called `name`, in the order of the columns."""
     style = settings.style
     moments = _column_moments(layout.values, style.date_order)
-    dealt = [_period(moment, name, settings) for moment, name in zip(moments, layout.values, strict=True)]
+    dealt = [_period(moment, column, settings) for moment, column in zip(moments, layout.values, strict=True)]
     rejects = number_rejects(table.name, f"{layout.values[0]} ... {layout.values[-1]}", notices)
-    for row in table.rows:
+    for number, row in enumerate(table.rows, start=1):
         header = tuple(cell_text(row.get(column, ""), style) for _, column in layout.series)
         extra = tuple(cell_text(row.get(column, ""), style) for _, column in layout.fields)
         points = []
         for column, moment, (period, time) in zip(layout.values, moments, dealt, strict=True):
             rejects.rows += 1
             raw = row.get(column, "")
-            points.append(Point(header, extra, moment, period, time, _value(raw, settings, rejects.add)))
+            value = _value(raw, settings, rejects.add)
+            points.append(Point(header, extra, moment, period, time, value, f"{name}:{number} @ {column}"))
         yield points
     rejects.finish()
 
@@ -204,7 +207,9 @@ def long_series(records: Iterable[tuple[str, str]], settings: Settings, notices:
             number, unit, value, *extra = last.split(SEPARATOR)
             moment = Moment(datetime.fromisoformat(when), unit)
             period, time = _period(moment, number, settings)
-            yield Point(tuple(header), tuple(extra), moment, period, time, value)
+            exact = number if unit == "index" else when.removesuffix("T00:00:00")
+            name = f"{settings.style.separator.join(header)} @ {exact}"
+            yield Point(tuple(header), tuple(extra), moment, period, time, value, name)
 
     for _, series in groupby(points(), key=attrgetter("header")):
         yield series

@@ -46,6 +46,8 @@ UNCLOSED_QUOTE_LINES = 20
 """A row of more lines than this that has the wrong number of cells, or no end, comes from an unclosed quote."""
 PEEKED_ROWS = 100
 PEEKED_LINES = 20
+SNIFFED_CHARACTERS = 1 << 18
+MAX_COLUMNS = 20_000
 FEWEST_MISFITS = 20
 """So many rows that do not fit the header, and more than those that do: then the first line is no header."""
 MAX_NESTING = 8
@@ -130,12 +132,17 @@ def _read_delimited(name: str, lead: str, lines: Iterator[str], notices: Notices
     peeked = [lead] if dialect.header else [lead, *islice(lines, PEEKED_LINES)]
     tail = _Tail(chain(peeked, lines))
     try:
-        delimiter = delimiter or _sniff_delimiter(peeked)
+        delimiter = delimiter or _sniff_delimiter([line[:SNIFFED_CHARACTERS] for line in peeked])
         quotes = dialect.quotes if dialect.quotes is not None else dialect.header or delimiter != "\t"
         reader = csv.reader(tail, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
         first = next(reader, [])
     except csv.Error as error:
         raise DataError(f"{name}: its header cannot be read ({error})", "Save it again as CSV (UTF-8).") from error
+    if len(first) > MAX_COLUMNS:
+        raise DataError(
+            f"{name}: its first line has {len(first):,} cells, at most {MAX_COLUMNS:,} columns are read",
+            "Is the whole file one line? Write it with a line for each row.",
+        )
     columns = _column_names(first if dialect.header else [""] * len(first))
     for section in dialect.sections:
         if section in columns:
@@ -162,10 +169,12 @@ def _sniff_delimiter(lines: Sequence[str]) -> str:
 
 def _column_names(header: list[str]) -> tuple[str, ...]:
     """Stripped names; blank ones become column_3, repeated ones get a number."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for position, cell in enumerate(header, start=1):
         name = cell.strip() or f"column_{position}"
-        names.append(f"{name}_{position}" if name in names else name)
+        while name in names:
+            name = f"{name}_{position}"
+        names[name] = None
     return tuple(names)
 
 

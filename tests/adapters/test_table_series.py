@@ -61,8 +61,9 @@ def test_windows_of_a_wide_table(wide: Path) -> None:
     assert [document.group for document in documents] == ["W1", "W2", "W3", "W4", "W1", "W3", "W4"]
     times = {document.group: document.time for document in documents}
     assert sorted(times, key=lambda group: times[group] or "") == ["W1", "W2", "W3", "W4"]
-    with_region = read(wide, series="code", wide=True, columns="region", window=8)
+    with_region = read(wide, series="code", wide=True, columns="region", window=7)
     assert [document.text for document in with_region] == [
+        "code: A | region: north | last: 1 2 3 | next: 4\n",
         "code: A | region: north | last: 1 2 3 4 | next: 5\n",
         "code: B | region: south | last: 0 0 ? 1 | next: 2\n",
     ]
@@ -105,6 +106,20 @@ def test_the_order_of_rows_does_not_matter(long: Path) -> None:
     assert read(long, **LONG_OPTIONS) == expected
 
 
+def test_several_values_a_day_and_equal_names_keep_their_ids_apart(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"2024-01-01 {hour:02d}:00,tea,{hour}\n" for hour in range(5))
+    path.write_text("at,item,sold\n" + rows, encoding="utf-8")
+    options = SourceOptions(options={"series": "item", "label": "sold", "time": "at", "window": 2})
+    documents = list(TableAdapter().documents(path, options))
+    assert documents[-1].text == "item: tea | at: Mon Jan 01 04:00 | last: 2 3 | next: 4\n"
+    assert {document.group for document in documents} == {"2024-01-01"}
+    assert check_adapter(TableAdapter(), path, options) == []
+    path.write_text("item,W1,W2,W3\ntea,1,2,3\ntea,1,2,3\n", encoding="utf-8")
+    options = SourceOptions(options={"series": "item", "wide": True, "window": 2})
+    assert check_adapter(TableAdapter(), path, options) == []
+
+
 def test_a_later_row_of_the_same_time_wins_and_is_told(long: Path) -> None:
     with long.open("a", encoding="utf-8") as file:
         file.write("2024-01-21,1,soap,9\n")
@@ -139,7 +154,7 @@ def test_the_task_and_the_split(wide: Path) -> None:
 
 def test_questions_about_what_comes_next(wide: Path, long: Path) -> None:
     assert [(document.id, document.text) for document in asked(long, **LONG_OPTIONS)] == [
-        ("1 | soap @ after 2024-01-21", "shop: 1 | item: soap | week: Sun Jan 28 | last: 6 7 | next: "),
+        ("1 | soap @ 2024-01-21 and then", "shop: 1 | item: soap | week: Sun Jan 28 | last: 6 7 | next: "),
         ("2 | tea @ 2024-01-21", "shop: 2 | item: tea | week: Sun Jan 21 | last: 1.235 2 | next: "),
     ]
     questions = asked(wide, series="code", wide=True, window=2)

@@ -103,3 +103,14 @@ def test_old_line_ends_are_an_error_and_no_crash(tmp_path: Path) -> None:
         list(read_table(write(tmp_path / "t.csv", "a,b\r1,2\r3,4\r")))
     with pytest.raises(DataError, match=r"t\.csv"):
         list(read_table(tmp_path / "t.csv", dialect=Dialect(header=False)))
+
+
+def test_columns_have_names_of_their_own(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", "a_3,a, a ,,\n1,2,3,4,5\n"))
+    assert table.columns == ("a_3", "a", "a_3_3", "column_4", "column_5")
+    assert [list(row.values()) for row in table] == [list("12345")]
+
+
+def test_a_file_that_is_one_line_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"its first line has 30,000 cells.*\nIs the whole file one line"):
+        read_table(write(tmp_path / "t.csv", ",".join(["x"] * 30_000)))
