@@ -330,10 +330,12 @@ def _score(
 ) -> SystemScore:
     differences = [mine[0] - theirs[0] for mine, theirs in zip(rows, raw, strict=True)]
     low, high = paired_interval(differences, seed)
-    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    ndcg_10, recall_10, recall_100 = (sum(column) / len(rows) for column in zip(*rows, strict=True))
     return SystemScore(
         name,
-        *means,
+        ndcg_10,
+        recall_10,
+        recall_100,
         difference=sum(differences) / len(rows),
         low=low,
         high=high,
