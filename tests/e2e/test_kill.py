@@ -72,6 +72,7 @@ def test_killed_three_times_a_campaign_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # thirty kills, each with a fresh start of everything
 def test_ten_campaigns_killed_three_times_each_end_as_if_nothing_had_happened(
     tmp_path: Path, environment: dict[str, str], private_folder: Path
 ) -> None:
