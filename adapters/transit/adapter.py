@@ -1,113 +1,160 @@
-"""The transit adapter: finds out what a folder holds and turns logs into documents of one service day each."""
+"""The transit adapter: turns logs, realtime snapshots and timetables into documents, and open rows into questions."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import tzinfo
+from pathlib import Path
 
-from ...core.contracts import Document, DuplicatePolicy, SourceOptions, SplitRule, Task
-from ...core.errors import DataError, did_you_mean
-from ...core.sources import (
-    TABLE_SUFFIXES,
-    Notices,
-    group_spilling,
-    label,
-    list_files,
-    read_table,
-    strip_gz,
-    zip_members,
-)
+from ...core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
+from ...core.errors import DataError
+from ...core.sources import Notices, group_spilling, label, read_table
 from . import columns as log_columns
-from .arrivals import arrival_document, arrival_records
-from .clock import parse_limit
-from .incidents import incident_document, incident_records, mode_of
-from .rows import Tally, Window
+from .arrivals import arrival_page, arrival_records
+from .feed import Feed, Names, feed_zone, read_names
+from .incidents import incident_page, incident_records
+from .pages import Page, page_document, page_questions
+from .positions import position_page, position_records
+from .realtime import Snapshot, realtime_records, require_bindings
+from .rows import Asking, Tally, clean, question_id
+from .schedule import schedule_pages
+from .settings import OPTIONS, Settings, read_settings
+from .survey import Log, Survey, feed_notice, look_at
+from .trips import trip_page, trip_records
 
-GTFS_FILES = frozenset({"trips.txt", "stop_times.txt"})
-SUFFIXES = (*TABLE_SUFFIXES, ".txt", ".zip", ".pb", ".xlsx", ".md")
-"""More than can be read, so that what is left out can be named in the notices."""
-OPTIONS = {
-    "date_order": '"dmy" or "mdy", when dates such as 03/04/2024 do not tell it themselves.',
-    "line_numbers": 'true writes the line "102 MARKHAM ROAD" as "102"; default false.',
-}
+DELAY = Task(
+    "delay", kind="value", metric="mae", direction="min", min_effect=0.005, bins=(1.0, 5.0, 10.0, 20.0), clip=60.0
+)
+NEXT_STOP = Task(
+    "next_stop",
+    kind="value",
+    metric="mae",
+    direction="min",
+    min_effect=0.005,
+    bins=(1.0, 2.0, 3.0, 4.0, 5.0, 10.0),
+    clip=60.0,
+)
 SAMPLE_BYTES_PER_DAY = 2600
 
 
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """One file, or one member of a zip archive, that is a log."""
-
-    path: Path
-    member: str
-    match: log_columns.Match
-
-    @property
-    def mode(self) -> str:
-        return mode_of(PurePosixPath(self.member).name or self.path.name)
-
-
 class TransitAdapter:
-    """Incident logs and arrival logs, alone or mixed in one folder or zip. See `describe`."""
+    """Logs of incidents, arrivals, trips and positions, realtime snapshots, and timetables. See `describe`."""
 
     name = "transit"
     version = 1
     split = SplitRule.TIME
     duplicates = DuplicatePolicy.EXACT
-    tasks: tuple[Task, ...] = (Task("delay", kind="value", metric="mae", direction="min", min_effect=0.005),)
-    slice_keys: tuple[str, ...] = ("mode", "month")
+    tasks: tuple[Task, ...] = (DELAY, NEXT_STOP)
+    slice_keys: tuple[str, ...] = ("mode", "line", "month")
     options: Mapping[str, str] = OPTIONS
 
     def __init__(self) -> None:
         self.record_count = 0
-        """Incidents and arrivals serialised so far by the last call of `documents`."""
-        self._skipped: list[str] = []
+        """Incidents, calls at stops and positions serialised so far by the last call of `documents`."""
+        self._found: list[str] = []
         self._counts = Notices()
 
     @property
     def notices(self) -> list[str]:
-        """What the last call of `documents` skipped or tolerated; complete when it is exhausted."""
-        return self._skipped + self._counts.lines()
+        """What the last call found, skipped or tolerated; complete when it is exhausted."""
+        return self._found + self._counts.lines()
+
+    def split_rule(self, source: Path, options: SourceOptions) -> SplitRule:
+        """Logs by time, whole service days; timetables by group, whole stop patterns. Raises DataError."""
+        settings = read_settings(options)
+        survey = look_at(source, options.columns, settings.kind)
+        return SplitRule.GROUP if survey.reads_schedule(settings.kind) else SplitRule.TIME
+
+    def find_tasks(self, source: Path, options: SourceOptions) -> tuple[Task, ...]:
+        """Delays for logs, minutes to the next stop for timetables, both for calls, none for positions."""
+        settings = read_settings(options)
+        survey = look_at(source, options.columns, settings.kind)
+        if survey.reads_schedule(settings.kind):
+            return (NEXT_STOP,)
+        kinds = {log.match.kind.name for log in survey.logs}
+        if survey.snapshots or log_columns.TRIPS.name in kinds:
+            return (DELAY, NEXT_STOP)
+        return () if kinds == {log_columns.POSITIONS.name} else (DELAY,)
 
     def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
-        """One document per service day and mode (incidents) or line (arrivals), by day. Raises DataError."""
-        self.record_count, self._skipped, self._counts = 0, [], Notices()
-        window = _window(options)
-        logs = self._plan(source, options.columns)
-        records = (record for log in logs for record in self._records(log, window))
+        """One document per service day and mode or line, by day; or one per run-time profile. Raises DataError."""
+        settings = self._start(options)
+        survey = look_at(source, options.columns, settings.kind)
+        self._found = survey.notices()
+        if survey.reads_schedule(settings.kind):
+            pages = self._timetable_pages(survey, settings)
+        else:
+            self._found += [feed_notice(feed) for feed in survey.timetables]
+            pages = self._day_pages(_records(survey, settings, self._counts, asking=False))
         empty = True
-        for key, payloads in group_spilling(records):
-            day, kind, *names = key.split("\t")
-            if kind == "incidents":
-                document = incident_document(day, names[0], payloads)
-            else:
-                document = arrival_document(day, names[0], names[1], payloads)
-            self.record_count += len(document.spans)
+        for page in pages:
+            document = page_document(page)
+            self.record_count += len(document.spans) or len(page.entries)
             empty = False
             yield document
         if empty:
-            first, last = window.since or "the start", window.until or "the end"
+            raise self._nothing_left(survey, settings)
+
+    def questions(self, source: Path, options: SourceOptions) -> Iterator[Document]:
+        """One document per row without its answer, in the order of files and rows. Raises DataError.
+
+        The text is the header of the row's day, up to 20 lines before it whose answers are known, and the row up to
+        its answer.
+        """
+        settings = self._start(options)
+        survey = look_at(source, options.columns, settings.kind, asking=True)
+        self._found = survey.notices()
+        pages = self._day_pages(_records(survey, settings, self._counts, asking=True))
+        prompts = (
+            (origin, f"{page.group}\t{page.task}\t{text}") for page in pages for origin, text in page_questions(page)
+        )
+        empty = True
+        for origin, payloads in group_spilling(prompts):
+            for payload in payloads:
+                day, task, text = payload.split("\t", 2)
+                end = len(text.encode())
+                empty = False
+                yield Document(question_id(origin), text, group=day, time=day, spans=(Span(end, end, task),))
+        if empty:
             raise DataError(
-                f"{source}: no incident or arrival between {first} and {last}",
-                "Check since and until in the recipe's [data] table.",
+                f"{source}: no row waits for an answer",
+                "Leave the delay (or the actual time) of the rows to predict empty. "
+                "To compare with delays that are known: slm-ar eval --source " + str(source),
             )
 
     def slices(self, document: Document) -> Mapping[str, str]:
-        """The mode (`line` for arrivals) and the month, like 2024-12."""
-        return {"mode": document.text.partition(" ")[0], "month": document.group[:7]}
+        """The mode (`line` for arrivals and calls), the line where a document is of one, the month (2024-12)."""
+        mode = document.text.partition(" ")[0]
+        month = document.time[:7] if document.time is not None else "any"
+        return {"mode": mode, "line": _line_of(document) or "all", "month": month}
+
+    def answer_slices(self, document: Document, span: Span) -> Mapping[str, str]:
+        """Line and hour of the record in which an answer stands; `any` where a record has no hour."""
+        raw = document.text.encode()
+        start = raw.rfind(b"\n", 0, span.start) + 1
+        record = raw[start : span.start].decode("utf-8", "replace")
+        clock, _, rest = record.partition(" ")
+        hour = f"{int(clock[:2]) % 24:02d}" if len(clock) == 5 and clock[2] == ":" and clock[:2].isdigit() else "any"
+        line = _line_of(document) or rest.partition(" | ")[0]
+        return {"line": line or "all", "hour": hour}
 
     def describe(self) -> str:
         """Plain words for program.md."""
         return (
-            "Public transport logs. A document is one service day: a header (mode or line, weekday, month, day) and "
-            "one line per event in order of time.\n"
+            "Public transport logs or timetables. A document of a log is one service day: a header (mode or line, "
+            "weekday, month, day) and one line per event in order of time.\n"
             "Incidents: `05:50 35 | JANE STATION | N | Mechanical | 10 | 20 | 8194` is time and line, place, "
             "direction, cause, delay in minutes, gap in minutes, vehicle.\n"
             "Arrivals: `05:54 31 | +0.3` is scheduled time, stop and vehicle block where they vary, and the delay in "
             "signed minutes.\n"
+            "Calls of a trip stand together below a line `trip 3845 > New York`: `05:54 Trenton | +0.3`.\n"
+            "Positions: `+31 +12 -3 8.1` is seconds, ten-thousandths of a degree north and east since the line before, "
+            "and speed; they have no answers.\n"
             "The delay is the answer that counts. Fields are words: ` | ` and newlines separate them. Delays follow "
-            "the hour, the weekday, the line, the place, the cause, and the delays just before."
+            "the hour, the weekday, the line, the place, the cause, and the delays just before.\n"
+            "Timetables: a document is one line, headsign, stop pattern and run-time profile; `Marion St | +1.1` is "
+            "the minutes since the stop before, the answer. Whole stop patterns are held out."
         )
 
     def sample(self, seed: int, size: int) -> Iterator[Document]:
@@ -129,113 +176,116 @@ class TransitAdapter:
 
         write_city(folder, seed=seed)
 
-    # --- what the source holds ----------------------------------------------------------------
+    # --- from records to pages ----------------------------------------------------------------
 
-    def _plan(self, source: Path, chosen: Mapping[str, str]) -> list[_Log]:
-        """Look at every header; refuse the source before any row is read when it cannot work."""
-        log_columns.check_chosen(chosen)
-        files = list_files(source, SUFFIXES)
-        feeds = {path for path in files if path.name == "trips.txt"}
-        logs: list[_Log] = []
-        headers: list[tuple[str, tuple[str, ...]]] = []
-        for path in files:
-            if path.suffix.lower() == ".zip":
-                members = zip_members(path, SUFFIXES)
-                if {PurePosixPath(member).name for member in members} >= GTFS_FILES:
-                    self._skip_feed(path)
-                    continue
-            elif path.suffix.lower() == ".txt" and path.parent / "trips.txt" in feeds:
-                if path in feeds:
-                    self._skip_feed(path)
-                continue
+    def _start(self, options: SourceOptions) -> Settings:
+        self.record_count, self._found, self._counts = 0, [], Notices()
+        return read_settings(options)
+
+    def _timetable_pages(self, survey: Survey, settings: Settings) -> Iterator[Page]:
+        if settings.window.since is not None or settings.window.until is not None:
+            self._found.append(f"{survey.source}: since and until do not apply to a timetable")
+        for number, feed in enumerate(survey.timetables):
+            yield from schedule_pages(feed, number, settings.wishes, self._counts)
+
+    def _day_pages(self, records: Iterable[tuple[str, str]]) -> Iterator[Page]:
+        for key, payloads in group_spilling(records):
+            day, kind, *names = key.split("\t")
+            page: Page | None
+            if kind == "incidents":
+                page = incident_page(day, names[0], payloads)
+            elif kind == "arrivals":
+                page = arrival_page(day, names[0], names[1], payloads)
+            elif kind == "positions":
+                page = position_page(day, names[0], payloads, self._counts)
             else:
-                members = [""]
-            for member in members:
-                self._look_at(path, member, chosen, logs, headers)
-        if not logs:
-            raise self._nothing_usable(source, headers, chosen)
-        _check_columns_exist(chosen, headers)
-        return logs
+                page = trip_page(day, names[0], payloads, self._counts)
+            if page is not None:
+                yield page
 
-    def _look_at(
-        self,
-        path: Path,
-        member: str,
-        chosen: Mapping[str, str],
-        logs: list[_Log],
-        headers: list[tuple[str, tuple[str, ...]]],
-    ) -> None:
-        name = label(path, member)
-        if not strip_gz(member or path.name).endswith(TABLE_SUFFIXES):
-            self._skipped.append(f"{name}: skipped, neither csv, tsv, json lines nor parquet")
-            return
-        try:
-            columns = read_table(path, member=member).columns
-        except DataError:
-            if name.lower().endswith(".json"):  # settings and snapshots often lie beside logs
-                self._skipped.append(f"{name}: skipped, its JSON is not a table")
-                return
-            raise
-        headers.append((name, columns))
-        match = log_columns.best_match(columns, chosen)
-        if not match.missing:
-            logs.append(_Log(path, member, match))
-        elif log_columns.looks_like_a_log(match, chosen):
-            raise log_columns.missing_columns_error(name, columns, match)
-        else:
-            self._skipped.append(f"{name}: skipped, neither an incident log nor an arrival log")
-
-    def _skip_feed(self, path: Path) -> None:
-        member = ""
-        if path.suffix.lower() == ".zip":
-            member = next(name for name in zip_members(path, (".txt",)) if PurePosixPath(name).name == "trips.txt")
-        trips = sum(1 for _ in read_table(path, member=member, notices=self._counts))
-        name = str(path) if member else str(path.parent)
-        self._skipped.append(f"{name}: static GTFS feed, {trips:,} trips (not serialised by this version)")
-
-    def _nothing_usable(
-        self, source: Path, headers: list[tuple[str, tuple[str, ...]]], chosen: Mapping[str, str]
-    ) -> DataError:
-        seen = "\n".join(self._skipped[:8]) or "The folder holds no csv, tsv, json lines or parquet file."
-        if not headers:
-            return DataError(f"{source}: holds no incident log and no arrival log", seen)
-        name, columns = max(headers, key=lambda header: log_columns.best_match(header[1], chosen).share)
-        match = log_columns.best_match(columns, chosen)
-        table = log_columns.columns_table(columns, match)
+    def _nothing_left(self, survey: Survey, settings: Settings) -> DataError:
+        if survey.reads_schedule(settings.kind):
+            return DataError(f"{survey.source}: no trip of the timetable can be used", "\n".join(self.notices[:8]))
+        since, until = settings.window.since, settings.window.until
+        if since is None and until is None:
+            return DataError(f"{survey.source}: holds nothing that becomes a document", "\n".join(self.notices[:12]))
         return DataError(
-            f"{source}: holds no incident log and no arrival log that could be recognised",
-            f"{seen}\nIf {name} is an {match.kind.name}, name its columns in recipe.toml:\n{table}",
+            f"{survey.source}: no incident, arrival or other record between {since or 'the start'} "
+            f"and {until or 'the end'}",
+            "Check since and until in the recipe's [data] table.",
         )
 
-    def _records(self, log: _Log, window: Window) -> Iterator[tuple[str, str]]:
-        table = read_table(log.path, member=log.member, notices=self._counts)
-        tally = Tally(table.name, self._counts)
-        if log.match.kind is log_columns.INCIDENTS:
-            return incident_records(table, log.match.columns, log.mode, tally, window)
-        return arrival_records(table, log.match.columns, tally, window)
+
+def _line_of(document: Document) -> str:
+    """The line of a document that is of one line; empty for a mode's incidents."""
+    head, _, name = document.id.partition("/")
+    if head.startswith("timetable"):
+        return name.partition("/")[2]
+    kind, _, line = name.partition(" ")
+    if kind == "line":
+        return line.rpartition(" (")[0] if line.endswith(")") and " (" in line else line
+    return line if kind in ("trips", "positions") else ""
 
 
-def _window(options: SourceOptions) -> Window:
-    for name in options.options:
-        if name not in OPTIONS:
-            raise DataError(
-                f"the transit adapter has no option '{name}' in [data.options]", did_you_mean(name, list(OPTIONS))
-            )
-    order = options.options.get("date_order", "")
-    if order not in ("", "dmy", "mdy"):
-        raise DataError(f"[data.options] date_order = '{order}' is unknown", 'Write "dmy" or "mdy".')
-    line_numbers = options.options.get("line_numbers", False)
-    if not isinstance(line_numbers, bool):
-        raise DataError("[data.options] line_numbers must be true or false", 'true writes "102 MARKHAM ROAD" as "102".')
-    since, until = parse_limit("since", options.since), parse_limit("until", options.until)
-    return Window(since, until, order, line_numbers)
+# --- from the source to records -----------------------------------------------------------------
 
 
-def _check_columns_exist(chosen: Mapping[str, str], headers: list[tuple[str, tuple[str, ...]]]) -> None:
-    known = {log_columns.plain(column): column for _, columns in headers for column in columns}
-    for name, column in chosen.items():
-        if log_columns.plain(column) not in known:
-            raise DataError(
-                f"[data.columns] {name} = '{column}': no file of the source has such a column",
-                did_you_mean(column, list(known.values())),
-            )
+def _records(survey: Survey, settings: Settings, counts: Notices, *, asking: bool) -> Iterator[tuple[str, str]]:
+    """The records of all logs, then of all snapshots. Positions and snapshots ask nothing."""
+    if survey.snapshots and not asking:
+        require_bindings(survey.snapshots[0].name)  # before hours of reading, not after them
+    sides: dict[tuple[str, ...], tuple[Names, tzinfo | None]] = {}
+    for number, log in enumerate(survey.logs):
+        kind = log.match.kind
+        if kind in (log_columns.INCIDENTS, log_columns.ARRIVALS):
+            side: tuple[Names, tzinfo | None] = (Names(), None)
+        elif asking and kind is log_columns.POSITIONS:
+            continue
+        else:
+            feeds = survey.feeds_of(log.path)
+            key = tuple(feed.name for feed in feeds)
+            if key not in sides:
+                sides[key] = _side(feeds, settings)
+            side = sides[key]
+        asked = Asking(number, clean(_relative(log, survey.source))) if asking else None
+        yield from _log_records(log, side, settings, counts, asked)
+    if not asking:
+        for feeds, snapshots in _joins(survey):
+            window, zone = settings.window, settings.zone
+            yield from realtime_records(snapshots, feeds, window, zone, counts, alone=not survey.logs)
+
+
+def _log_records(
+    log: Log, side: tuple[Names, tzinfo | None], settings: Settings, counts: Notices, asked: Asking | None
+) -> Iterator[tuple[str, str]]:
+    table = read_table(log.path, member=log.member, notices=counts)
+    tally, found, window = Tally(table.name, counts), log.match.columns, settings.window
+    names, zone = side
+    if log.match.kind is log_columns.INCIDENTS:
+        return incident_records(table, found, log.mode, tally, window, asked)
+    if log.match.kind is log_columns.ARRIVALS:
+        return arrival_records(table, found, tally, window, asked)
+    if log.match.kind is log_columns.TRIPS:
+        return trip_records(table, found, tally, window, zone, (names.stops, names.lines), asked)
+    return position_records(table, found, tally, window, zone, names.lines)
+
+
+def _side(feeds: list[Feed], settings: Settings) -> tuple[Names, tzinfo | None]:
+    """Names and timezone for a log with ids. Several feeds may use one id for two stops, so then there are no names."""
+    if len(feeds) != 1:
+        return Names(), settings.zone
+    return read_names(feeds[0]), settings.zone or feed_zone(feeds[0])
+
+
+def _joins(survey: Survey) -> Iterator[tuple[list[Feed], list[Snapshot]]]:
+    """Snapshots that share their feeds."""
+    groups: dict[tuple[str, ...], tuple[list[Feed], list[Snapshot]]] = {}
+    for snapshot in survey.snapshots:
+        feeds = [feed for feed in survey.feeds_of(snapshot.path) if feed.is_timetable]
+        groups.setdefault(tuple(feed.name for feed in feeds), (feeds, []))[1].append(snapshot)
+    yield from groups.values()
+
+
+def _relative(log: Log, source: Path) -> str:
+    path = log.path.name if log.path == source else log.path.relative_to(source).as_posix()
+    return label(Path(path), log.member)

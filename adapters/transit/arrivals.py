@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ...core.contracts import Document, Span
 from ...core.sources import Table
 from .clock import day_title, parse_day, parse_moment
-from .rows import Tally, Window, clean
+from .pages import Entry, Page
+from .rows import Asking, Tally, Window, clean, short_id
 
-MAX_BLOCK_CHARACTERS = 4
-"""Longer block ids are serial numbers: they would never recur after the split."""
 MAX_DELAY_MINUTES = 24 * 60
 _TRUE = frozenset({"true", "1", "yes", "ja", "wahr"})
 
@@ -33,14 +31,18 @@ class Arrival(NamedTuple):
     block: str
     ends: str
     delay: str
+    origin: str = ""
 
 
 def arrival_records(
-    table: Table, columns: Mapping[str, str], tally: Tally, window: Window
+    table: Table, columns: Mapping[str, str], tally: Tally, window: Window, asking: Asking | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(sort key, packed Arrival) of every sound row inside the window."""
+    """(sort key, packed Arrival) of every sound row inside the window.
+
+    With `asking`, a row without the actual time is sound too and carries its origin.
+    """
     service_day, line, stop = columns["service_day"], columns["line"], columns["stop"]
-    scheduled, actual = columns["scheduled"], columns["actual"]
+    scheduled, actual = columns["scheduled"], columns.get("actual", "")
     line_id = columns.get("line_id", line)
     cancelled, departure = columns.get("cancelled", ""), columns.get("departure", "")
     block, destination = columns.get("block", ""), columns.get("destination", "")
@@ -50,16 +52,12 @@ def arrival_records(
         day = parse_day(row[service_day], order)
         if day is not None and not window.holds(day):
             continue
-        if not row[scheduled].strip():
-            tally.skip("no scheduled arrival (the trip starts there)")
+        observed = row.get(actual, "")
+        asks = asking is not None and not observed.strip()
+        if reason := _useless(row[scheduled], row.get(cancelled, ""), observed, asks):
+            tally.skip(reason)
             continue
-        if row.get(cancelled, "").strip().lower() in _TRUE:
-            tally.skip("cancelled")
-            continue
-        if not row[actual].strip():
-            tally.skip("no actual arrival time")
-            continue
-        planned, delay = _delay(row[scheduled], row[actual], order)
+        planned, delay = _delay(row[scheduled], row[scheduled] if asks else observed, order)
         if day is None or planned is None:
             tally.reject(row, columns, ("service_day", "scheduled", "actual"))
             continue
@@ -68,12 +66,22 @@ def arrival_records(
             clock=planned[11:16],
             stop=clean(row[stop]),
             destination=clean(row.get(destination, "")),
-            block=_short(clean(row.get(block, ""))),
+            block=short_id(clean(row.get(block, ""))),
             ends="ends" if departure and not row[departure].strip() else "",
-            delay=delay,
+            delay="" if asks else delay,
+            origin=asking.origin(tally.row_count) if asking is not None and asks else "",
         )
         yield f"{day}\tarrivals\t{clean(row[line])}\t{clean(row[line_id])}", "\t".join(arrival)
     tally.finish()
+
+
+def _useless(scheduled: str, cancelled: str, observed: str, asks: bool) -> str:
+    """Why a sound row tells no delay; empty when it does, or when it asks for one."""
+    if not scheduled.strip():
+        return "no scheduled arrival (the trip starts there)"
+    if cancelled.strip().lower() in _TRUE:
+        return "cancelled"
+    return "no actual arrival time" if not asks and not observed.strip() else ""
 
 
 def _delay(scheduled: str, actual: str, order: str) -> tuple[str | None, str]:
@@ -87,11 +95,7 @@ def _delay(scheduled: str, actual: str, order: str) -> tuple[str | None, str]:
     return planned.isoformat(), f"{round(minutes, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into +0.0
 
 
-def _short(block: str) -> str:
-    return block if len(block) <= MAX_BLOCK_CHARACTERS else ""
-
-
-def arrival_document(day: str, line: str, line_id: str, packed: Iterable[str]) -> Document:
+def arrival_page(day: str, line: str, line_id: str, packed: Iterable[str]) -> Page:
     """Sort the day's arrivals by scheduled time and move what is constant into the header."""
     arrivals = sorted((Arrival(*each.split("\t")) for each in packed), key=lambda arrival: arrival.moment)
     first = arrivals[0]
@@ -106,9 +110,7 @@ def arrival_document(day: str, line: str, line_id: str, packed: Iterable[str]) -
     if one_stop and one_ending:
         header.append(first.ends)
     header.append(day_title(day))
-    parts = [" ".join(word for word in header if word) + "\n"]
-    offset = len(parts[0].encode())
-    spans: list[Span] = []
+    entries: list[Entry] = []
     for arrival in arrivals:
         words = [arrival.clock]
         if not one_stop:
@@ -119,9 +121,7 @@ def arrival_document(day: str, line: str, line_id: str, packed: Iterable[str]) -
         if one_stop and not one_ending:  # with several stops, the stop already tells where the line ends
             words.append(arrival.ends)
         lead = " ".join(word for word in words if word) + " | "
-        start = offset + len(lead.encode())
-        spans.append(Span(start, start + len(arrival.delay), "delay"))
-        parts.append(f"{lead}{arrival.delay}\n")
-        offset = start + len(arrival.delay) + 1
+        entries.append(Entry(lead, arrival.delay, origin=arrival.origin))
     suffix = "" if line_id == line else f" ({line_id})"
-    return Document(id=f"{day}/line {line}{suffix}", text="".join(parts), group=day, time=day, spans=tuple(spans))
+    title = " ".join(word for word in header if word)
+    return Page(f"{day}/line {line}{suffix}", day, day, title, "delay", entries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from functools import lru_cache
 
 from ...core.errors import DataError
@@ -12,6 +12,17 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 LAST_HOUR = 29
 """Service days run past midnight: 25:39 is 01:39 of the next calendar day."""
+DAY_SECONDS = 24 * 3600
+LONGEST_SERVICE_DAYS = 4
+"""Ferries and night trains count their hours up to here."""
+LEAST_EPOCH = 100_000_000
+"""A number from here on counts seconds from 1970, a smaller one from midnight."""
+LEAST_EPOCH_MILLISECONDS = 100_000_000_000
+UNKNOWN_ZONE = (
+    "times in seconds from 1970 written as UTC, since no timezone is known "
+    '([data.options] timezone = "America/New_York" names one)'
+)
+"""A notice."""
 
 _TAIL = r"(?:[T ].*)?"
 _YEAR_FIRST = re.compile(rf"(\d{{4}})[-/.]?(\d{{1,2}})[-/.]?(\d{{1,2}}){_TAIL}", re.DOTALL)
@@ -20,6 +31,8 @@ _SLASHED = re.compile(rf"(\d{{1,2}})[/-](\d{{1,2}})[/-](\d{{4}}){_TAIL}", re.DOT
 _NAMED = re.compile(rf"(\d{{1,2}})[- ]([A-Za-z]{{3}})[a-z]*[- ](\d{{4}}){_TAIL}", re.DOTALL)
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2}(?:\.\d+)?)?\s*([AaPp]\.?[Mm]\.?)?")
 _NUMBER = re.compile(r"[+-]?\d{1,6}(?:\.\d+)?")
+_LONG_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d*)?", re.ASCII)
+_SERVICE_TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?")
 
 
 @lru_cache(maxsize=1 << 14)
@@ -91,6 +104,77 @@ def parse_number(text: str) -> str | None:
         return None
     value = round(float(text), 1)
     return str(int(value)) if value == int(value) else str(value)
+
+
+def parse_float(text: str) -> float | None:
+    """A plain decimal number, without exponent, infinity or underscores."""
+    text = text.strip()
+    return float(text) if _LONG_NUMBER.fullmatch(text) else None
+
+
+def is_epoch(text: str) -> bool:
+    """Whether a cell counts seconds or milliseconds from 1970."""
+    number = parse_float(text)
+    return number is not None and number >= LEAST_EPOCH
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_service_time(text: str) -> int | None:
+    """Seconds after the start of the service day of `5:30:00`, `25:39:00` or `05:30`."""
+    match = _SERVICE_TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    seconds = int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3] or 0)
+    return seconds if seconds < LONGEST_SERVICE_DAYS * DAY_SECONDS else None
+
+
+def service_clock(seconds: float) -> str:
+    """`HH:MM` of seconds after the start of the service day; hours beyond 24 stay, a time before it wraps."""
+    minutes = int(seconds // 60)
+    if minutes < 0:
+        minutes += 24 * 60
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+@lru_cache(maxsize=1 << 12)
+def service_start(day: str, zone: tzinfo) -> float:
+    """Seconds from 1970 at which a service day starts: twelve hours before its noon, as GTFS defines it."""
+    return datetime.fromisoformat(f"{day} 12:00").replace(tzinfo=zone).timestamp() - DAY_SECONDS / 2
+
+
+def local_moment(epoch: float, zone: tzinfo) -> tuple[str, int] | None:
+    """Calendar day and second of that day; None for a number that is no time."""
+    if epoch >= LEAST_EPOCH_MILLISECONDS:
+        epoch /= 1000
+    try:
+        local = datetime.fromtimestamp(epoch, zone)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return local.date().isoformat(), local.hour * 3600 + local.minute * 60 + local.second
+
+
+def seconds_of_service(text: str, day: str, zone: tzinfo, date_order: str = "") -> float | None:
+    """Seconds after the start of service day `day`, on the clocks of the place.
+
+    Reads `22:40:00`, `25:10`, seconds after midnight, seconds or milliseconds from 1970 (for which `zone` is needed),
+    and a date with a time (whose own offset, if any, is that of the place). None for anything else, and for what lies
+    more than a few days from `day`.
+    """
+    seconds: float | None = parse_service_time(text)
+    if seconds is not None:
+        return seconds
+    number = parse_float(text)
+    if number is not None and number >= LEAST_EPOCH:
+        epoch = number / 1000 if number >= LEAST_EPOCH_MILLISECONDS else number
+        seconds = epoch - service_start(day, zone)
+    elif number is not None:
+        seconds = number
+    else:
+        moment = parse_moment(text, date_order)
+        if moment is None:
+            return None
+        seconds = (moment.replace(tzinfo=None) - datetime.fromisoformat(day)).total_seconds()
+    return seconds if abs(seconds) < LONGEST_SERVICE_DAYS * DAY_SECONDS else None
 
 
 @lru_cache(maxsize=1 << 12)

@@ -25,6 +25,17 @@ class LogKind:
 
     name: str
     fields: tuple[Field, ...]
+    answers: tuple[str, ...]
+    """Fields that only tell the answer: a file of questions may lack them."""
+    either: tuple[str, ...] = ()
+    """Fields of which one is enough."""
+    least_share: float = 0.5
+    """Part of the needed fields from which on a file is taken for one with renamed columns, not for something else."""
+
+    @property
+    def title(self) -> str:
+        """With its article."""
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
 
     @property
     def needed(self) -> tuple[Field, ...]:
@@ -44,6 +55,7 @@ INCIDENTS = LogKind(
         Field("direction", ("Bound", "Direction"), needed=False),
         Field("vehicle", ("Vehicle", "Vehicle Number", "Vehicle ID", "Train Number"), needed=False),
     ),
+    answers=("delay",),
 )
 
 ARRIVALS = LogKind(
@@ -60,12 +72,65 @@ ARRIVALS = LogKind(
         Field("departure", ("ABFAHRTSZEIT", "scheduled_departure", "planned_departure"), needed=False),
         Field("cancelled", ("FAELLT_AUS_TF", "cancelled", "canceled"), needed=False),
     ),
+    answers=("actual",),
+)
+
+TRIPS = LogKind(
+    "trip log",
+    (
+        Field("service_day", ("service_date", "service_day", "start_date", "operating_day", "trip_date", "date")),
+        Field("trip", ("trip_id", "train_id", "trip", "journey_id", "run_id", "trip_number", "train_number")),
+        Field("line", ("route_short_name", "line_name", "line", "route_name", "route", "route_id", "route_id_x")),
+        Field("stop", ("stop_name", "station_name", "to", "station", "stop", "stop_id")),
+        Field(
+            "scheduled",
+            ("scheduled_time", "scheduled_arrival_sec", "scheduled_arrival", "planned_arrival", "arrival_time", "time"),
+            needed=False,
+        ),
+        Field(
+            "actual",
+            (
+                "actual_time",
+                "actual_arrival_time",
+                "actual_arrival",
+                "observed_arrival",
+                "arr_time",
+                "predicted_arrival",
+            ),
+            needed=False,
+        ),
+        Field("actual_departure", ("actual_departure_time", "actual_departure", "dep_time"), needed=False),
+        Field("delay", ("delay_minutes", "minutes_late", "delay"), needed=False),
+        Field("delay_seconds", ("computed_delay_sec", "delay_seconds", "delay_sec", "arr_delay_s"), needed=False),
+        Field("sequence", ("stop_sequence", "sequence", "stop_number"), needed=False),
+        Field("headsign", ("trip_headsign", "headsign", "destination"), needed=False),
+        Field("status", ("status", "trip_status", "schedule_relationship"), needed=False),
+        Field("seen", ("pulled_at_utc", "fetched_at", "snapshot_time"), needed=False),
+    ),
+    answers=("actual", "actual_departure", "delay", "delay_seconds"),
+    either=("actual", "delay", "delay_seconds"),
+    least_share=0.8,
+)
+
+POSITIONS = LogKind(
+    "position log",
+    (
+        Field("vehicle", ("vehicle_id", "bus_id", "vehicle", "vehicle_number", "train_id", "unit_id")),
+        Field("latitude", ("latitude", "lat", "vehicle_lat", "position_latitude")),
+        Field("longitude", ("longitude", "lon", "lng", "long", "vehicle_lon", "position_longitude")),
+        Field("moment", ("timestamp", "time", "datetime", "date_time", "reported_at", "gps_time", "vehicle_timestamp")),
+        Field("line", ("route_short_name", "line", "route", "route_id", "line_id"), needed=False),
+        Field("direction", ("direction_id", "direction", "bound"), needed=False),
+        Field("speed", ("speed", "speed_mps", "speed_kmh", "speed_mph"), needed=False),
+    ),
+    answers=(),
+    least_share=1.0,
 )
 
 LEAST_LIKENESS = 0.3
 """Of a column's name to one that is known, to be offered as a guess."""
 
-KINDS = (INCIDENTS, ARRIVALS)
+KINDS = (INCIDENTS, ARRIVALS, TRIPS, POSITIONS)
 FIELD_NAMES = tuple(dict.fromkeys(each.name for kind in KINDS for each in kind.fields))
 
 
@@ -77,14 +142,23 @@ class Match:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our field name -> the file's column."""
 
+    asking: bool = False
+    """Whether the file holds questions, so that the answers may be missing."""
+
     @property
     def missing(self) -> tuple[Field, ...]:
-        return tuple(each for each in self.kind.needed if each.name not in self.columns)
+        """The needed fields that no column answers; for a choice of which one is enough, its first."""
+        optional = self.kind.answers if self.asking else ()
+        absent = [each for each in self.kind.needed if each.name not in self.columns and each.name not in optional]
+        enough = (*self.kind.either, "scheduled") if self.asking else self.kind.either
+        if self.kind.either and not any(name in self.columns for name in enough):
+            absent += [each for each in self.kind.fields if each.name == self.kind.either[0]]
+        return tuple(absent)
 
     @property
     def share(self) -> float:
         """Part of the needed fields that was found."""
-        return 1 - len(self.missing) / len(self.kind.needed)
+        return 1 - len(self.missing) / (len(self.kind.needed) + bool(self.kind.either))
 
 
 def plain(name: str) -> str:
@@ -92,35 +166,46 @@ def plain(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
 
 
-def match_kind(columns: Sequence[str], kind: LogKind, chosen: Mapping[str, str]) -> Match:
-    """Match by the user's [data.columns] first, then by alias."""
+def match_kind(columns: Sequence[str], kind: LogKind, chosen: Mapping[str, str], asking: bool = False) -> Match:
+    """Match by the user's [data.columns] first, then by alias. A column that the user gave to one field is its own."""
     by_plain_name = {plain(column): column for column in reversed(columns)}
     found: dict[str, str] = {}
     for each in kind.fields:
         wanted = chosen.get(each.name)
-        names = ([wanted] if wanted is not None else []) + list(each.aliases)
-        column = next((by_plain_name[plain(name)] for name in names if plain(name) in by_plain_name), None)
+        taken = {plain(column) for name, column in chosen.items() if name != each.name}
+        names = [plain(wanted)] if wanted is not None else []
+        names += [name for alias in each.aliases if (name := plain(alias)) not in taken]
+        column = next((by_plain_name[name] for name in names if name in by_plain_name), None)
         if column is not None:
             found[each.name] = column
-    return Match(kind, found)
+    return Match(kind, found, asking)
 
 
-def best_match(columns: Sequence[str], chosen: Mapping[str, str]) -> Match:
-    """The kind of log whose needed fields are covered best."""
-    return max((match_kind(columns, kind, chosen) for kind in KINDS), key=lambda match: match.share)
+def best_match(columns: Sequence[str], chosen: Mapping[str, str], asking: bool = False) -> Match:
+    """The kind of log whose needed fields are all there, with most of the user's choices; else the nearest one."""
+
+    def merit(match: Match) -> tuple[bool, int, bool, float]:
+        complete = not match.missing
+        hits = _chosen_count(match, chosen) if complete else 0
+        return complete, hits, match.share >= match.kind.least_share, match.share
+
+    return max((match_kind(columns, kind, chosen, asking) for kind in KINDS), key=merit)
+
+
+def _chosen_count(match: Match, chosen: Mapping[str, str]) -> int:
+    return sum(name in match.columns and plain(match.columns[name]) == plain(column) for name, column in chosen.items())
 
 
 def looks_like_a_log(match: Match, chosen: Mapping[str, str]) -> bool:
-    """Half of the needed fields are there, or most of the columns that the user named."""
-    named = sum(match.columns.get(name) == column for name, column in chosen.items())
-    return match.share >= 0.5 or named * 2 > len(chosen) > 0
+    """Enough of the needed fields are there, or most of the columns that the user named."""
+    return match.share >= match.kind.least_share or _chosen_count(match, chosen) * 2 > len(chosen) > 0
 
 
 def missing_columns_error(name: str, columns: Sequence[str], match: Match) -> DataError:
     """What is missing, and a [data.columns] table to paste."""
     fields = ", ".join(each.name for each in match.missing)
     return DataError(
-        f"{name}: looks like an {match.kind.name}, but no column is known for: {fields}",
+        f"{name}: looks like {match.kind.title}, but no column is known for: {fields}",
         "Paste this into recipe.toml and correct the guesses:\n" + columns_table(columns, match),
     )
 

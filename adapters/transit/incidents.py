@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from ...core.contracts import Document, Span
 from ...core.sources import Table
 from .clock import day_title, parse_day, parse_number, parse_time
-from .rows import Tally, Window, clean
+from .pages import Entry, Page
+from .rows import Asking, Tally, Window, clean
 
 MODES = ("bus", "streetcar", "subway", "tram", "train", "rail", "metro", "ferry")
 _MODE = re.compile(r"(?<![a-z])(" + "|".join(MODES) + r")(?![a-z])")
@@ -51,37 +51,40 @@ def _quantity(text: str) -> str:
 
 
 def incident_records(
-    table: Table, columns: Mapping[str, str], mode: str, tally: Tally, window: Window
+    table: Table, columns: Mapping[str, str], mode: str, tally: Tally, window: Window, asking: Asking | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(sort key, serialised line) of every sound row inside the window."""
+    """(sort key, serialised line) of every sound row inside the window.
+
+    With `asking`, a row without a delay is sound too; a tab and its origin stand at the end of its line.
+    """
     date, time, line = columns["date"], columns["time"], columns["line"]
-    station, code, delay = columns["station"], columns["code"], columns["delay"]
+    station, code, delay = columns["station"], columns["code"], columns.get("delay", "")
     gap, direction, vehicle = (columns.get(name, "") for name in ("gap", "direction", "vehicle"))
     order, name_line = window.date_order, line_number if window.line_numbers else clean
     for row in table:
         tally.row_count += 1
-        day, clock, minutes = parse_day(row[date], order), parse_time(row[time]), parse_number(row[delay])
+        cell = row.get(delay, "")
+        day, clock, minutes = parse_day(row[date], order), parse_time(row[time]), parse_number(cell)
+        origin = ""
+        if asking is not None and not cell.strip():
+            minutes, origin = "", "\t" + asking.origin(tally.row_count)
         if day is None or clock is None or minutes is None:
             tally.reject(row, columns, ("date", "time", "delay"))
         elif window.holds(day):
             place = f"{clock} {name_line(row[line])} | {clean(row[station])} | {_direction(row.get(direction, ''))}"
             rest = f"{_quantity(row.get(gap, ''))} | {_quantity(row.get(vehicle, ''))}"
-            yield f"{day}\tincidents\t{mode}", f"{place} | {clean(row[code])} | {minutes} | {rest}"
+            yield f"{day}\tincidents\t{mode}", f"{place} | {clean(row[code])} | {minutes} | {rest}{origin}"
     tally.finish()
 
 
-def incident_document(day: str, mode: str, lines: Iterable[str]) -> Document:
-    """Sort the day's incidents by time (then order of arrival) and mark each delay as an answer."""
-    parts = [f"{mode} {day_title(day)}\n"]
-    spans: list[Span] = []
-    offset = len(parts[0].encode())
+def incident_page(day: str, mode: str, lines: Iterable[str]) -> Page:
+    """The day's incidents by time, then by order of arrival."""
+    entries = []
     for line in sorted(lines, key=_clock):
-        lead, minutes, _, _ = line.rsplit(" | ", 3)
-        start = offset + len(lead.encode()) + 3
-        spans.append(Span(start, start + len(minutes), "delay"))
-        parts.append(line + "\n")
-        offset += len(line.encode()) + 1
-    return Document(id=f"{day}/{mode}", text="".join(parts), group=day, time=day, spans=tuple(spans))
+        text, _, origin = line.partition("\t")
+        lead, minutes, gap, vehicle = text.rsplit(" | ", 3)
+        entries.append(Entry(f"{lead} | ", minutes, f" | {gap} | {vehicle}", origin))
+    return Page(f"{day}/{mode}", day, day, f"{mode} {day_title(day)}", "delay", entries)
 
 
 def _clock(line: str) -> str:

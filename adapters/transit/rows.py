@@ -1,4 +1,4 @@
-"""What the two row readers share: cleaning of cells, the tally of malformed rows, and the plan of one file."""
+"""What the row readers share: cleaning of cells, the window of days, names of open rows, the tally of bad ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from ...core.errors import DataError
 from ...core.sources import Notices
 
 MAX_MALFORMED_SHARE = 0.2
+MAX_ID_CHARACTERS = 4
+"""Longer ids of blocks, trips and vehicles are serial numbers: they would never recur after the split."""
 
 
 @lru_cache(maxsize=1 << 15)
 def clean(text: str) -> str:
     """One line without the field separator."""
     return " ".join(text.replace("|", "/").split())
+
+
+def short_id(text: str) -> str:
+    """The id when it is short enough to recur, else nothing."""
+    return text if len(text) <= MAX_ID_CHARACTERS else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,24 @@ class Window:
         return (self.since is None or day >= self.since) and (self.until is None or day <= self.until)
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Which file's rows without an answer are asked about."""
+
+    number: int
+    """The file's place in the source, from 0."""
+    name: str
+
+    def origin(self, row: int) -> str:
+        """Sorts by file and row; `question_id` reads it."""
+        return f"{self.number:06d}{row:012d}{self.name} row {row}"
+
+
+def question_id(origin: str) -> str:
+    """`bus.csv row 17`, rows counted from 1 after the header."""
+    return origin[18:]
+
+
 class Tally:
     """Counts the rows of one file and refuses the file when too many are malformed."""
 
@@ -47,7 +72,8 @@ class Tally:
         """Count a malformed row; the first one is remembered for the error message."""
         self.malformed += 1
         if not self._example:
-            cells = ", ".join(f"{columns[name]} = '{row.get(columns[name], '')[:40]}'" for name in fields)
+            named = [columns[name] for name in fields if name in columns]
+            cells = ", ".join(f"{column} = '{row.get(column, '')[:40]}'" for column in named)
             self._example = f"row {self.row_count}: {cells}"
 
     def skip(self, reason: str) -> None:
