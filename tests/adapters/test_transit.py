@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from slm_ar.adapters.transit import TransitAdapter
 from slm_ar.adapters.transit.city import write_city
 from slm_ar.adapters.transit.clock import parse_day, parse_moment, parse_number, parse_time
-from slm_ar.adapters.transit.incidents import incident_document, mode_of
+from slm_ar.adapters.transit.incidents import incident_page, mode_of
+from slm_ar.adapters.transit.pages import page_document
 from slm_ar.core.contracts import Document, SourceOptions
 from slm_ar.core.errors import DataError
 from slm_ar.core.testing import check_adapter
@@ -87,8 +88,13 @@ def test_incidents_and_arrivals_are_serialised(mixed: Path) -> None:
     bus = documents["2024-01-02/bus"]
     assert [bus.text.encode()[span.start : span.end] for span in bus.spans] == [b"131", b"10"]
     assert (bus.group, bus.time) == ("2024-01-02", "2024-01-02")
-    assert adapter.slices(bus) == {"mode": "bus", "month": "2024-01"}
+    assert adapter.slices(bus) == {"mode": "bus", "line": "all", "month": "2024-01"}
+    assert adapter.answer_slices(bus, bus.spans[1]) == {"line": "35", "hour": "06"}
+    tram = documents["2024-01-02/line 3 (85:3)"]
+    assert adapter.slices(tram) == {"mode": "line", "line": "3", "month": "2024-01"}
+    assert adapter.answer_slices(tram, tram.spans[1]) == {"line": "3", "hour": "00"}
     assert adapter.record_count == 9
+    assert adapter.notices[0] == f"{mixed}: holds 1 arrival log, 3 incident logs"
     notices = "\n".join(adapter.notices)
     for name in ("code-descriptions.csv: skipped", "README.md: skipped", "settings.json: skipped"):
         assert name in notices
@@ -114,7 +120,7 @@ def test_a_folder_and_its_zip_are_the_same(mixed: Path, tmp_path: Path) -> None:
 def test_since_and_until(mixed: Path) -> None:
     assert {document.group for document in read(mixed, since="2025-01-01")} == {"2025-01-01"}
     assert {document.group for document in read(mixed, until="31.12.2024")} == {"2024-01-02"}
-    with pytest.raises(DataError, match="no incident or arrival between 2026-01-01 and the end"):
+    with pytest.raises(DataError, match="no incident, arrival or other record between 2026-01-01 and the end"):
         read(mixed, since="2026-01-01")
     with pytest.raises(DataError, match="since = 'soon' is not a date"):
         read(mixed, since="soon")
@@ -175,7 +181,7 @@ def test_malformed_rows_are_counted_and_too_many_refuse_the_file(tmp_path: Path)
     adapter = TransitAdapter()
     (document,) = adapter.documents(path, SourceOptions())
     assert len(document.spans) == 20
-    assert adapter.notices == [
+    assert adapter.notices[1:] == [
         f"{path}: rows skipped, unreadable date, time or number "
         "(first: row 21: Report Date = '2024-13-02', Time = '06:10', Min Delay = '5'): 3"
     ]
@@ -269,8 +275,8 @@ def test_spans_hold_the_delays_whatever_the_other_cells_say(
     assert [raw[span.start : span.end].decode() for span in document.spans] == expected
 
 
-def test_incident_document_counts_bytes_not_characters() -> None:
-    document = incident_document("2024-01-02", "bus", ["06:10 é | ü | N | ß | 10 | 20 | 8194"])
+def test_spans_count_bytes_not_characters() -> None:
+    document = page_document(incident_page("2024-01-02", "bus", ["06:10 é | ü | N | ß | 10 | 20 | 8194"]))
     (span,) = document.spans
     assert document.text.encode()[span.start : span.end] == b"10"
 
@@ -302,8 +308,9 @@ def test_the_city_is_read_like_real_files(tmp_path: Path) -> None:
     assert len(sizes) == 400
     assert 900_000 < sum(sizes.values()) < 1_500_000
     assert min(sizes.values()) > 1_000 and max(sizes.values()) < 5_000
-    (notice,) = adapter.notices
-    assert "gtfs.zip: static GTFS feed" in notice
+    found, notice = adapter.notices
+    assert found == f"{tmp_path}: holds 400 arrival logs, 4 incident logs, 1 static GTFS feed"
+    assert "gtfs.zip: static GTFS feed, 80 trips: lies beside logs" in notice
     header = next((tmp_path / "arrivals").iterdir()).read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith("BETRIEBSTAG;") and len(header.split(";")) == 22
 
@@ -320,7 +327,7 @@ def test_an_unpacked_feed_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "gtfs.zip").unlink()
     adapter = TransitAdapter()
     assert list(adapter.documents(tmp_path, SourceOptions()))
-    assert adapter.notices == [f"{tmp_path / 'feed'}: static GTFS feed, 80 trips (not serialised by this version)"]
+    assert adapter.notices[1].startswith(f"{tmp_path / 'feed'}: static GTFS feed, 80 trips: lies beside logs")
 
 
 # --- real data ----------------------------------------------------------------------------------
@@ -346,7 +353,8 @@ def test_real_incidents(real_data: Path) -> None:
     ]
     assert time.perf_counter() - started < 60  # 6 s on an idle core
     assert adapter.record_count == 434_810
-    assert [notice.partition(": ")[0].endswith("code-descriptions.csv") for notice in adapter.notices] == [True]
+    (notice,) = adapter.notices[1:]
+    assert "code-descriptions.csv: skipped" in notice
     benchmark = real_data.parent / "benchmark" / "ttc_days_9mb.txt.gz"
     if benchmark.is_file():
         assert "\n".join(blocks).encode()[-9_000_000:] == gzip.decompress(benchmark.read_bytes())
@@ -363,6 +371,50 @@ def test_real_arrivals(real_data: Path) -> None:
 @pytest.mark.realdata
 def test_the_whole_real_folder_is_read(real_data: Path) -> None:
     adapter = TransitAdapter()
-    documents = adapter.documents(real_data, SourceOptions(since="2025-07-01"))
-    assert sum(len(document.spans) for document in documents) == adapter.record_count > 1_000
-    assert sum("static GTFS feed" in notice for notice in adapter.notices) == 9
+    documents = list(adapter.documents(real_data, SourceOptions(since="2025-07-01")))
+    incidents = [document for document in documents if document.id.endswith(("/bus", "/streetcar", "/subway"))]
+    assert sum(len(document.spans) for document in incidents) > 1_000
+    assert {document.id.partition("/")[2].partition(" ")[0] for document in documents} >= {"bus", "trips", "positions"}
+    assert sum("static GTFS feed, " in notice and "trips: lies" in notice for notice in adapter.notices) == 9
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "trips"),
+    [
+        ("bart", 2525),
+        ("cairns_gtfs", 1339),
+        ("caltrain", 185),
+        ("nyc_subway_gtfs", 1990),
+        ("spo_gtfs", 36),
+        ("trimet-2routes", 2341),
+        ("hart", 14718),
+    ],
+)
+def test_real_timetables(real_data: Path, tmp_path: Path, name: str, trips: int) -> None:
+    archive = real_data / "gtfs" / f"{name}.zip"
+    adapter = TransitAdapter()
+    documents = list(adapter.documents(archive, SourceOptions()))
+    counted = [int(document.text.split(" | ")[2].split(" ")[0]) for document in documents]
+    if name == "spo_gtfs":  # every trip of it runs by frequency
+        assert sum(counted) > 100 * trips and all(" min\n" in document.text for document in documents)
+    else:
+        assert sum(counted) == trips
+    assert all(document.spans for document in documents)
+    assert any(f"trips of the static GTFS feed read: {trips:,}" in notice for notice in adapter.notices)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path)
+    assert documents == list(TransitAdapter().documents(tmp_path, SourceOptions()))
+
+
+@pytest.mark.realdata
+def test_real_snapshots_and_positions(real_data: Path) -> None:
+    adapter = TransitAdapter()
+    documents = list(adapter.documents(real_data / "gtfs_rt", SourceOptions()))
+    assert sum(len(document.spans) for document in documents) == 1060 + 220
+    assert sum(document.id.partition("/")[2].startswith("positions") for document in documents) == 4
+    options = SourceOptions(options={"timezone": "America/Los_Angeles"})
+    documents = list(TransitAdapter().documents(real_data / "avl", options))
+    assert {document.group for document in documents} == {"2026-03-25", "2026-03-30"}
+    first = next(document for document in documents if document.spans)
+    assert first.text.startswith("line 200 Mon Mar 30\ntrip\n22:40 Tasman & 1st | +0.0\n")
