@@ -14,12 +14,14 @@ from random import Random
 from ..core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
 from ..core.errors import DataError
 from ..core.sources import (
+    JSON_SUFFIXES,
     TABLE_SUFFIXES,
     WORKBOOK_SUFFIXES,
     Notices,
     Table,
     list_files,
     read_table,
+    strip_gz,
     zip_members,
 )
 from . import table_series as series
@@ -209,7 +211,7 @@ class TableAdapter:
                 notices.count(
                     table.name, f"columns that the first file has not, left out ({', '.join(new[:5])})", len(new)
                 )
-            _check_text(table, layout)
+            _check_text(table, layout, settings)
             self._place_slice(table, layout, settings)
             yield layout, table, name
 
@@ -272,8 +274,7 @@ class TableAdapter:
                 self._advice.append(f"no label, so rows have no answers: [data.options] label names one of {told}")
             advice = advice or Advice(fields)
             for document, cells, answer in row_documents(table, layout, name, settings, kind, self._counts):
-                if not advice.is_over:
-                    advice.look(cells, answer if kind == CLASSIFICATION else "")
+                advice.look(cells, answer if kind == CLASSIFICATION else "")
                 if len(periods) < FEWEST_PERIODS:
                     periods.add(document.group)
                 yield document
@@ -312,19 +313,25 @@ class TableAdapter:
             for layout, table, _ in chain([(layout, table, name)], tables)
             for record in series.long_records(table, layout, settings, self._counts)
         )
-        for points in series.long_series(records, settings, self._counts):
-            yield prompt, points
+        for one in series.long_series(records, settings, self._counts):
+            yield prompt, one
 
 
 def _is_series(settings: Settings) -> bool:
     return settings.task == SERIES or settings.wide or bool(settings.wanted.series)
 
 
-def _check_text(table: Table, layout: Layout) -> None:
+def _check_text(table: Table, layout: Layout, settings: Settings) -> None:
+    if len(table.columns) == 1 and not strip_gz(table.name).endswith((*JSON_SUFFIXES, ".parquet")):
+        raise DataError(
+            f"{table.name}: is no table: its first line has one cell, '{table.columns[0][:60]}'",
+            'If cells are separated by something rare: [data.options] delimiter = "#". Logs and texts are read by the '
+            "text adapter.",
+        )
     if not layout.fields and not layout.series:
         raise DataError(
-            f"{table.name}: no column is left for the text; it has: {', '.join(table.columns)}",
-            'If that is one line and no column: [data.options] delimiter = ";" or "tab".',
+            f"{table.name}: no column is left for the text beside '{settings.wanted.label}'",
+            f"It has: {', '.join(table.columns)}. Correct columns and drop in [data.options].",
         )
 
 

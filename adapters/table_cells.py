@@ -24,9 +24,9 @@ MAX_EXACT = 1e15
 PERIODS = ("day", "month", "year", "hour", "minute", "second")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Style:
-    """How cells are written."""
+    """How cells are written. Compared by identity, which makes it a fast key of the caches below."""
 
     digits: int = 4
     """Significant digits of numbers with a fraction."""
@@ -44,9 +44,8 @@ class Style:
 
 # --- values -----------------------------------------------------------------------------------
 
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(\.[0-9]*)?|(\.[0-9]+))([eE][+-]?[0-9]{1,3})?")
 _COMMA_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,[0-9]+)?")
-_WHOLE = re.compile(r"[+-]?[0-9]+")
 _AMOUNT = re.compile(r"([+-]?)\s*[$€£¥₹]?\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)\s*[%$€£¥₹]?")
 
 
@@ -58,16 +57,20 @@ def number_text(text: str, digits: int, decimal: str = ".") -> str | None:
     """
     if decimal == "," and _COMMA_NUMBER.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
-    if not _NUMBER.fullmatch(text):
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         return None
-    if _WHOLE.fullmatch(text):
+    if match.lastindex is None:  # neither fraction nor exponent
         plain = text.removeprefix("+")
         return "0" if plain == "-0" else plain
     value = float(text)
     if value in (float("inf"), float("-inf")):
         return None
     if not value.is_integer():
-        value = float(f"{value:.{digits}g}")
+        short = f"{value:.{digits}g}"
+        if "e" not in short:
+            return short
+        value = float(short)
     return str(int(value)) if value.is_integer() and abs(value) < MAX_EXACT else repr(value)
 
 

@@ -47,7 +47,7 @@ def test_messages(real_data: Path) -> None:
     columns = {"label": "column_1", "text": "column_2"}
     options = SourceOptions(columns=columns, options={"header": False})
     documents, task, _ = read(real_data / "messages" / "SMSSpamCollection", options)
-    assert (len(documents), len({document.text for document in documents})) == (5_574, 5_171)
+    assert (len(documents), len({document.text for document in documents})) == (5_574, 5_160)
     assert (task.metric, task.positive, task.choices) == ("pr_auc", "spam", ("ham", "spam"))
 
 
@@ -63,7 +63,7 @@ def test_weekly_sales(real_data: Path) -> None:
             error += abs(values[-1] - int(gold))
             mean_error += abs(sum(values) / len(values) - int(gold))
             total += int(gold)
-    assert (round(error / total, 3), round(mean_error / total, 3)) == (0.343, 0.274)
+    assert (round(error / total, 3), round(mean_error / total, 3)) == (0.317, 0.264)
     assert (task.kind, task.metric) == ("value", "wape")
 
 
@@ -97,7 +97,11 @@ def test_alerts_in_a_log(real_data: Path) -> None:
 
 
 def test_what_is_no_table(real_data: Path) -> None:
-    with pytest.raises(DataError, match="most rows have not the 2 cells"):
-        list(TableAdapter().documents(real_data / "logs" / "Linux_2k.log", SourceOptions()))
+    for name in ("BGL", "HDFS", "Linux", "OpenSSH"):
+        with pytest.raises(DataError, match=r"_2k\.log: (most rows have not the 2 cells|is no table)"):
+            list(TableAdapter().documents(real_data / "logs" / f"{name}_2k.log", SourceOptions()))
+    adapter = TableAdapter()
+    assert len(list(adapter.documents(real_data / "logs" / "HealthApp_2k.log", SourceOptions()))) == 1_999
+    assert "header = false" in adapter.notices[-1]
     with pytest.raises(DataError, match="has no column 'label'"):
         list(TableAdapter().documents(real_data / "messages", SourceOptions(options={"label": "label"})))
