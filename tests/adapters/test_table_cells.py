@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_ar.adapters.table_cells import (
+from slm_ar.adapters.table.cells import (
     PERIODS,
     Moment,
     Style,

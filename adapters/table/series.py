@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 
-from ..core.contracts import Document, Span
-from ..core.sources import Notices, Table, group_spilling
-from .table_cells import MISSING, Moment, amount_text, cell_text, index_moment, name_text, parse_moment
-from .table_columns import Layout, Settings
-from .table_tasks import NEXT_TASK, date_rejects, number_rejects
+from ...core.contracts import Document, Span
+from ...core.sources import Notices, Table, group_spilling
+from .cells import MISSING, Moment, amount_text, cell_text, index_moment, name_text, parse_moment
+from .columns import Layout, Settings
+from .tasks import NEXT_TASK, date_rejects, number_rejects
 
 SEPARATOR = "\x1f"
 """Between the parts of a record that waits on disk; cells never hold it, because it counts as white space."""

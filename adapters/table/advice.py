@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from .table_cells import MISSING, parse_moment
+from .cells import MISSING, parse_moment
 
 WATCHED_ROWS = 2000
 FIRST_STRIDE, ROWS_PER_STRIDE = 16, 500

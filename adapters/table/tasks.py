@@ -9,11 +9,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from ..core.contracts import Task
-from ..core.errors import DataError, did_you_mean
-from ..core.sources import Notices
-from .table_cells import amount_text, label_text
-from .table_columns import Settings
+from ...core.contracts import Task
+from ...core.errors import DataError, did_you_mean
+from ...core.sources import Notices
+from .cells import amount_text, label_text
+from .columns import Settings
 
 CLASSIFICATION, REGRESSION, SERIES, NONE = "classification", "regression", "series", "none"
 LABEL_TASK = Task("label", kind="choice", metric="accuracy", direction="max", min_effect=0.005)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..core.contracts import Document, Span
-from ..core.sources import Notices, Table
-from .table_cells import MISSING, Moment, amount_text, cell_text, label_text, name_text, parse_moment
-from .table_columns import Layout, Settings
-from .table_tasks import CLASSIFICATION, LABEL_TASK, NONE, class_answer, date_rejects, number_rejects
+from ...core.contracts import Document, Span
+from ...core.sources import Notices, Table
+from .cells import MISSING, Moment, amount_text, cell_text, label_text, name_text, parse_moment
+from .columns import Layout, Settings
+from .tasks import CLASSIFICATION, LABEL_TASK, NONE, class_answer, date_rejects, number_rejects
 
 
 def row_documents(

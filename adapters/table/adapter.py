@@ -11,9 +11,9 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
-from ..core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
-from ..core.errors import DataError
-from ..core.sources import (
+from ...core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
+from ...core.errors import DataError
+from ...core.sources import (
     JSON_SUFFIXES,
     TABLE_SUFFIXES,
     WORKBOOK_SUFFIXES,
@@ -24,12 +24,12 @@ from ..core.sources import (
     strip_gz,
     zip_members,
 )
-from . import table_series as series
-from .table_advice import Advice
-from .table_cells import MISSING, Style, cell_text, name_text
-from .table_columns import OPTIONS, Layout, Settings, lay_out, new_columns, read_settings
-from .table_rows import answered, question, row_documents, write_prompt
-from .table_tasks import (
+from . import series
+from .advice import Advice
+from .cells import MISSING, Style, cell_text, name_text
+from .columns import OPTIONS, Layout, Settings, lay_out, new_columns, read_settings
+from .rows import answered, question, row_documents, write_prompt
+from .tasks import (
     CLASSIFICATION,
     LABEL_TASK,
     NEXT_TASK,

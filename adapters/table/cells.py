@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
-from ..core.errors import DataError
+from ...core.errors import DataError
 
 MISSING = "?"
 MISSING_WORDS = frozenset({"", "?", "na", "n/a", "n.a.", "nan", "nat", "null", "none", "#n/a", "<na>"})

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..core.contracts import SourceOptions
-from ..core.errors import DataError, did_you_mean
-from ..core.sources import JSON_SUFFIXES, Dialect, Table, strip_gz
-from .table_cells import PERIODS, Style, label_text, limit_of
+from ...core.contracts import SourceOptions
+from ...core.errors import DataError, did_you_mean
+from ...core.sources import JSON_SUFFIXES, Dialect, Table, strip_gz
+from .cells import PERIODS, Style, label_text, limit_of
 
 TASKS = ("auto", "classification", "regression", "series")
 OPTIONS = {
