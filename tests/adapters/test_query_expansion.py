@@ -373,6 +373,37 @@ def test_files_that_are_no_pairs(tmp_path: Path, name: str, content: bytes, reas
     assert name in caught.value.message and caught.value.hint
 
 
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["query", "output", "turn", "lex", "x"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    name=st.sampled_from(["a.jsonl", "a.json", "a.tsv", "a.csv", "a.txt", "a.jsonl.gz", "a.parquet"]),
+    content=st.binary(max_size=40)
+    | st.lists(JSON_VALUES.map(json.dumps), max_size=4).map(lambda lines: "\n".join(lines).encode())
+    | st.text("ab\t\n\"'{[,", max_size=30).map(str.encode),
+    options=st.sampled_from([{}, PATHS, {"source_column": "turn[].query"}, {"source_column": "1"}]),
+)
+def test_any_file_gives_documents_or_one_error(
+    name: str, content: bytes, options: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(content)
+    adapter = QueryExpansionAdapter()
+    for call in (adapter.documents, adapter.questions):
+        try:
+            for document in call(path, SourceOptions(options=options)):
+                assert document.text.strip() and document.group
+        except DataError as error:
+            assert name in error.message or "[data.options]" in error.message
+
+
 def test_a_folder_without_pairs(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"x")
     with pytest.raises(DataError, match=r"holds no pairs of a query and its expansion\nRead are files ending in \.csv"):
