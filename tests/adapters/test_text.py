@@ -207,7 +207,7 @@ def test_a_folder_without_text(tmp_path: Path) -> None:
 
 
 def test_a_document_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slm_ar.adapters.text.MAX_DOCUMENT_CHARACTERS", 100)
+    monkeypatch.setattr("slm_ar.adapters.text.cutting.MAX_DOCUMENT_CHARACTERS", 100)
     path = tmp_path / "a.txt"
     path.write_text("word\n" * 100, encoding="utf-8")
     with pytest.raises(DataError, match="document from line 1 on is longer than 100"):
