@@ -35,6 +35,7 @@ NEXT_STOP = Task(
     bins=(1.0, 2.0, 3.0, 4.0, 5.0, 10.0),
     clip=60.0,
 )
+HORIZON_MINUTES = (3, 6, 10, 15, 30)
 SAMPLE_BYTES_PER_DAY = 2600
 
 
@@ -130,14 +131,24 @@ class TransitAdapter:
         return {"mode": mode, "line": _line_of(document) or "all", "month": month}
 
     def answer_slices(self, document: Document, span: Span) -> Mapping[str, str]:
-        """Line and hour of the record in which an answer stands; `any` where a record has no hour."""
+        """Line and hour of the record in which an answer stands; `any` where a record has no hour.
+
+        Delays of arrivals and calls also tell the horizon: how long ago the last delay was known (on the same trip,
+        for calls), in the steps by which agencies judge their predictions.
+        """
         raw = document.text.encode()
         start = raw.rfind(b"\n", 0, span.start) + 1
         record = raw[start : span.start].decode("utf-8", "replace")
-        clock, _, rest = record.partition(" ")
-        hour = f"{int(clock[:2]) % 24:02d}" if len(clock) == 5 and clock[2] == ":" and clock[:2].isdigit() else "any"
-        line = _line_of(document) or rest.partition(" | ")[0]
-        return {"line": line or "all", "hour": hour}
+        minute = _minute_of(record)
+        line = _line_of(document)
+        slices = {
+            "line": line or record[6:].partition(" | ")[0] or "all",
+            "hour": "any" if minute is None else f"{minute // 60 % 24:02d}",
+        }
+        if line and minute is not None:
+            before = _minute_of(raw[raw.rfind(b"\n", 0, max(0, start - 1)) + 1 : start].decode("utf-8", "replace"))
+            slices["horizon"] = "first" if before is None else _horizon((minute - before) % (24 * 60))
+        return slices
 
     def describe(self) -> str:
         """Plain words for program.md."""
@@ -214,6 +225,23 @@ class TransitAdapter:
             f"and {until or 'the end'}",
             "Check since and until in the recipe's [data] table.",
         )
+
+
+def _minute_of(record: str) -> int | None:
+    """The minute of the service day at which a record begins; None for a header, a heading, a stop of a timetable."""
+    clock = record[:6]
+    if len(clock) < 6 or clock[2] != ":" or clock[5] != " " or not (clock[:2] + clock[3:5]).isdecimal():
+        return None
+    return int(clock[:2]) * 60 + int(clock[3:5])
+
+
+def _horizon(minutes: int) -> str:
+    lower = 0
+    for upper in HORIZON_MINUTES:
+        if minutes < upper:
+            return f"{lower:02d}-{upper:02d} min"
+        lower = upper
+    return f"{lower}+ min"
 
 
 def _line_of(document: Document) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from functools import lru_cache
 
 from ...core.errors import DataError
@@ -18,6 +18,7 @@ LONGEST_SERVICE_DAYS = 4
 LEAST_EPOCH = 100_000_000
 """A number from here on counts seconds from 1970, a smaller one from midnight."""
 LEAST_EPOCH_MILLISECONDS = 100_000_000_000
+SPREADSHEET_DAY = datetime(1900, 1, 1)
 UNKNOWN_ZONE = (
     "times in seconds from 1970 written as UTC, since no timezone is known "
     '([data.options] timezone = "America/New_York" names one)'
@@ -29,7 +30,8 @@ _YEAR_FIRST = re.compile(rf"(\d{{4}})[-/.]?(\d{{1,2}})[-/.]?(\d{{1,2}}){_TAIL}",
 _DOTTED = re.compile(rf"(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}}){_TAIL}", re.DOTALL)
 _SLASHED = re.compile(rf"(\d{{1,2}})[/-](\d{{1,2}})[/-](\d{{4}}){_TAIL}", re.DOTALL)
 _NAMED = re.compile(rf"(\d{{1,2}})[- ]([A-Za-z]{{3}})[a-z]*[- ](\d{{4}}){_TAIL}", re.DOTALL)
-_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2}(?:\.\d+)?)?\s*([AaPp]\.?[Mm]\.?)?")
+_DATE_BEFORE = r"(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[T ]+)?"
+_TIME = re.compile(_DATE_BEFORE + r"(\d{1,2}):(\d{2})(?::\d{2}(?:\.\d+)?)?\s*([AaPp]\.?[Mm]\.?)?")
 _NUMBER = re.compile(r"[+-]?\d{1,6}(?:\.\d+)?")
 _LONG_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d*)?", re.ASCII)
 _SERVICE_TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?")
@@ -67,7 +69,10 @@ def _iso(year: str, month: str, day: str) -> str | None:
 
 @lru_cache(maxsize=1 << 14)
 def parse_time(text: str) -> str | None:
-    """`HH:MM` of `2:15`, `02:15:30`, `2:15 PM`; hours up to 29 stay, they belong to the service day before."""
+    """`HH:MM` of `2:15`, `02:15:30`, `2:15 PM`, with or without a date before it, for logs with both in one column.
+
+    Hours up to 29 stay, they belong to the service day before.
+    """
     match = _TIME.fullmatch(text.strip())
     if match is None:
         return None
@@ -153,12 +158,19 @@ def local_moment(epoch: float, zone: tzinfo) -> tuple[str, int] | None:
     return local.date().isoformat(), local.hour * 3600 + local.minute * 60 + local.second
 
 
+def place_time(moment: datetime, zone: tzinfo) -> datetime:
+    """The clock of the place, without offset: UTC is moved to `zone`, any other offset is the place's own."""
+    if moment.utcoffset() == timedelta(0) and moment.year > SPREADSHEET_DAY.year:
+        moment = moment.astimezone(zone)
+    return moment.replace(tzinfo=None)
+
+
 def seconds_of_service(text: str, day: str, zone: tzinfo, date_order: str = "") -> float | None:
     """Seconds after the start of service day `day`, on the clocks of the place.
 
     Reads `22:40:00`, `25:10`, seconds after midnight, seconds or milliseconds from 1970 (for which `zone` is needed),
-    and a date with a time (whose own offset, if any, is that of the place). None for anything else, and for what lies
-    more than a few days from `day`.
+    and a date with a time. A date in 1900 stands for `day`: that is how spreadsheets write a time alone. None for
+    anything else, and for what lies more than a few days from `day`.
     """
     seconds: float | None = parse_service_time(text)
     if seconds is not None:
@@ -173,7 +185,9 @@ def seconds_of_service(text: str, day: str, zone: tzinfo, date_order: str = "") 
         moment = parse_moment(text, date_order)
         if moment is None:
             return None
-        seconds = (moment.replace(tzinfo=None) - datetime.fromisoformat(day)).total_seconds()
+        local = place_time(moment, zone)
+        start = SPREADSHEET_DAY if local.year == SPREADSHEET_DAY.year else datetime.fromisoformat(day)
+        seconds = (local - start).total_seconds()
     return seconds if abs(seconds) < LONGEST_SERVICE_DAYS * DAY_SECONDS else None
 
 

@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ...core.sources import Notices, Table
-from .clock import LEAST_EPOCH, UNKNOWN_ZONE, day_title, is_epoch, local_moment, parse_float, parse_moment
+from .clock import LEAST_EPOCH, UNKNOWN_ZONE, day_title, is_epoch, local_moment, parse_float, parse_moment, place_time
 from .pages import Entry, Page
 from .rows import Tally, Window, clean, short_id
 
@@ -91,6 +91,7 @@ def _when(text: str, zone: tzinfo, date_order: str) -> tuple[str, int] | None:
     moment = parse_moment(text.strip(), date_order)
     if moment is None:
         return None
+    moment = place_time(moment, zone)
     return moment.date().isoformat(), moment.hour * 3600 + moment.minute * 60 + moment.second
 
 

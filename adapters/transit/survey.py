@@ -163,6 +163,9 @@ def feed_notice(feed: Feed) -> str:
 
 def _look_at_table(path: Path, member: str, chosen: Mapping[str, str], asking: bool, survey: Survey) -> None:
     name = label(path, member)
+    if name.lower().endswith(".xlsx"):
+        survey.skipped.append(f"{name}: skipped, a workbook: save its sheet as CSV (UTF-8)")
+        return
     if not strip_gz(member or path.name).endswith(TABLE_SUFFIXES):
         survey.skipped.append(f"{name}: skipped, neither csv, tsv, json lines nor parquet")
         return

@@ -92,7 +92,8 @@ def test_incidents_and_arrivals_are_serialised(mixed: Path) -> None:
     assert adapter.answer_slices(bus, bus.spans[1]) == {"line": "35", "hour": "06"}
     tram = documents["2024-01-02/line 3 (85:3)"]
     assert adapter.slices(tram) == {"mode": "line", "line": "3", "month": "2024-01"}
-    assert adapter.answer_slices(tram, tram.spans[1]) == {"line": "3", "hour": "00"}
+    assert adapter.answer_slices(tram, tram.spans[0]) == {"line": "3", "hour": "05", "horizon": "first"}
+    assert adapter.answer_slices(tram, tram.spans[1]) == {"line": "3", "hour": "00", "horizon": "30+ min"}
     assert adapter.record_count == 9
     assert adapter.notices[0] == f"{mixed}: holds 1 arrival log, 3 incident logs"
     notices = "\n".join(adapter.notices)
@@ -190,6 +191,19 @@ def test_malformed_rows_are_counted_and_too_many_refuse_the_file(tmp_path: Path)
         read(path)
 
 
+def test_date_and_time_in_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "bus.csv"
+    path.write_text("Created,Line,Station,Code,Delay\n2024-01-02 06:10:00,35,X,Y,5\n", encoding="utf-8")
+    (document,) = read(path, columns={"date": "Created", "time": "Created"})
+    assert document.text == "bus Tue Jan 02\n06:10 35 | X |  | Y | 5 |  | \n"
+
+
+def test_a_workbook_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ttc-bus.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"ttc-bus\.xlsx: skipped, a workbook: save its sheet as CSV"):
+        read(tmp_path)
+
+
 def test_ambiguous_dates_need_an_order(tmp_path: Path) -> None:
     path = tmp_path / "bus.csv"
     path.write_text(OLD_BUS.replace("2024-01-02 00:00:00", "03/04/2024"), encoding="utf-8")
@@ -228,7 +242,14 @@ def test_parse_day(text: str, expected: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("2:15", "02:15"), ("02:15:59", "02:15"), ("12:05 am", "00:05"), ("1:07 P.M.", "13:07"), ("25:39:00", "25:39")]
+    [
+        ("2:15", "02:15"),
+        ("2024-01-02T02:15:59", "02:15"),
+        ("1/2/2024 2:15 PM", "14:15"),
+        ("12:05 am", "00:05"),
+        ("1:07 P.M.", "13:07"),
+        ("25:39:00", "25:39"),
+    ]
     + [(text, None) for text in ("", "24h", "30:00", "10:60", "13:00 PM", "0:10 AM")],
 )
 def test_parse_time(text: str, expected: str | None) -> None:

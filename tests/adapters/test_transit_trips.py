@@ -77,7 +77,9 @@ def test_trips_with_and_without_a_schedule(tmp_path: Path) -> None:
     assert [span.task for span in amtrak.spans] == ["next_stop"]
     assert {span.task for span in nec.spans} == {"delay"}
     assert adapter.slices(nec) == {"mode": "line", "line": "NEC", "month": "2020-03"}
-    assert adapter.answer_slices(nec, nec.spans[-1]) == {"line": "NEC", "hour": "00"}
+    assert adapter.answer_slices(nec, nec.spans[0]) == {"line": "NEC", "hour": "05", "horizon": "first"}
+    assert adapter.answer_slices(nec, nec.spans[1]) == {"line": "NEC", "hour": "06", "horizon": "06-10 min"}
+    assert adapter.answer_slices(nec, nec.spans[-1]) == {"line": "NEC", "hour": "00", "horizon": "15-30 min"}
     assert [task.name for task in adapter.find_tasks(source, SourceOptions())] == ["delay", "next_stop"]
     notices = "\n".join(adapter.notices)
     assert f"{source}: holds 1 trip log" in notices
@@ -162,6 +164,29 @@ def test_the_kind_of_a_log_is_told_by_its_columns() -> None:
     )
 
 
+def test_times_alone_that_a_spreadsheet_dated_1900(tmp_path: Path) -> None:
+    text = (
+        "service_date,route_id,direction_id,half_trip_id,stop_id,time_point_order,scheduled,actual\n"
+        "2024-01-02,01,Inbound,5001,110,1,1900-01-01T05:05:00Z,1900-01-01T05:06:30Z\n"
+        "2024-01-02,01,Inbound,5001,67,2,1900-01-02T00:05:00Z,1900-01-02T00:03:00Z\n"
+        "2024-01-02,01,Inbound,5001,68,3,1900-01-02T00:09:00Z,\n"
+    )
+    source = write(tmp_path / "bus", january__csv=text)
+    expected = {"2024-01-02/trips 01": "line 01 Tue Jan 02\ntrip 5001\n05:05 110 | +1.5\n24:05 67 | -2.0\n"}
+    assert read(source) == expected == read(source, options={"timezone": "America/New_York"})
+
+
+def test_positions_with_the_columns_of_a_stop_monitoring_export(tmp_path: Path) -> None:
+    text = (
+        "RecordedAtTime,DirectionRef,PublishedLineName,VehicleRef,VehicleLocation.Latitude,VehicleLocation.Longitude\n"
+        "2017-06-01 00:03:34,0,B8,NYCT_430,40.635170,-73.960803\n"
+    )
+    source = write(tmp_path / "bus", june__csv=text)
+    assert read(source) == {
+        "2017-06-01/positions B8": "positions B8 Thu Jun 01\nvehicle to 0\n00:03:34 40.6352 -73.9608\n"
+    }
+
+
 def test_seconds_of_the_service_day_in_every_spelling() -> None:
     zone = zone_named("America/Los_Angeles")
     assert zone is not None
@@ -174,6 +199,8 @@ def test_seconds_of_the_service_day_in_every_spelling() -> None:
         "2026-03-30 22:40:02-07:00": 81602,
         "2026-03-31T00:10:00": 87000,
         "31.03.2026 00:10": 87000,
+        "2026-03-31T05:40:02Z": 81602,
+        "1900-01-02T00:10:00Z": 87000,
     }
     assert {text: seconds_of_service(text, "2026-03-30", zone) for text in good} == good
     for text in ("", "soon", "1e9", "2020-01-01 10:00:00", "-400000"):
