@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -29,7 +29,6 @@ OPTIONS = {
 COLUMNS = ("text", "story", "content")
 TEXT_SUFFIXES = (".txt", ".text")
 PEEKED_CHARACTERS = 1 << 20
-PEEKED_ROWS = 100
 MAX_STORY_CHARACTERS = 4 << 20
 
 # A word may hold apostrophes and hyphens; nothing but punctuation may follow the last one.
@@ -38,7 +37,9 @@ _FIRST_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _OPENING = re.compile(r"\W?(once|one (?:day|morning|night|summer)|there (?:was|lived)|in a|long ago)\b", re.IGNORECASE)
 # UTF-8 that was read as Windows-1252 and saved again: curly quotes, accents, emoji, non-breaking blanks, a BOM.
 _MOJIBAKE = re.compile("[âÂ][€\u0080-\u00bf]|[Ãã][\u0080-\u00bf]|ðŸ|ï»¿|\ufffd")
-_WORDS = re.compile(r"[a-z0-9]+")
+_NO_WORDS = bytes(code for code in range(128) if not chr(code).isalnum() and not chr(code).isspace())
+LONGEST_ENDING = 80
+"""Characters in which the last word and the punctuation after it are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class TinyStoriesAdapter:
         self.record_count = 0
         """Stories yielded so far by the last call of `documents`."""
         self._counts = Notices()
+        self._left_out: list[tuple[str, tuple[str, ...]]] = []
+        """Name and columns of the tables of a folder that hold no stories by their names."""
 
     @property
     def notices(self) -> list[str]:
@@ -72,7 +75,7 @@ class TinyStoriesAdapter:
         """One document per story, in order of file and line (tables: row). Raises DataError."""
         for identity, where, story in self._stories(source, options):
             text = story.strip() + "\n"
-            if _MOJIBAKE.search(text):
+            if not text.isascii() and _MOJIBAKE.search(text):
                 self._counts.count(where, "stories with mojibake such as â€™ for ’, left as they are")
             yield Document(identity, text, story_key(text), spans=last_word(text))
 
@@ -116,19 +119,24 @@ class TinyStoriesAdapter:
 
     def _stories(self, source: Path, options: SourceOptions) -> Iterator[tuple[str, str, str]]:
         """(id, label of the file, story) of every story that holds text."""
-        self.record_count, self._counts = 0, Notices()
+        self.record_count, self._counts, self._left_out = 0, Notices(), []
         settings = _settings(options)
         for name, path, member in self._inputs(source):
             where = label(path, member)
-            read = self._table_stories if strip_gz(name).endswith(TABLE_SUFFIXES) else self._text_stories
+            if strip_gz(name).endswith(TABLE_SUFFIXES):
+                found = self._table_stories(path, member, settings, alone=path == source and not member)
+            else:
+                found = self._text_stories(path, member, settings)
             repeated, previous = 0, 0
-            for number, story in read(path, member, settings):
+            for number, story in found:
                 if not story.strip():
                     continue
                 repeated = repeated + 1 if number == previous else 1
                 previous = number
                 self.record_count += 1
                 yield f"{name}:{number}" + (f".{repeated}" if repeated > 1 else ""), where, story
+        if not self.record_count and self._left_out:
+            raise _which_column(*self._left_out[0])
         if not self.record_count:
             endings = " ".join((*TEXT_SUFFIXES, *TABLE_SUFFIXES, ".zip"))
             raise DataError(f"{source}: holds no story", f"Read are files ending in {endings} (and .gz of these).")
@@ -146,11 +154,16 @@ class TinyStoriesAdapter:
             else:
                 yield name, path, ""
 
-    def _table_stories(self, path: Path, member: str, settings: _Settings) -> Iterator[tuple[int, str]]:
+    def _table_stories(self, path: Path, member: str, settings: _Settings, alone: bool) -> Iterator[tuple[int, str]]:
         table = read_table(path, member=member, notices=self._counts)
-        peeked = list(islice(table.rows, PEEKED_ROWS))
         column = _story_column(table.name, table.columns, settings.column)
-        for number, row in enumerate(chain(peeked, table.rows), start=1):
+        if column is None:
+            if alone:
+                raise _which_column(table.name, table.columns)
+            self._left_out.append((table.name, table.columns))
+            self._counts.count(table.name, f"tables without a column called {', '.join(COLUMNS)}, not read")
+            return
+        for number, row in enumerate(table, start=1):
             story = row.get(column, "").replace("\r\n", "\n")
             if not story.strip():
                 self._counts.count(table.name, f"rows without a story in '{column}', skipped")
@@ -189,7 +202,7 @@ def last_word(text: str) -> tuple[Span, ...]:
 
     All that follows it is punctuation. A story of one word gives none: nothing would stand before it.
     """
-    match = _LAST_WORD.search(text, max(0, len(text) - 200))
+    match = _LAST_WORD.search(text, max(0, len(text) - LONGEST_ENDING))
     if match is None or not text[: match.start()].strip():
         return ()
     start = match.start() - (text[match.start() - 1] == " ")
@@ -199,8 +212,8 @@ def last_word(text: str) -> tuple[Span, ...]:
 
 def story_key(text: str) -> str:
     """The group of a story: equal for stories that differ in case, punctuation, blanks or mojibake only."""
-    words = " ".join(_WORDS.findall(text.lower()))
-    return hashlib.blake2b((words or text).encode(), digest_size=8).hexdigest()
+    words = b" ".join(text.lower().encode("ascii", "ignore").translate(None, _NO_WORDS).split())
+    return hashlib.blake2b(words or text.encode(), digest_size=8).hexdigest()
 
 
 def _first_word(text: str) -> str:
@@ -234,19 +247,21 @@ def _settings(options: SourceOptions) -> _Settings:
     return _Settings(column, str(story_end))
 
 
-def _story_column(name: str, columns: tuple[str, ...], wanted: str | None) -> str:
+def _story_column(name: str, columns: tuple[str, ...], wanted: str | None) -> str | None:
+    """The column with the stories; None when it cannot be told. Raises DataError when the wanted one is missing."""
     if wanted is not None:
         if wanted not in columns:
             raise DataError(f"{name}: has no column '{wanted}'", did_you_mean(wanted, list(columns)))
         return wanted
     by_name = {column.lower(): column for column in reversed(columns)}
-    found = next((by_name[known] for known in COLUMNS if known in by_name), columns[0] if len(columns) == 1 else None)
-    if found is None:
-        raise DataError(
-            f"{name}: which column holds the story? It has: {', '.join(columns)}",
-            'Say so in recipe.toml: [data.options] column = "NAME"',
-        )
-    return found
+    return next((by_name[known] for known in COLUMNS if known in by_name), columns[0] if len(columns) == 1 else None)
+
+
+def _which_column(name: str, columns: tuple[str, ...]) -> DataError:
+    return DataError(
+        f"{name}: which column holds the story? It has: {', '.join(columns)}",
+        'Say so in recipe.toml: [data.options] column = "NAME"',
+    )
 
 
 # --- cutting text -------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def text_column(table: Table, wanted: str | None, rows: list[dict[str, str]]) ->
     longest = max(texts, key=lambda name: sum(len(row.get(name, "")) for row in rows), default="NAME")
     raise DataError(
         f"{table.name}: which column holds the text? It has: {', '.join(table.columns)}",
-        "Say so in recipe.toml (or move the file out of the source folder when it is no text):\n"
+        'Say so in recipe.toml, or leave such files out of a folder with, for example, suffixes = ".txt .md":\n'
         f"[data.options]\ncolumn = {json.dumps(longest, ensure_ascii=False)}",
     )
 

@@ -45,9 +45,12 @@ def cut(name: str, lines: Iterable[str], unit: str, lines_per_document: int) -> 
             held.append(piece)
             size += len(piece)
         if size > MAX_DOCUMENT_CHARACTERS:
+            one_line = len(piece) > MAX_DOCUMENT_CHARACTERS
             raise DataError(
                 f"{name}: the document from line {start} on is longer than {MAX_DOCUMENT_CHARACTERS:,} characters",
-                '[data.options] unit = "lines" cuts it into smaller ones.',
+                "It is a single line: break the file into lines, one paragraph each."
+                if one_line
+                else '[data.options] unit = "lines" cuts it into smaller ones.',
             )
         full = unit == "line" or (unit == "lines" and len(held) >= lines_per_document)
         if held and (ends or full or (unit == "block" and not filled)):

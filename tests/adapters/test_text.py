@@ -213,6 +213,9 @@ def test_a_document_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DataError, match="document from line 1 on is longer than 100"):
         read(path, unit="block")
     assert len(read(path, unit="lines", lines_per_document=10)) == 10
+    path.write_text("word " * 100, encoding="utf-8")
+    with pytest.raises(DataError, match=r"longer than 100 characters\nIt is a single line"):
+        read(path, unit="lines")
 
 
 # --- properties -------------------------------------------------------------------------------

@@ -226,6 +226,18 @@ def test_bad_columns(tmp_path: Path) -> None:
     assert [document.text for document in read(path, column="tale")] == ["once\n"]
 
 
+def test_lists_of_files_beside_the_stories_are_passed_over(tmp_path: Path) -> None:
+    save(tmp_path / "MANIFEST.tsv", "path\tbytes\na.txt\t3\n")
+    save(tmp_path / "README.md", "# about\n")
+    with pytest.raises(DataError, match=r"MANIFEST\.tsv: which column holds the story\? It has: path, bytes"):
+        read(tmp_path)
+    save(tmp_path / "a.txt", MARKED)
+    adapter = TinyStoriesAdapter()
+    assert len(list(adapter.documents(tmp_path, SourceOptions()))) == 2
+    name = tmp_path / "MANIFEST.tsv"
+    assert adapter.notices == [f"{name}: tables without a column called text, story, content, not read: 1"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
