@@ -61,6 +61,12 @@ def _increasing(looks: tuple[int, ...]) -> tuple[int, ...]:
     return looks
 
 
+def _repeats_or_share(weight: float) -> float:
+    if weight > 1 and weight != int(weight):
+        raise _broken_rule(f"must be a share up to 1 or a whole number of repeats, not {toml_value(weight)}")
+    return weight
+
+
 def _at_most_one(shares: tuple[float, ...]) -> tuple[float, ...]:
     if sum(shares) > 1 + 1e-9:
         raise _broken_rule(f"must sum to at most 1, not to {sum(shares):g}")
@@ -109,6 +115,22 @@ class _Table(BaseModel):
 # --- tables ---------------------------------------------------------------------------------
 
 
+class ExtraTable(_Table):
+    """Auxiliary text, such as one's own documents beside the pairs. It goes to train alone; what stands, or nearly
+    stands, in a held-out part is dropped. There may be several of these tables."""
+
+    adapter: Name
+    """Adapter that reads the auxiliary source."""
+    source: Name
+    """File or folder with the auxiliary text; a relative path counts from the workspace."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    """Our field name = your column name."""
+    options: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
+    """Settings of the adapter."""
+    weight: Annotated[float, Field(gt=0, le=100), AfterValidator(_repeats_or_share)] = 1.0
+    """How often train holds each document (1, 2, ...), or the share of the documents that it holds (below 1)."""
+
+
 class DataTable(_Table):
     """What to learn from, and how much of it is kept for measuring."""
 
@@ -140,8 +162,13 @@ class DataTable(_Table):
     """Percent of the groups set aside to fit mixtures with an n-gram model."""
     mix_kb: int = Field(default=200, ge=0)
     """Upper bound of that part in kB."""
-    duplicates: Literal["auto", "exact", "report"] = "auto"
-    """Drop repeated documents (exact), only count them (report), or ask the adapter (auto)."""
+    duplicates: Literal["auto", "exact", "near", "report"] = "auto"
+    """Drop repeated documents (exact), also those that differ in a few words (near), only count both (report), or ask
+    the adapter (auto)."""
+    max_overlap_percent: float = Field(default=50.0, ge=0, le=100)
+    """Prepare refuses a split in which more than this percent of a held-out part nearly stands in train."""
+    extra: Annotated[tuple[ExtraTable, ...], Field(strict=False)] = ()
+    """Auxiliary text for train, as tables of their own: [[data.extra]]."""
 
     @classmethod
     def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -162,10 +189,11 @@ def _iso_text(value: object) -> str:
 class TokenizerTable(_Table):
     """How text becomes tokens; trained on the training part only."""
 
-    vocab_size: int = Field(default=2048, ge=260, le=65535)
-    """Number of tokens. Small models want small vocabularies."""
-    split: Literal["auto", "words", "fields"] = "auto"
-    """What a token may not cross: word edges or field separators; auto looks at the text."""
+    vocab_size: Literal["auto"] | Annotated[int, Field(ge=260, le=65535)] = 2048
+    """Number of tokens. Small models want small vocabularies; auto doubles 512 while that saves 2 % of the tokens."""
+    split: Literal["auto", "words", "fields", "bytes"] = "auto"
+    """What a token may not cross: word edges or field separators; bytes has one token per byte; auto asks the adapter
+    or looks at the text."""
 
 
 class BudgetTable(_Table):

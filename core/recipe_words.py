@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .errors import did_you_mean
-from .toml_text import key_lines, toml_value
+from .toml_text import statements, toml_value
 
 Schema = Mapping[str, Any]
 Path = tuple[int | str, ...]
@@ -37,17 +37,34 @@ BOUND_WORDS = {
 
 def problems(error: ValidationError, schema: Schema, table: Schema, text: str) -> list[str]:
     """One line per problem of `table`, which was parsed from `text`, in the order of the file."""
-    lines = key_lines(text.replace("\r\n", "\n"))
+    lines = _lines(text.replace("\r\n", "\n"))
     found: dict[str, int] = {}
     for detail in error.errors():
         path, value = _place(detail["loc"], table, detail["type"] in ("missing", "rule"))
-        key = tuple(part for part in path if isinstance(part, str))
-        line = next((lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in lines), 0)
+        line = next((lines[path[:size]] for size in range(len(path), 0, -1) if path[:size] in lines), 0)
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
         message = _explained(schema, path, detail["type"], value, detail["msg"])
         # The members of a union fail one by one at the same key and get the same words.
         found.setdefault(f"line {line}: {where}: {message}" if line else f"{where}: {message}", line)
     return sorted(found, key=lambda problem: found[problem])
+
+
+def _lines(text: str) -> dict[Path, int]:
+    """Line, counted from 1, on which each table and key first occurs; [[tables]] are told apart by their index."""
+    written = text.split("\n")
+    newest: dict[Path, int] = {}
+    found: dict[Path, int] = {}
+    for statement in statements(text):
+        if not statement.key and written[statement.first].lstrip().startswith("[["):
+            newest[statement.table] = newest.get(statement.table, -1) + 1
+        path: Path = ()
+        for size, name in enumerate(statement.path, 1):
+            path += (name,)
+            found.setdefault(path, statement.first + 1)
+            if statement.path[:size] in newest:
+                path += (newest[statement.path[:size]],)
+                found.setdefault(path, statement.first + 1)
+    return found
 
 
 def reference(schema: Schema) -> str:
@@ -57,8 +74,14 @@ def reference(schema: Schema) -> str:
     parts = ["## Top of the file\n", *_rows(singles, schema)]
     for name, part in tables.items():
         parts += ["", f"## `[{name}]`\n", str(part.get("description", "")).strip()]
-        if "properties" in part:
-            parts += ["", *_rows(_properties(part, schema), part)]
+        if "properties" not in part:
+            continue
+        keys = _properties(part, schema)
+        lists = {key: _resolved(item["items"], schema) for key, item in keys.items() if "$ref" in item.get("items", {})}
+        parts += ["", *_rows({key: item for key, item in keys.items() if key not in lists}, part)]
+        for key, item in lists.items():
+            parts += ["", f"## `[[{name}.{key}]]`\n", " ".join(str(item.get("description", "")).split())]
+            parts += ["", *_rows(_properties(item, schema), item)]
     return "\n".join(parts) + "\n"
 
 
@@ -68,6 +91,8 @@ def allowed(part: Schema) -> str:
         return _alternatives(allowed(member) for member in part["anyOf"] if member.get("type") != "null")
     if "const" in part or "enum" in part:
         return _alternatives(_quoted(choice) for choice in part.get("enum", [part.get("const")]))
+    if part.get("type") == "array" and "$ref" in part["items"]:
+        return "a list of tables"
     if part.get("type") == "array":
         return f"a list, each entry {allowed(part['items'])}"
     if part.get("format") == "date":
@@ -130,7 +155,7 @@ def _part(schema: Schema, path: Path) -> Schema:
     part = schema
     for name in path:
         if isinstance(name, int):
-            part = part["items"]
+            part = _resolved(part["items"], schema)
         else:
             part = _properties(part, schema).get(name) or part.get("additionalProperties") or {}
     return part
@@ -138,12 +163,14 @@ def _part(schema: Schema, path: Path) -> Schema:
 
 def _properties(part: Schema, root: Schema | None = None) -> dict[str, Schema]:
     """The keys of a table, references resolved."""
-    definitions = (part if root is None else root).get("$defs", {})
-    found = {}
-    for name, item in part.get("properties", {}).items():
-        target = item.get("$ref", "").rpartition("/")[2]
-        found[name] = definitions[target] if target else item
-    return found
+    return {name: _resolved(item, root or part) for name, item in part.get("properties", {}).items()}
+
+
+def _resolved(part: Schema, root: Schema) -> Schema:
+    """The definition that a reference names, or the part itself."""
+    target = part.get("$ref", "").rpartition("/")[2]
+    definition: Schema = root["$defs"][target] if target else part
+    return definition
 
 
 def _rows(keys: Mapping[str, Schema], table: Schema) -> Iterator[str]:

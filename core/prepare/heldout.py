@@ -17,6 +17,7 @@ from typing import Any
 
 from ..contracts import Document, Span
 from ..errors import DataError
+from .split import HELD_OUT, MIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,10 @@ def ensure_private(folder: Path) -> Path:
     root = private_root()
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    between = [path for path in folder.parents if path.is_relative_to(root) and path != root]
+    for path in (*reversed(between), folder):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o700)
     return folder
 
 
@@ -75,7 +78,7 @@ def to_json(held: HeldDocument) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def from_json(line: str) -> HeldDocument:
+def from_json(line: str | bytes) -> HeldDocument:
     record = json.loads(line)
     spans = tuple(Span(*span) for span in record["spans"])
     document = Document(record["id"], record["text"], record["group"], record["time"], spans)
@@ -94,6 +97,34 @@ def read_split(folder: Path, split: str) -> Iterator[HeldDocument]:
             f"the held-out split '{split}' is missing: {path}",
             "run `slm-ar prepare` again; the campaign goes on if the data are the same",
         ) from error
+
+
+def publish(parts: Path) -> str:
+    """Move the held-out parts from `parts` into the folder that their content names; returns that name."""
+    name = held_digest(parts)
+    folder = ensure_private(held_folder(name))
+    for split in (MIX, *HELD_OUT):
+        # File by file, so that a damaged part is mended while another workspace may be reading the whole ones.
+        (parts / f"{split}.jsonl").replace(folder / f"{split}.jsonl")
+    return name
+
+
+def held_folder(name: str) -> Path:
+    """Where the private part of that name lies."""
+    return private_root() / "heldout" / name
+
+
+def held_digest(folder: Path) -> str:
+    """The name that the files of a private part give it; empty when one is missing."""
+    try:
+        return digest_files(folder / f"{split}.jsonl" for split in (MIX, *HELD_OUT))[:16]
+    except OSError:
+        return ""
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes, equal for texts that differ in blanks at their end at most."""
+    return hashlib.blake2b(text.rstrip().encode("utf-8"), digest_size=16).digest()
 
 
 def digest_files(paths: Iterable[Path]) -> str:

@@ -7,108 +7,69 @@ disk), dedup before the split, the tokenizer sees train alone, the manifest is w
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import IO
 
-from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule
+from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, TaskFinder
 from ..errors import BudgetError, DataError
 from ..recipe import Recipe
 from . import heldout, split
+from .answers import ANSWERS_FILE
+from .drift import drift_notices, newest_groups
+from .extra import Extra
 from .floors import TRAIN_BYTES, measure_floors
+from .groups import GroupTable
 from .heldout import HeldDocument
-from .shards import BYTES_FILE, OFFSETS_FILE, TOKENS_FILE, ShardWriter, token_dtype
-from .tokenizer import choose_split, cut_at_spans, encode_texts, load_tokenizer, train_tokenizer
+from .inputs import check_source, extra_source, input_key, workspace_of
+from .manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    PUBLIC_FILES,
+    SHARD_FILES,
+    TOKENIZER_FILE,
+    ExtraSize,
+    Manifest,
+    Overlap,
+    PreparedData,
+    Progress,
+    SplitSize,
+)
+from .overlap import HeldIndex
+from .public_part import PublicPart, write_tasks
+from .spool import Spool
+from .tokenizer import TOKEN_SPLITS
 
-FORMAT = 1
-"""Bumped when the same documents would become other tokens or other splits."""
-TOKENIZER_TRAIN_BYTES = 48_000_000
-ENCODE_CHUNK_BYTES = 1_000_000
-MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
-SHARD_FILES = (TOKENS_FILE, OFFSETS_FILE, BYTES_FILE, TOKENIZER_FILE)
+__all__ = [
+    "FORMAT",
+    "MANIFEST_FILE",
+    "PUBLIC_FILES",
+    "SHARD_FILES",
+    "TOKENIZER_FILE",
+    "Manifest",
+    "PreparedData",
+    "Progress",
+    "SplitSize",
+    "newest_prepared",
+    "open_prepared",
+    "prepare",
+]
 
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSize:
-    """What one split holds."""
-
-    groups: int = 0
-    documents: int = 0
-    byte_count: int = 0
-    record_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """The facts of one prepared corpus; every number in it is counted, none is asked for."""
-
-    key: str
-    format: int
-    adapter: str
-    adapter_version: int
-    split_rule: str
-    splits: dict[str, SplitSize]
-    vocab_size: int
-    vocab_asked: int
-    token_split: str
-    token_dtype: str
-    train_tokens: int
-    bytes_per_token: float
-    duplicates_dropped: int
-    duplicates_kept: int
-    groups_beyond_cap: int
-    notices: tuple[str, ...]
-    floors: dict[str, float]
-    shard_digest: str
-    held_digest: str
-    warnings: tuple[str, ...] = field(default=())
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
-
-    @staticmethod
-    def from_json(text: str) -> Manifest:
-        facts = json.loads(text)
-        facts["splits"] = {name: SplitSize(**size) for name, size in facts["splits"].items()}
-        facts["notices"] = tuple(facts["notices"])
-        facts["warnings"] = tuple(facts["warnings"])
-        return Manifest(**facts)
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedData:
-    """Where the public and the private part lie."""
-
-    folder: Path
-    held_folder: Path
-    manifest: Manifest
-
-    @property
-    def digest(self) -> str:
-        """Names data and serialisation: equal digests, comparable scores."""
-        return hashlib.sha256(f"{self.manifest.shard_digest} {self.manifest.held_digest}".encode()).hexdigest()[:16]
+NOTABLE_OVERLAP_PERCENT = 5
+"""From here on an overlap is a warning; the recipe's max_overlap_percent says where it ends."""
 
 
 def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, progress: Progress) -> PreparedData:
-    """Prepare `source` below `data_root`, or return what equal inputs made before.
+    """Prepare `source` below `data_root` (WORKSPACE/.slm/data), or return what equal inputs made before.
 
     Raises DataError (source, split, leak) and BudgetError (disk).
     """
-    if not source.exists():
-        raise DataError(f"the source {source} does not exist", "set [data] source in recipe.toml, or pass --source DIR")
-    if source.is_dir() and data_root.resolve().is_relative_to(source.resolve()):
-        raise DataError(
-            f"the workspace lies inside the source {source}, so its own files would become training text",
-            "move the data into a folder of their own and name it in [data] source of recipe.toml",
-        )
+    check_source(source, data_root)
+    for table in recipe.data.extra:
+        check_source(extra_source(table, workspace_of(data_root)), data_root, "[[data.extra]]")
     progress("reading the source")
-    key = _input_key(recipe, adapter, source)
+    key = input_key(recipe, adapter, source, workspace_of(data_root))
     found = open_prepared(data_root, key)
     if found is not None:
         progress("unchanged: using what was prepared before")
@@ -143,44 +104,23 @@ def open_prepared(data_root: Path, key: str) -> PreparedData | None:
     try:
         manifest = Manifest.from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         shards = heldout.digest_files(folder / name for name in SHARD_FILES)
+        answers = heldout.digest_files([folder / ANSWERS_FILE])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    held_folder = heldout.private_root() / "heldout" / manifest.held_digest
-    whole = shards == manifest.shard_digest and _held_digest(held_folder) == manifest.held_digest
+    held_folder = heldout.held_folder(manifest.held_digest)
+    whole = (
+        manifest.format == FORMAT
+        and shards == manifest.shard_digest
+        and answers == manifest.answers_digest
+        and heldout.held_digest(held_folder) == manifest.held_digest
+    )
     return PreparedData(data_root / key, held_folder, manifest) if whole else None
-
-
-def _held_digest(folder: Path) -> str:
-    """The name that the files of a private part give it; empty when one is missing."""
-    try:
-        return heldout.digest_files(folder / f"{name}.jsonl" for name in (split.MIX, *split.HELD_OUT))[:16]
-    except OSError:
-        return ""
 
 
 def newest_prepared(data_root: Path) -> PreparedData | None:
     """What was prepared last in this workspace, or None."""
     manifests = sorted(data_root.glob(f"*/{MANIFEST_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return open_prepared(data_root, manifests[0].parent.name) if manifests else None
-
-
-def _input_key(recipe: Recipe, adapter: Adapter, source: Path) -> str:
-    total = hashlib.sha256()
-    data = recipe.data.model_dump(mode="json", exclude={"source"})
-    inputs = [FORMAT, adapter.name, adapter.version, data, recipe.tokenizer.model_dump(mode="json")]
-    total.update(json.dumps(inputs, sort_keys=True).encode())
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    if not files:
-        raise DataError(f"the source folder {source} is empty", "put data files into it, or pass another --source DIR")
-    for path in files:
-        relative = path.name if path == source else path.relative_to(source).as_posix()
-        total.update(relative.encode() + b"\0")
-        try:
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        except PermissionError as error:
-            raise DataError(f"{path} cannot be read: permission denied", f"chmod u+r '{path}'") from error
-    return total.hexdigest()[:16]
 
 
 class _Preparation:
@@ -197,93 +137,14 @@ class _Preparation:
         progress: Progress,
     ) -> None:
         self.recipe, self.adapter, self.source, self.key = recipe, adapter, source, key
-        self.staging, self.progress = staging, progress
-        self.scratch = scratch
-        self.spool = scratch / "documents.jsonl"
-        """All documents, held-out ones too: never inside the workspace."""
-        self.groups: dict[str, split.GroupInfo] = {}
-        self.rule = SplitRule(recipe.data.split) if recipe.data.split != "auto" else adapter.split
-        asked = recipe.data.duplicates
-        self.policy = DuplicatePolicy(asked) if asked != "auto" else adapter.duplicates
-        self.duplicates = 0
-
-    def run(self) -> Manifest:
-        self._spool_documents()
-        dealt = self._deal()
-        self.progress("checking that nothing held out stands in train")
-        self._refuse_overlap(dealt)
-        sizes, held_digest = self._write_held_out(dealt)
-        self.progress("training the tokenizer on train alone")
-        token_split = self._train_tokenizer(dealt)
-        self.progress("encoding train")
-        tokens, dtype, vocab_size = self._write_shards(dealt)
-        self.progress("measuring what compressors reach on dev")
-        floors = self._floors(dealt, heldout.private_root() / "heldout" / held_digest / "dev.jsonl")
-        self.spool.unlink()
-        train_bytes = sizes[split.TRAIN].byte_count
-        return Manifest(
-            key=self.key,
-            format=FORMAT,
-            adapter=self.adapter.name,
-            adapter_version=self.adapter.version,
-            split_rule=self.rule.value,
-            splits=sizes,
-            vocab_size=vocab_size,
-            vocab_asked=self.recipe.tokenizer.vocab_size,
-            token_split=token_split,
-            token_dtype=dtype,
-            train_tokens=tokens,
-            bytes_per_token=round(train_bytes / max(1, tokens), 4),
-            duplicates_dropped=self.duplicates if self.policy is DuplicatePolicy.EXACT else 0,
-            duplicates_kept=self.duplicates if self.policy is DuplicatePolicy.REPORT else 0,
-            groups_beyond_cap=self.beyond_cap,
-            notices=tuple(getattr(self.adapter, "notices", ())),
-            floors=floors,
-            shard_digest=heldout.digest_files(self.staging / name for name in SHARD_FILES),
-            held_digest=held_digest,
-            warnings=self._warnings(sizes, vocab_size),
-        )
-
-    def _spool_documents(self) -> None:
-        data = self.recipe.data
-        options = SourceOptions(columns=data.columns, since=data.since, until=data.until, options=data.options)
-        seen: set[bytes] = set()
-        written = 0
-        with self.spool.open("w", encoding="utf-8") as spool:
-            for document in self.adapter.documents(self.source, options):
-                if not document.text.strip():
-                    continue
-                digest = _text_digest(document.text)
-                if digest in seen:
-                    self.duplicates += 1
-                    if self.policy is DuplicatePolicy.EXACT:
-                        continue
-                seen.add(digest)
-                self._count_group(document.group, document.time, len(document.text.encode("utf-8")))
-                spool.write(heldout.to_json(HeldDocument(document, self.adapter.slices(document))) + "\n")
-                written += 1
-                if written % 50_000 == 0:
-                    self.progress(f"reading the source: {written:,} documents")
-        if not written:
-            raise DataError(
-                f"{self.source} gave no documents through the adapter '{self.adapter.name}'",
-                "check [data] in recipe.toml: source, since, until and [data.options]",
-            )
-
-    def _count_group(self, name: str, time: str | None, byte_count: int) -> None:
-        known = self.groups.get(name)
-        if known is None:
-            self.groups[name] = split.GroupInfo(name, byte_count, time, len(self.groups))
-        else:
-            self.groups[name] = split.GroupInfo(name, known.byte_count + byte_count, known.time, known.order)
-
-    def _deal(self) -> dict[str, str]:
-        data = self.recipe.data
-        groups = list(self.groups.values())
-        if data.sample_groups is not None and data.sample_groups < len(groups):
-            ranked = sorted(groups, key=lambda group: hashlib.sha256(group.name.encode()).digest())
-            groups = sorted(ranked[: data.sample_groups], key=lambda group: group.order)
-        sizes = split.SplitSizes(
+        self.staging, self.scratch, self.progress = staging, scratch, progress
+        self.parts = heldout.ensure_private(scratch / "parts")
+        """The documents of every split, one file each: never inside the workspace."""
+        data = recipe.data
+        self.options = SourceOptions(columns=data.columns, since=data.since, until=data.until, options=data.options)
+        self.rule = self._rule()
+        self.policy = DuplicatePolicy(data.duplicates) if data.duplicates != "auto" else adapter.duplicates
+        self.sizes = split.SplitSizes(
             dev=data.dev_kb * 1000,
             hidden=data.hidden_kb * 1000,
             test=data.test_kb * 1000,
@@ -291,146 +152,195 @@ class _Preparation:
             mix_share=data.mix_percent / 100,
             train=int(data.max_train_mb * 1e6),
         )
-        dealt = split.deal(groups, self.rule, sizes)
-        self.beyond_cap = len(self.groups) - len(dealt)
-        return dealt
+        need = self.sizes.dev + self.sizes.hidden + self.sizes.test + self.sizes.train
+        # Near duplicates are found when all is read, so more has to be kept until then.
+        self.table = GroupTable(self.rule, need * (1 + (self.policy is DuplicatePolicy.NEAR)), data.sample_groups)
+        self.spool = Spool(scratch, self.table, self.policy)
+        self.extras: list[Extra] = []
 
-    def _documents(self, dealt: dict[str, str], wanted: str) -> Iterator[HeldDocument]:
-        with self.spool.open(encoding="utf-8") as lines:
-            for line in lines:
-                held = heldout.from_json(line)
-                if dealt.get(held.document.group) == wanted:
-                    yield held
+    def _rule(self) -> SplitRule:
+        if self.recipe.data.split != "auto":
+            return SplitRule(self.recipe.data.split)
+        finds = getattr(self.adapter, "split_rule", None)
+        return SplitRule(finds(self.source, self.options)) if finds is not None else self.adapter.split
 
-    def _refuse_overlap(self, dealt: dict[str, str]) -> None:
-        held: dict[bytes, tuple[str, str]] = {}
-        with self.spool.open(encoding="utf-8") as lines:
-            for line in lines:
-                document = heldout.from_json(line).document
-                where = dealt.get(document.group)
-                if where in split.HELD_OUT:
-                    held[_text_digest(document.text)] = (document.id, str(where))
-        leaks = [
-            (held[digest], document.document.id)
-            for document in self._documents(dealt, split.TRAIN)
-            if (digest := _text_digest(document.document.text)) in held
-        ]
+    def run(self) -> Manifest:
+        tasks = self.adapter.tasks
+        if isinstance(self.adapter, TaskFinder):
+            tasks = self.adapter.find_tasks(self.source, self.options)
+        self.spool.read(self.adapter, self.source, self.options, self.progress)
+        if self.policy is not DuplicatePolicy.EXACT:
+            self.progress("looking for near duplicates")
+            self.spool.find_near_duplicates()
+        dealt = split.deal(self.table.groups(), self.rule, self.sizes, self.table.total_bytes)
+        beyond_cap = self.table.left_out + len(self.table.groups()) - len(dealt)
+        sizes = self.spool.sort_out(dealt, self.parts)
+        self.progress("checking that nothing held out stands in train")
+        index = self._held_index()
+        overlap = self._overlap(index)
+        drift = self._drift(dealt)
+        extra = self._read_extra(index, sizes)
+        public = PublicPart(self.staging, self.recipe.tokenizer, self._train_documents, self.progress)
+        tasks = write_tasks(self.staging / ANSWERS_FILE, self._documents(split.TRAIN), tasks)
+        self.progress("training the tokenizer on train alone")
+        public.train_tokenizer(self._declared_split())
+        self.progress("encoding train")
+        public.write_shards()
+        self.progress("measuring what compressors reach on dev")
+        floors = self._floors(sizes[split.TRAIN].byte_count)
+        held_digest = heldout.publish(self.parts)
+        return Manifest(
+            key=self.key,
+            format=FORMAT,
+            adapter=self.adapter.name,
+            adapter_version=self.adapter.version,
+            split_rule=self.rule.value,
+            splits=sizes,
+            vocab_size=public.vocab_size,
+            vocab_asked=public.vocab_asked,
+            token_split=public.token_split,
+            token_dtype=public.token_dtype,
+            train_tokens=public.token_count,
+            bytes_per_token=round(public.byte_count / max(1, public.token_count), 4),
+            duplicates_dropped=self.spool.duplicates if self.policy is not DuplicatePolicy.REPORT else 0,
+            duplicates_kept=self.spool.duplicates if self.policy is DuplicatePolicy.REPORT else 0,
+            groups_beyond_cap=beyond_cap,
+            notices=(*self._notices(), *drift, *(line for item in self.extras for line in item.notices)),
+            floors=floors,
+            shard_digest=heldout.digest_files(self.staging / name for name in SHARD_FILES),
+            answers_digest=heldout.digest_files([self.staging / ANSWERS_FILE]),
+            held_digest=held_digest,
+            warnings=self._warnings(sizes, public, overlap, extra),
+            duplicate_policy=self.policy.value,
+            near_dropped=self.spool.near_duplicates if self.policy is DuplicatePolicy.NEAR else 0,
+            near_kept=self.spool.near_duplicates if self.policy is DuplicatePolicy.REPORT else 0,
+            overlap=overlap,
+            vocab_measured=public.vocab_measured,
+            extra=extra,
+            tasks=tasks,
+        )
+
+    def _held_index(self) -> HeldIndex:
+        return HeldIndex(
+            (name, held.document.id, held.document.text)
+            for name in (*split.HELD_OUT, split.MIX)
+            for held in self._documents(name)
+        )
+
+    def _overlap(self, index: HeldIndex) -> dict[str, Overlap]:
+        """Hold train against dev, hidden and test. Raises DataError for equal texts and beyond the recipe's limit."""
+        leaks: list[tuple[int, str]] = []
+        for held in self._documents(split.TRAIN):
+            equal = index.equal(held.document.text)
+            if equal is not None and index.splits[equal] in split.HELD_OUT:
+                leaks.append((equal, held.document.id))
+            index.note_train(held.document.text)
         if leaks:
-            (held_id, where), train_id = leaks[0]
+            place, train_id = leaks[0]
             raise DataError(
                 f"{len(leaks)} document(s) of train also stand in a held-out split: "
-                f"'{held_id}' ({where}) has the same text as '{train_id}' (train)",
+                f"'{index.ids[place]}' ({index.splits[place]}) has the same text as '{train_id}' (train)",
                 'set [data] duplicates = "exact" in recipe.toml, or group the copies together in the adapter',
             )
+        found = {name: item for name, item in index.report().items() if name in split.HELD_OUT}
+        limit = self.recipe.data.max_overlap_percent
+        for name, item in found.items():
+            if item.near_percent > limit:
+                raise DataError(
+                    f"{item.near:,} of the {item.documents:,} documents of {name} ({item.near_percent:.0f} %) differ "
+                    f"from one of train in a few words: scores would measure copying (limit: {limit:g} %)",
+                    'set [data] duplicates = "near" in recipe.toml to drop such copies, group them together in the '
+                    "adapter, or raise max_overlap_percent if the data are like that",
+                )
+        return found
 
-    def _write_held_out(self, dealt: dict[str, str]) -> tuple[dict[str, SplitSize], str]:
-        """Write mix, dev, hidden and test to the private folder; count every split on the way."""
-        root = heldout.ensure_private(heldout.private_root() / "heldout")
-        private = heldout.ensure_private(self.scratch / "held")
-        counts: dict[str, list[int]] = {name: [0, 0, 0] for name in (split.TRAIN, split.MIX, *split.HELD_OUT)}
-        files: dict[str, IO[str]] = {}
-        try:
-            for name in (split.MIX, *split.HELD_OUT):
-                files[name] = (private / f"{name}.jsonl").open("w", encoding="utf-8")
-            with self.spool.open(encoding="utf-8") as lines:
-                for line in lines:
-                    document = heldout.from_json(line).document
-                    where = dealt.get(document.group)
-                    if where is None:
-                        continue
-                    count = counts[where]
-                    count[0] += 1
-                    count[1] += len(document.text.encode("utf-8"))
-                    count[2] += sum(1 for text in document.text.split("\n") if text.strip())
-                    if where in files:
-                        files[where].write(line)
-            for file in files.values():
-                file.close()
-            digest = _held_digest(private)
-            # File by file, so that a damaged part is mended while another workspace may be reading the whole ones.
-            heldout.ensure_private(root / digest)
-            for name in files:
-                (private / f"{name}.jsonl").replace(root / digest / f"{name}.jsonl")
-        finally:
-            for file in files.values():
-                file.close()
-        group_counts = {name: sum(1 for where in dealt.values() if where == name) for name in counts}
-        return {name: SplitSize(group_counts[name], *count) for name, count in counts.items()}, digest
+    def _drift(self, dealt: dict[str, str]) -> list[str]:
+        if self.rule is SplitRule.GROUP:
+            return []
+        sizes = {
+            group.name: (split.time_of(group, self.rule), group.order, group.byte_count)
+            for group in self.table.groups()
+            if dealt.get(group.name) == split.TRAIN
+        }
+        reference, probe = newest_groups(sizes)
 
-    def _train_tokenizer(self, dealt: dict[str, str]) -> str:
-        asked = self.recipe.tokenizer
-        token_split: str = asked.split
-        if token_split == "auto":
-            token_split = choose_split(held.document.text for held in self._documents(dealt, split.TRAIN))
+        def texts(part: str, groups: set[str] | None = None) -> Iterator[str]:
+            for held in self._documents(part):
+                if groups is None or held.document.group in groups:
+                    yield held.document.text
 
-        def pieces() -> Iterator[str]:
-            read = 0
-            for held in self._documents(dealt, split.TRAIN):
-                read += len(held.document.text)
-                if read > TOKENIZER_TRAIN_BYTES:
-                    return
-                yield from cut_at_spans(held.document.text, held.document.spans)
+        held_out = {name: texts(name) for name in (split.DEV, split.TEST)}
+        return drift_notices(texts(split.TRAIN, reference), texts(split.TRAIN, probe), held_out)
 
-        tokenizer = train_tokenizer(pieces(), asked.vocab_size, token_split)
-        tokenizer.save(str(self.staging / TOKENIZER_FILE), pretty=False)
-        return token_split
+    def _read_extra(self, index: HeldIndex, sizes: dict[str, SplitSize]) -> tuple[ExtraSize, ...]:
+        room = self.sizes.train - sizes[split.TRAIN].byte_count
+        found = []
+        for number, table in enumerate(self.recipe.data.extra):
+            self.progress(f"reading auxiliary text from {table.source}")
+            extra = Extra(table, self.scratch / f"extra-{number}.jsonl")
+            found.append(extra.read(workspace_of(self.staging.parent), self.spool, index, room))
+            room -= found[-1].byte_count * extra.copies
+            self.extras.append(extra)
+        return tuple(found)
 
-    def _write_shards(self, dealt: dict[str, str]) -> tuple[int, str, int]:
-        tokenizer = load_tokenizer(self.staging / TOKENIZER_FILE)
-        vocab_size = tokenizer.get_vocab_size()
-        dtype = token_dtype(vocab_size)
-        with ShardWriter(self.staging, dtype) as shards:
-            chunk: list[list[str]] = []
-            sizes: list[int] = []
-            chunks = 0
+    def _documents(self, part: str) -> Iterator[HeldDocument]:
+        return heldout.read_split(self.parts, part)
 
-            def flush() -> None:
-                for ids, size in zip(encode_texts(tokenizer, chunk), sizes, strict=True):
-                    shards.append(ids, size)
-                chunk.clear()
-                sizes.clear()
+    def _train_documents(self) -> Iterator[HeldDocument]:
+        """What the model will read: train, then auxiliary text as often as it is repeated."""
+        return chain(self._documents(split.TRAIN), *(extra.documents() for extra in self.extras))
 
-            for held in self._documents(dealt, split.TRAIN):
-                chunk.append(cut_at_spans(held.document.text, held.document.spans))
-                sizes.append(len(held.document.text.encode("utf-8")))
-                if sum(sizes) > ENCODE_CHUNK_BYTES:
-                    flush()
-                    chunks += 1
-                    if chunks % 20 == 0:
-                        self.progress(f"encoding train: {shards.token_count:,} tokens")
-            flush()
-            return shards.token_count, dtype, vocab_size
+    def _declared_split(self) -> str:
+        """What the adapter says tokens may not cross; "auto" when it says nothing."""
+        declared = getattr(self.adapter, "token_split", "auto")
+        if declared not in ("auto", *TOKEN_SPLITS):
+            raise DataError(
+                f"adapter '{self.adapter.name}': token_split is {declared!r}",
+                f"it must be one of {', '.join(TOKEN_SPLITS)}",
+            )
+        return str(declared)
 
-    def _floors(self, dealt: dict[str, str], dev_file: Path) -> dict[str, float]:
-        """Compressor floors on dev, given the end of train."""
+    def _floors(self, train_bytes: int) -> dict[str, float]:
+        """Compressor floors on dev, given the end of train (without auxiliary text, which is of another kind)."""
         tail_file = self.staging / "train.tail"
-        skip = (
-            sum(group.byte_count for name, group in self.groups.items() if dealt.get(name) == split.TRAIN) - TRAIN_BYTES
-        )
+        skip = train_bytes - TRAIN_BYTES
         with tail_file.open("wb") as tail:
-            for held in self._documents(dealt, split.TRAIN):
+            for held in self._documents(split.TRAIN):
                 raw = held.document.text.encode("utf-8")
                 skip -= len(raw)
                 if skip < 0:
                     tail.write(raw)
         try:
-            return {name: round(value, 4) for name, value in measure_floors(tail_file, dev_file).items()}
+            floors = measure_floors(tail_file, self.parts / f"{split.DEV}.jsonl")
+            return {name: round(value, 4) for name, value in floors.items()}
         finally:
             tail_file.unlink()
 
-    def _warnings(self, sizes: dict[str, SplitSize], vocab_size: int) -> tuple[str, ...]:
+    def _notices(self) -> tuple[str, ...]:
+        return tuple(getattr(self.adapter, "notices", ()))
+
+    def _warnings(
+        self,
+        sizes: dict[str, SplitSize],
+        public: PublicPart,
+        overlap: dict[str, Overlap],
+        extra: tuple[ExtraSize, ...],
+    ) -> tuple[str, ...]:
         warnings = []
         hidden = sizes[split.HIDDEN].groups
         if hidden < 10:
             warnings.append(f"hidden holds {hidden} groups: too few to certify anything (10 needed, 30 wished)")
         elif hidden < 30:
             warnings.append(f"hidden holds {hidden} groups: certificates will carry a warning (30 wished)")
-        if vocab_size < self.recipe.tokenizer.vocab_size:
-            warnings.append(
-                f"the corpus ran out of merges: vocabulary {vocab_size}, asked {self.recipe.tokenizer.vocab_size}"
-            )
+        if public.vocab_size < public.vocab_asked:
+            warnings.append(f"the corpus ran out of merges: vocabulary {public.vocab_size}, asked {public.vocab_asked}")
+        for name, item in overlap.items():
+            if item.near_percent >= NOTABLE_OVERLAP_PERCENT:
+                warnings.append(
+                    f"{item.near_percent:.0f} % of the documents of {name} differ from one of train in a few words "
+                    '(duplicates = "near" in [data] would drop such copies)'
+                )
+        for size, table in zip(extra, self.recipe.data.extra, strict=True):
+            if size.is_cut:
+                warnings.append(f"auxiliary text from {table.source} was cut: train is full (max_train_mb in [data])")
         return tuple(warnings)
-
-
-def _text_digest(text: str) -> bytes:
-    return hashlib.blake2b(text.rstrip().encode("utf-8"), digest_size=16).digest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class ShardWriter:
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.token_count = 0
         self.document_count = 0
+        self.byte_count = 0
+        self._first, self._last = (np.array([token], self.dtype).tobytes() for token in (BOS, EOS))
         self._files: tuple[BinaryIO, ...] = tuple(
             (folder / name).open("wb") for name in (TOKENS_FILE, OFFSETS_FILE, BYTES_FILE)
         )
@@ -40,14 +42,15 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._files[1].write(np.array([self.token_count], "<i8").tobytes())
+        self._files[1].write(self.token_count.to_bytes(8, "little"))
         for file in self._files:
             file.close()
 
-    def append(self, ids: Sequence[int], byte_count: int) -> None:
+    def append(self, ids: Sequence[int] | np.ndarray[Any, Any], byte_count: int) -> None:
         tokens, offsets, sizes = self._files
-        offsets.write(np.array([self.token_count], "<i8").tobytes())
-        sizes.write(np.array([byte_count], "<i8").tobytes())
-        tokens.write(np.array([BOS, *ids, EOS], self.dtype).tobytes())
+        offsets.write(self.token_count.to_bytes(8, "little"))
+        sizes.write(byte_count.to_bytes(8, "little"))
+        tokens.write(self._first + np.asarray(ids, self.dtype).tobytes() + self._last)
         self.token_count += len(ids) + 2
         self.document_count += 1
+        self.byte_count += byte_count

@@ -45,12 +45,15 @@ class SplitSizes:
     train: int
 
 
-def deal(groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dict[str, str]:
+def deal(
+    groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes, total_bytes: int | None = None
+) -> dict[str, str]:
     """Group name -> split name. Groups beyond the train cap (the oldest, or by hash) are absent.
 
-    Raises DataError when the corpus has too few groups or a part would stay empty.
+    `total_bytes` is the size of the corpus when `groups` are only those of it that can be dealt. Raises DataError when
+    the corpus has too few groups or a part would stay empty.
     """
-    total = sum(group.byte_count for group in groups)
+    total = sum(group.byte_count for group in groups) if total_bytes is None else total_bytes
     if len(groups) < FEWEST_GROUPS:
         raise DataError(
             f"the corpus is too small to split: {len(groups)} group(s), {total:,} bytes; "
@@ -59,10 +62,10 @@ def deal(groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dic
         )
     caps = {name: min(getattr(sizes, name), int(total * LARGEST_SHARE)) for name in HELD_OUT}
     if rule is SplitRule.GROUP:
-        ranked = sorted(groups, key=lambda group: _rank("split", group.name))
+        ranked = sorted(groups, key=lambda group: hash_rank(group.name))
         dealt, rest = _deal_by_hash(ranked, caps)
     else:
-        ranked = sorted(groups, key=lambda group: (_time_of(group, rule), group.order), reverse=True)
+        ranked = sorted(groups, key=lambda group: (time_of(group, rule), group.order), reverse=True)
         dealt, rest = _deal_by_time(ranked, caps)
     dealt.update(_deal_rest(rest, sizes))
     _refuse_empty(dealt, total)
@@ -70,11 +73,17 @@ def deal(groups: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dic
     return dealt
 
 
+def hash_rank(name: str) -> bytes:
+    """Groups are dealt by hash in this order: test, hidden, dev, then train."""
+    return _rank("split", name)
+
+
 def _rank(salt: str, name: str) -> bytes:
     return hashlib.sha256(f"slm-ar {salt} {name}".encode()).digest()
 
 
-def _time_of(group: GroupInfo, rule: SplitRule) -> str:
+def time_of(group: GroupInfo, rule: SplitRule) -> str:
+    """What groups are sorted by, before their order of arrival. Raises DataError when a time is needed and missing."""
     if rule is SplitRule.ORDER:
         return ""
     if group.time is None:

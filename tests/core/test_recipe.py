@@ -48,7 +48,7 @@ def problems_of(text: str) -> list[str]:
 
 def test_every_shipped_recipe_is_valid() -> None:
     files = sorted((ROOT / "recipes").rglob("*.toml"))
-    assert len(files) == 5
+    assert len(files) >= 5
     assert [file.stem for file in files] == shipped_recipes()
     for file in files:
         recipe = load_recipe(file)
@@ -97,6 +97,36 @@ def test_toml_dates_and_quoted_dates_are_the_same() -> None:
     bare = MINIMAL.replace("[budget]", "since = 2024-01-31\n[budget]")
     assert parse_recipe(bare, "a").data.since == "2024-01-31"
     assert parse_recipe(bare, "a") == parse_recipe(quoted, "b")
+
+
+def test_auxiliary_text_is_a_list_of_tables() -> None:
+    text = (
+        MINIMAL
+        + """\
+[[data.extra]]
+adapter = "text"
+source = "docs"
+[[data.extra]]
+adapter = "text"
+source = "/more"
+weight = 3
+options = { unit = "file" }
+[data.extra.columns]
+text = "body"
+"""
+    )
+    recipe = parse_recipe(text, "recipe.toml")
+    first, second = recipe.data.extra
+    assert (first.source, first.weight, first.options) == ("docs", 1.0, {})
+    assert (second.weight, second.options, second.columns) == (3.0, {"unit": "file"}, {"text": "body"})
+    assert recipe.digest() != parse_recipe(MINIMAL, "recipe.toml").digest()
+    assert parse_recipe(MINIMAL, "recipe.toml").data.extra == ()
+
+
+def test_the_vocabulary_may_be_left_to_a_measurement() -> None:
+    recipe = parse_recipe(MINIMAL + '[tokenizer]\nvocab_size = "auto"\nsplit = "bytes"\n', "recipe.toml")
+    assert (recipe.tokenizer.vocab_size, recipe.tokenizer.split) == ("auto", "bytes")
+    assert parse_recipe(MINIMAL, "recipe.toml").data.max_overlap_percent == 50
 
 
 def test_a_recipe_cannot_be_changed() -> None:
@@ -167,6 +197,30 @@ looks = [
     ]
 
 
+def test_problems_of_tables_in_a_list_are_told_at_their_own_lines() -> None:
+    text = (
+        MINIMAL
+        + """\
+[[data.extra]]
+adapter = "text"
+source = "a"
+weigth = 2
+[[data.extra]]
+adapter = 3
+weight = 2.5
+[data.extra.options]
+x = [1]
+"""
+    )
+    assert problems_of(text) == [
+        "line 10: data.extra[0].weigth: unknown key. Did you mean 'weight'?",
+        "line 11: data.extra[1].source: is required: text in quotes, not empty",
+        "line 12: data.extra[1].adapter: must be text in quotes, not empty, not 3",
+        "line 13: data.extra[1].weight: must be a share up to 1 or a whole number of repeats, not 2.5",
+        "line 15: data.extra[1].options.x: must be text in quotes, a whole number, a number or true or false, not [1]",
+    ]
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -179,6 +233,9 @@ looks = [
         ("[tokenizer]\nvocab_size = 259", "at least 260 and at most 65535, not 259"),
         ("[tokenizer]\nvocab_size = 65536", "at most 65535, not 65536"),
         ("[tokenizer]\nvocab_size = 2048.0", "a whole number"),
+        ('[tokenizer]\nvocab_size = "atuo"', "must be 'auto' or a whole number"),
+        ('[data.extra]\nadapter = "text"\nsource = "a"', "must be a list of tables"),
+        ('[[data.extra]]\nadapter = "text"\nsource = "a"\nweight = 0', "more than 0 and at most 100, not 0"),
         ('[tokenizer]\nsplit = "lines"', 'not "lines"'),
         ("[knobs]\nTIED = true", "must be a whole number, a number or text in quotes, not true"),
         ("[knobs]\nTIED = { a = 1 }", "knobs.TIED: must be"),

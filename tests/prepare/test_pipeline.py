@@ -249,7 +249,7 @@ def test_no_held_out_text_lies_in_the_workspace(source: Path) -> None:
     assert len(secret) > 15
     public = b"".join(path.read_bytes() for path in (source.parent / "workspace").rglob("*") if path.is_file())
     assert not [line for line in secret if line + b'"' in public or line + b"\n" in public]
-    assert not [path for path in data.folder.iterdir() if "jsonl" in path.name or "tail" in path.name]
+    assert {path.name for path in data.folder.iterdir()} == {*pipeline.PUBLIC_FILES, pipeline.MANIFEST_FILE}
 
 
 def test_the_order_of_documents_in_a_group_split_by_hash_does_not_move_them(source: Path, tmp_path: Path) -> None:

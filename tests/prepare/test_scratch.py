@@ -15,7 +15,14 @@ from toys import ToyAdapter, log_documents, toy_recipe
 from slm_ar.core.contracts import Document, SourceOptions
 from slm_ar.core.prepare import pipeline
 from slm_ar.core.prepare.heldout import private_root, private_scratch, read_split
-from slm_ar.core.prepare.pipeline import SHARD_FILES, PreparedData, newest_prepared, open_prepared, prepare
+from slm_ar.core.prepare.pipeline import (
+    PUBLIC_FILES,
+    SHARD_FILES,
+    PreparedData,
+    newest_prepared,
+    open_prepared,
+    prepare,
+)
 
 HELD = ("mix", "dev", "hidden", "test")
 
@@ -151,7 +158,7 @@ def test_nothing_is_left_after_a_preparation(source: Path, data_root: Path) -> N
     data = prepare(toy_recipe(), ToyAdapter(log_documents(60)), source, data_root, lambda line: None)
     assert list(scratch().iterdir()) == []
     assert [path.name for path in data_root.iterdir()] == [data.folder.name]
-    assert sorted(path.name for path in data.folder.iterdir()) == sorted([*SHARD_FILES, "manifest.json"])
+    assert sorted(path.name for path in data.folder.iterdir()) == sorted([*PUBLIC_FILES, "manifest.json"])
 
 
 def test_nothing_is_left_after_a_failure(source: Path, data_root: Path) -> None:

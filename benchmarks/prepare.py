@@ -1,0 +1,248 @@
+"""Speed and memory of prepare: from files to shards, and the encoder beside the `tokenizers` library.
+
+    python benchmarks/prepare.py SOURCE [--adapter transit] [--recipe RECIPE.toml]     one source
+    python benchmarks/prepare.py --scale 1 10 [--mb 20] [--kind stories|log]           made-up text, 1x and 10x
+
+Every preparation runs in a process of its own, in a new folder, and its memory is that of the process and all its
+children at their highest. The encoder and the library read the same train text in one process with one thread, and are
+compared by processor time. Output is one JSON object with the machine and its load. Seconds are only worth quoting from
+an idle machine; processor seconds suffer less from other programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+DEFAULT_RECIPE = """
+name = "benchmark"
+description = "Speed of prepare"
+[data]
+adapter = "{adapter}"
+dev_kb = 400
+hidden_kb = 640
+test_kb = 640
+[tokenizer]
+vocab_size = 2048
+[budget]
+seconds = 60
+"""
+ENCODED_BYTES = 32_000_000
+POLL_SECONDS = 0.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?", type=Path)
+    parser.add_argument("--adapter", default="transit")
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--scale", nargs="+", type=int, default=[1, 10])
+    parser.add_argument("--mb", type=float, default=20.0, help="MB of made-up text at scale 1")
+    parser.add_argument("--kind", choices=("stories", "log"), default="stories")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as folder:
+        root = Path(folder)
+        os.environ["SLM_AR_PRIVATE"] = str(root / "private")
+        if arguments.source is not None:
+            text = DEFAULT_RECIPE.format(adapter=arguments.adapter)
+            text = arguments.recipe.read_text(encoding="utf-8") if arguments.recipe else text
+            result["source"] = measured(text, arguments.source.resolve(), root / "source")
+        else:
+            result["kind"] = arguments.kind
+            for scale in arguments.scale:
+                file = root / f"{arguments.kind}-{scale}.txt"
+                write_text(file, arguments.kind, int(scale * arguments.mb * 1e6))
+                text = DEFAULT_RECIPE.format(adapter="text")
+                if arguments.kind == "log":
+                    text = text.replace("[tokenizer]", 'split = "order"\n[tokenizer]')
+                result[f"{scale}x"] = measured(text, file, root / f"work-{scale}")
+                file.unlink()
+    text = json.dumps(result, indent=1)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def measured(recipe: str, source: Path, root: Path) -> dict[str, Any]:
+    """One preparation in a fresh process: seconds, MB/s, highest memory, seconds of every step, encoding speed."""
+    load = os.getloadavg()[0]
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("spawn").Process(target=_prepare, args=(recipe, source, root, sender))
+    peak = _Peak()
+    child.start()
+    sender.close()
+    assert child.pid is not None
+    with peak.watching(child.pid):
+        try:
+            found: dict[str, Any] = receiver.recv()
+        except EOFError:
+            raise SystemExit("the preparation failed") from None
+        child.join()
+    found |= {"peak_mb": round(peak.bytes / 1e6), "load_before": round(load, 2)}
+    return found
+
+
+def _prepare(recipe_text: str, source: Path, root: Path, sender: Connection) -> None:
+    from slm_ar.core.prepare.pipeline import prepare
+    from slm_ar.core.recipe import parse_recipe
+    from slm_ar.core.registry import load_adapter
+
+    recipe = parse_recipe(recipe_text, "the benchmark's recipe")
+    steps: list[tuple[str, float]] = []
+    started = time.monotonic()
+
+    def note(line: str) -> None:
+        steps.append((line.partition(":")[0], time.monotonic()))
+        print(f"{time.monotonic() - started:7.1f} s  {line}", file=sys.stderr)
+
+    data = prepare(recipe, load_adapter(recipe.data.adapter), source, root / ".slm" / "data", note)
+    ended = time.monotonic()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_seconds = sum(item.ru_utime + item.ru_stime for item in used)
+    seconds: dict[str, float] = {}
+    for (line, begun), (_, until) in zip(steps, [*steps[1:], ("", ended)], strict=True):
+        seconds[line] = round(seconds.get(line, 0) + until - begun, 2)
+    files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+    read = sum(path.stat().st_size for path in files)
+    own = psutil.Process().memory_info().rss
+    prepared = sum(size.byte_count for size in data.manifest.splits.values())
+    sender.send(
+        {
+            "source_bytes": read,
+            "prepared_bytes": prepared,
+            "documents": sum(size.documents for size in data.manifest.splits.values()),
+            "seconds": round(ended - started, 2),
+            "cpu_seconds": round(cpu_seconds, 2),
+            "prepared_mb_per_second": round(prepared / 1e6 / (ended - started), 2),
+            "step_seconds": seconds,
+            "rss_at_end_mb": round(own / 1e6),
+            "overlap": {name: item.near_percent for name, item in data.manifest.overlap.items()},
+            "encode": encoding_speed(data.folder),
+        }
+    )
+
+
+def encoding_speed(folder: Path) -> dict[str, Any]:
+    """MB of train text per second, one process and one thread each: ours from an empty cache, and the library."""
+    import numpy as np
+
+    from slm_ar.core.prepare.encoder import encode_flat
+    from slm_ar.core.prepare.shards import OFFSETS_FILE, TOKENS_FILE
+    from slm_ar.core.prepare.tokenizer import load_tokenizer
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    tokens = np.memmap(folder / TOKENS_FILE, manifest["token_dtype"], "r")
+    offsets = np.fromfile(folder / OFFSETS_FILE, "<i8")
+    texts: list[str] = []
+    size = 0
+    for start, end in itertools.pairwise(offsets):
+        texts.append(tokenizer.decode(tokens[start + 1 : end - 1].tolist(), skip_special_tokens=False))
+        size += len(texts[-1].encode())
+        if size > ENCODED_BYTES:
+            break
+    chunks = [texts[first : first + 50] for first in range(0, len(texts), 50)]
+    times: dict[str, float] = {}
+    sums: dict[str, list[int]] = {}
+    for name in ("ours", "tokenizers", "tokenizers one by one"):
+        begun = time.process_time()
+        for chunk in chunks:
+            if name == "ours":
+                found = [item.tolist() for item in encode_flat(tokenizer, chunk)]
+            elif name == "tokenizers":
+                found = [item.ids for item in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
+            else:
+                found = [tokenizer.encode(text, add_special_tokens=False).ids for text in chunk]
+            sums.setdefault(name, []).append(hash(tuple(map(tuple, found))))
+        times[name] = time.process_time() - begun
+    assert sums["ours"] == sums["tokenizers"] == sums["tokenizers one by one"]
+    best = min(times["tokenizers"], times["tokenizers one by one"])
+    speeds = {f"{name}, MB/s": round(size / 1e6 / seconds, 2) for name, seconds in times.items()}
+    return {"bytes": size, "split": manifest["token_split"], **speeds, "times_faster": round(best / times["ours"], 2)}
+
+
+class _Peak:
+    """The highest memory of a process with its children, looked at twenty times a second."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._stop = threading.Event()
+
+    def watching(self, pid: int) -> _Peak:
+        self._thread = threading.Thread(target=self._watch, args=(pid,), daemon=True)
+        return self
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self, pid: int) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            try:
+                process = psutil.Process(pid)
+                self.bytes = max(self.bytes, sum(_rss(p) for p in (process, *process.children(recursive=True))))
+            except psutil.Error:
+                return
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def write_text(path: Path, kind: str, size: int) -> None:
+    """Made-up text of `size` bytes: stories of a paragraph, or one log of records; some words occur once only."""
+    pick = random.Random(f"{kind} {size}")
+    common = ["".join(pick.choices("etaoinshrdlu", k=pick.randrange(2, 9))) for _ in range(4000)]
+    weights = [1 / rank for rank in range(1, len(common) + 1)]
+    written = 0
+    with path.open("w", encoding="utf-8") as file:
+        while written < size:
+            words = pick.choices(common, weights, k=120)
+            words[pick.randrange(120)] = f"{words[0]}{pick.randrange(10**6)}"
+            if kind == "stories":
+                text = " ".join(words).capitalize() + ".\n\n"
+            else:
+                clock = f"{pick.randrange(24):02d}:{pick.randrange(60):02d}"
+                rows = zip(words[::4], words[1::4], words[2::4], strict=True)
+                text = "".join(f"{clock} | {' '.join(row)} | {pick.randrange(90)}\n" for row in rows)
+            written += file.write(text)
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Encoding at the speed of a dictionary: text is cut where no token can cross, and every piece is encoded once.
+
+Called by `tokenizer` on behalf of prepare, the scorer and `generate`. Promises: exactly the ids of the `tokenizers`
+library, whatever the text; a cache of bounded size; a tokenizer that was not made here is left to the library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# The split of Llama 3 (Meta, 2024), so that GGUF runtimes know it under the name "llama-bpe".
+WORDS_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# A field keeps its words together: merges never cross " | ", a tab or a line end, and may cross blanks.
+FIELDS_PATTERN = r" \| |\t|\n"
+
+
+def _byte_characters() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary (GPT-2, Radford et al. 2019).
+
+    Visible characters of Latin-1 stand for themselves; the other bytes get those from U+0100 on, in order.
+    """
+    visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(others)) for byte in range(256)]
+
+
+_CHARACTERS = dict(zip(map(chr, range(256)), _byte_characters(), strict=True))
+"""A byte, as the character of its number, and the character that stands for it."""
+
+CACHE_BYTES = 64 << 20
+"""The cache is emptied when it has grown beyond this."""
+ENTRY_BYTES = 200
+"""What CPython needs for one entry of it, beside characters and ids."""
+ID_BYTES = 4
+SHORTEST_HEAD = 3
+"""So much must stand before the last word of a piece: more than its separator."""
+
+Ids = np.ndarray[Any, np.dtype[np.uint32]]
+
+_encoders: WeakKeyDictionary[Tokenizer, PieceEncoder | ByteEncoder | None] = WeakKeyDictionary()
+
+
+def encode_flat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """The ids of each text, each as if it were encoded alone; no special tokens are added."""
+    if tokenizer not in _encoders:
+        _encoders[tokenizer] = _encoder_for(tokenizer)
+    encoder = _encoders[tokenizer]
+    if encoder is None:
+        return [np.array(ids, np.uint32) for ids in _library_ids(tokenizer, texts)]
+    return encoder.encode(tokenizer, texts)
+
+
+def encode_pieces(tokenizer: Tokenizer, documents: Sequence[Sequence[str]]) -> list[Ids]:
+    """The ids of each document, given as its pieces; the pieces are encoded one by one and joined."""
+    flat = iter(encode_flat(tokenizer, list(chain.from_iterable(documents))))
+    return [np.concatenate([np.empty(0, np.uint32), *islice(flat, len(pieces))]) for pieces in documents]
+
+
+# --- pieces -----------------------------------------------------------------------------------
+
+
+def cut_fields(text: str) -> list[str]:
+    """Pieces that start where FIELDS_PATTERN matches, as the behaviour "merged_with_next" makes them.
+
+    The three separators have no character in common, so replacing one after the other finds the matches of the
+    pattern, from the left and without overlap.
+    """
+    if "\0" in text:
+        starts = [0, *(match.start() for match in re.finditer(FIELDS_PATTERN, text)), len(text)]
+        return [text[start:end] for start, end in pairwise(starts) if end > start]
+    marked = text.replace(" | ", "\0 | ").replace("\t", "\0\t").replace("\n", "\0\n")
+    pieces = marked.split("\0")
+    return pieces if pieces[0] else pieces[1:]
+
+
+def cut_words(text: str) -> list[str]:
+    """Chunks of whole matches of WORDS_PATTERN: cut before a blank that follows a visible ASCII character.
+
+    No match crosses such a place: a match holds a blank as its first character or among white space only. None looks
+    across it either: the one lookahead, after white space, ends before the visible character. So a chunk alone is
+    matched as it is within the text. The same holds after the last line end of a stretch of white space; cutting
+    there as well pays where words alone do not cut enough.
+    """
+    if "\0" not in text and _UNSAFE_BLANK.search(text) is None:
+        chunks = text.replace(" ", "\0 ").split("\0")
+        return chunks if chunks[0] else chunks[1:]
+    return [chunk for chunk in _WORD_CUTS.split(text) if chunk]
+
+
+_UNSAFE_BLANK = re.compile(r"[^!-~] ")
+_WORD_CUTS = re.compile(r"(?<=[!-~])(?= )|(?<=\n)(?=[ \t]*[!-~])")
+
+
+class PieceEncoder:
+    """Encodes by looking pieces up; the library encodes the ones that were never seen.
+
+    A new piece that is not cut further is put together from its last word and what stands before it, where that works:
+    the ids of two texts, one after the other, are those of the joined text if the two ids at the seam, encoded as a
+    text of their own, stay these two. (Byte pairs are merged by rank. As long as no merge crosses the seam, both sides
+    go through the merges that they go through alone; and the first merge that crosses joins parts of these two ids, so
+    it would be made in their own little text as well.)
+    """
+
+    def __init__(self, cut: Callable[[str], list[str]], is_whole: bool) -> None:
+        """`is_whole` says that no piece is cut further by the tokenizer's own pattern."""
+        self._cut, self._is_whole = cut, is_whole
+        self._known: dict[str, bytes] = {}
+        self._halves: dict[str, bytes] = {}
+        self._seams: dict[bytes, bool] = {}
+        self._size = 0
+
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+        if self._size > CACHE_BYTES:
+            self._known, self._halves, self._size = {}, {}, 0
+        known = self._known  # another thread may begin a new one meanwhile
+        pieces_of = [self._cut(text) for text in texts]
+        missing = list(set(chain.from_iterable(pieces_of)).difference(known))
+        if self._is_whole:
+            missing = self._compose(tokenizer, missing, known)
+        self._ask(tokenizer, missing, known)
+        return [np.frombuffer(b"".join(map(known.__getitem__, pieces)), np.uint32) for pieces in pieces_of]
+
+    def _ask(self, tokenizer: Tokenizer, texts: Sequence[str], into: dict[str, bytes]) -> None:
+        for text, ids in zip(texts, self._library_bytes(tokenizer, texts), strict=True):
+            into[text] = ids
+            self._size += ENTRY_BYTES + len(text) + len(ids)
+
+    def _library_bytes(self, tokenizer: Tokenizer, texts: Sequence[str]) -> Iterable[bytes]:
+        if self._is_whole and texts:
+            return _whole_ids(tokenizer, texts)
+        return (array("I", ids).tobytes() for ids in _library_ids(tokenizer, texts))
+
+    def _compose(self, tokenizer: Tokenizer, pieces: Sequence[str], into: dict[str, bytes]) -> list[str]:
+        """Put together what can be; returns the other pieces."""
+        halves = self._halves
+        cuts = [piece.rfind(" ") for piece in pieces]
+        parts = {
+            half for piece, cut in zip(pieces, cuts, strict=True) if cut > 2 for half in (piece[:cut], piece[cut:])
+        }
+        self._ask(tokenizer, list(parts.difference(halves)), halves)
+        others: list[str] = []
+        for piece, cut in zip(pieces, cuts, strict=True):
+            if cut >= SHORTEST_HEAD:
+                head, tail = halves[piece[:cut]], halves[piece[cut:]]
+                seam = head[-ID_BYTES:] + tail[:ID_BYTES]
+                holds = self._seams.get(seam)
+                if holds is None:
+                    holds = self._seams[seam] = _stays_apart(tokenizer, *array("I", seam))
+                if holds:
+                    into[piece] = head + tail
+                    self._size += ENTRY_BYTES + len(piece) + len(head) + len(tail)
+                    continue
+            others.append(piece)
+        return others
+
+
+def _whole_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[bytes]:
+    """The ids of texts that the pattern would not cut: the library's merges without its search for the pattern."""
+    from tokenizers import Tokenizer as Library
+
+    words = [_as_characters(text) for text in texts]
+    encoding = Library(tokenizer.model).encode(words, is_pretokenized=True, add_special_tokens=False)
+    ids = array("I", encoding.ids).tobytes()
+    ends = ID_BYTES * np.searchsorted(np.array(encoding.word_ids), np.arange(len(words)), "right")
+    for start, end in pairwise([0, *ends.tolist()]):
+        yield ids[start:end]
+
+
+def _as_characters(text: str) -> str:
+    """The text with the character of a byte-level vocabulary for each of its bytes."""
+    plain = text.replace(" ", _CHARACTERS[" "]).replace("\n", _CHARACTERS["\n"]).replace("\t", _CHARACTERS["\t"])
+    if text.isascii() and plain.isprintable():
+        return plain
+    return "".join(_CHARACTERS[character] for character in text.encode("utf-8").decode("latin-1"))
+
+
+def _stays_apart(tokenizer: Tokenizer, first: int, second: int) -> bool:
+    """Whether these two tokens, written one after the other, are encoded as these two."""
+    together = f"{tokenizer.id_to_token(first)}{tokenizer.id_to_token(second)}"
+    return [token.id for token in tokenizer.model.tokenize(together)] == [first, second]
+
+
+class ByteEncoder:
+    """One token per byte."""
+
+    def __init__(self, vocabulary: dict[str, int]) -> None:
+        self._ids = np.array([vocabulary[character] for character in _CHARACTERS.values()], np.uint32)
+
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+        return [self._ids[np.frombuffer(text.encode("utf-8"), np.uint8)] for text in texts]
+
+
+def _library_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)] if texts else []
+
+
+# --- which tokenizers are known -----------------------------------------------------------------
+
+
+def _encoder_for(tokenizer: Tokenizer) -> PieceEncoder | ByteEncoder | None:
+    """The encoder that gives this tokenizer's ids, or None when its settings are not exactly ours."""
+    facts = json.loads(tokenizer.to_str())
+    model = facts["model"]
+    asked = [facts.get(key) for key in ("normalizer", "added_tokens", "post_processor", "truncation", "padding")]
+    asked += [model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")]
+    if any(asked) or model.get("type") != "BPE":
+        return None
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    pre_tokenizer = facts["pre_tokenizer"]
+    if pre_tokenizer == byte_level and not model["merges"]:
+        return ByteEncoder(tokenizer.get_vocab())
+    for pattern, behavior, cut in (
+        (FIELDS_PATTERN, "MergedWithNext", cut_fields),
+        (WORDS_PATTERN, "Isolated", cut_words),
+    ):
+        split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}
+        if pre_tokenizer == {"type": "Sequence", "pretokenizers": [split, byte_level]}:
+            return PieceEncoder(cut, is_whole=cut is cut_fields)
+    return None

@@ -1,0 +1,141 @@
+"""What train and the held-out splits have in common: equal documents, near duplicates, word 13-grams.
+
+Called by the pipeline once groups are dealt, and for auxiliary text before it joins train. Promises: one pass over
+train; memory in the size of the held-out parts alone; near duplicates are verified, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .heldout import text_digest
+from .manifest import Overlap
+from .near import NEAR, Hashes, WordHasher, jaccard, ngrams, shingles_of
+
+NGRAM_WORDS = 13
+"""Runs of 13 words are what published decontamination looks for (Brown et al. 2020)."""
+MOST_COMPARED = 32
+"""Held-out documents that one document is compared with, in a corpus whose documents are all alike."""
+SIEVE_BITS = 22
+
+
+class HeldIndex:
+    """All held-out documents, so that a document of train can be held against them at once."""
+
+    def __init__(self, documents: Iterable[tuple[str, str, str]]) -> None:
+        """`documents` are (split, id, text)."""
+        self._hasher = WordHasher()
+        self.ids: list[str] = []
+        self.splits: list[str] = []
+        self._by_digest: dict[bytes, int] = {}
+        self._shingles: list[Hashes] = []
+        runs: list[Hashes] = []
+        for split, name, text in documents:
+            self._by_digest.setdefault(text_digest(text), len(self.ids))
+            self.ids.append(name)
+            self.splits.append(split)
+            words = self._hasher.words(text)
+            self._shingles.append(shingles_of(words))
+            runs.append(ngrams(words, NGRAM_WORDS))
+        self._lookup = _Lookup(self._shingles)
+        self._runs = runs
+        self._run_values = np.unique(np.concatenate([np.empty(0, np.uint64), *runs]))
+        self._run_sieve = _Sieve(self._run_values)
+        self._run_seen = np.zeros(len(self._run_values), bool)
+        self._near = np.zeros(len(self.ids), bool)
+        self._exact = np.zeros(len(self.ids), bool)
+
+    def equal(self, text: str) -> int | None:
+        """Place of a held-out document with the same text."""
+        return self._by_digest.get(text_digest(text))
+
+    def near(self, text: str) -> int | None:
+        """Place of a held-out document that `text` nearly is."""
+        shingles = shingles_of(self._hasher.words(text))
+        for place in self._lookup.candidates(shingles):
+            if jaccard(shingles, self._shingles[place]) >= NEAR:
+                return place
+        return None
+
+    def note_train(self, text: str) -> None:
+        """Mark what of the held-out documents stands in this document of train."""
+        equal = self.equal(text)
+        if equal is not None:
+            self._exact[equal] = self._near[equal] = True
+        words = self._hasher.words(text)
+        shingles = shingles_of(words)
+        for place in self._lookup.candidates(shingles, without=self._near):
+            if jaccard(shingles, self._shingles[place]) >= NEAR:
+                self._near[place] = True
+        runs = self._run_sieve.passed(ngrams(words, NGRAM_WORDS))
+        if len(runs):
+            places = np.searchsorted(self._run_values, runs)
+            places[places == len(self._run_values)] = 0
+            self._run_seen[places[self._run_values[places] == runs]] = True
+
+    def report(self) -> dict[str, Overlap]:
+        """Split -> what was marked."""
+        found: dict[str, Overlap] = {}
+        splits = np.array(self.splits)
+        for split in dict.fromkeys(self.splits):
+            mine = np.flatnonzero(splits == split)
+            runs = np.concatenate([np.empty(0, np.uint64), *(self._runs[place] for place in mine)])
+            seen = self._run_seen[np.searchsorted(self._run_values, runs)]
+            found[split] = Overlap(
+                documents=len(mine),
+                exact=int(self._exact[mine].sum()),
+                near=int(self._near[mine].sum()),
+                ngram_percent=round(100 * float(seen.mean()), 2) if len(seen) else 0.0,
+            )
+        return found
+
+
+class _Sieve:
+    """Lets all members of a set of hashes through and few others, in one look per hash."""
+
+    def __init__(self, members: Hashes) -> None:
+        self._holes = np.zeros(1 << SIEVE_BITS, bool)
+        self._holes[members >> np.uint64(64 - SIEVE_BITS)] = True
+
+    def passed(self, hashes: Hashes) -> Hashes:
+        passed: Hashes = hashes[self._holes[hashes >> np.uint64(64 - SIEVE_BITS)]]
+        return passed
+
+
+class _Lookup:
+    """Finds the sets that may be near duplicates of a given one, by its rarest members.
+
+    A set of n shingles that has Jaccard similarity s with another one shares at least s * n of them. So the shingles
+    that occur nowhere and, beyond them, the rarest ones together need to be only a little more than (1 - s) * n: one
+    of those must be shared (prefix filtering, Chaudhuri, Ganti and Kaushik 2006).
+    """
+
+    def __init__(self, sets: list[Hashes]) -> None:
+        values = np.concatenate([np.empty(0, np.uint64), *sets])
+        owners = np.repeat(np.arange(len(sets)), [len(members) for members in sets])
+        order = np.argsort(values, kind="stable")
+        self._values, self._owners = values[order], owners[order]
+        self._sieve = _Sieve(values)
+
+    def candidates(self, shingles: Hashes, without: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> Iterator[int]:
+        """Places of sets to compare with, at most MOST_COMPARED, those first that share most rare shingles."""
+        needed = len(shingles) - int(np.ceil(NEAR * len(shingles))) + 1
+        passed = self._sieve.passed(shingles)
+        if len(shingles) - len(passed) >= needed or not len(passed):
+            return
+        first = np.searchsorted(self._values, passed, "left")
+        count = np.searchsorted(self._values, passed, "right") - first
+        there = count > 0
+        absent = len(shingles) - int(there.sum())
+        if absent >= needed:
+            return
+        rarest = np.argsort(count[there], kind="stable")[: needed - absent]
+        starts, counts = first[there][rarest], count[there][rarest]
+        found = np.concatenate([self._owners[start : start + size] for start, size in zip(starts, counts, strict=True)])
+        if without is not None:
+            found = found[~without[found]]
+        places, shared = np.unique(found, return_counts=True)
+        yield from places[np.argsort(-shared, kind="stable")][:MOST_COMPARED].tolist()
