@@ -19,6 +19,7 @@ LEAST_EPOCH = 100_000_000
 """A number from here on counts seconds from 1970, a smaller one from midnight."""
 LEAST_EPOCH_MILLISECONDS = 100_000_000_000
 SPREADSHEET_DAY = datetime(1900, 1, 1)
+LAST_YEAR = 9999
 UNKNOWN_ZONE = (
     "times in seconds from 1970 written as UTC, since no timezone is known "
     '([data.options] timezone = "America/New_York" names one)'
@@ -148,19 +149,18 @@ def service_start(day: str, zone: tzinfo) -> float:
 
 
 def local_moment(epoch: float, zone: tzinfo) -> tuple[str, int] | None:
-    """Calendar day and second of that day; None for a number that is no time."""
+    """Calendar day and second of that day; None for a number that is no time of this or the next century."""
     if epoch >= LEAST_EPOCH_MILLISECONDS:
         epoch /= 1000
-    try:
-        local = datetime.fromtimestamp(epoch, zone)
-    except (ValueError, OverflowError, OSError):
+    if not 0 < epoch < LEAST_EPOCH_MILLISECONDS / 10:
         return None
+    local = datetime.fromtimestamp(epoch, zone)
     return local.date().isoformat(), local.hour * 3600 + local.minute * 60 + local.second
 
 
 def place_time(moment: datetime, zone: tzinfo) -> datetime:
     """The clock of the place, without offset: UTC is moved to `zone`, any other offset is the place's own."""
-    if moment.utcoffset() == timedelta(0) and moment.year > SPREADSHEET_DAY.year:
+    if moment.utcoffset() == timedelta(0) and SPREADSHEET_DAY.year < moment.year < LAST_YEAR:
         moment = moment.astimezone(zone)
     return moment.replace(tzinfo=None)
 

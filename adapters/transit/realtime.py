@@ -202,7 +202,7 @@ def _updates(update: Any, stamp: int, notices: Notices) -> Iterator[tuple[str, s
         notices.count(_WHERE, "cancelled trips, left out")
         return
     notices.count(_WHERE, "trip updates")
-    start = parse_service_time(trip.start_time)
+    start = parse_service_time(_text(trip.start_time))
     for stop in update.stop_time_update:
         told = [event for event in (stop.arrival, stop.departure) if event.HasField("time") or event.HasField("delay")]
         if stop.schedule_relationship in _UNTOLD_STOPS or not told:
@@ -211,15 +211,20 @@ def _updates(update: Any, stamp: int, notices: Notices) -> Iterator[tuple[str, s
         event = told[0]
         report = Update(
             stamp=f"{update.timestamp or stamp:020d}",
-            day=parse_day(trip.start_date) or "",
+            day=parse_day(_text(trip.start_date)) or "",
             start="" if start is None else str(start),
-            route_id=clean(trip.route_id),
+            route_id=_text(trip.route_id),
             place=f"{stop.stop_sequence:012.2f}" if stop.HasField("stop_sequence") else "",
-            stop_id=clean(stop.stop_id),
+            stop_id=_text(stop.stop_id),
             time=str(event.time) if event.HasField("time") else "",
             delay=str(event.delay) if event.HasField("delay") else "",
         )
-        yield clean(trip.trip_id), "\t".join(("", "update", *report))
+        yield _text(trip.trip_id), "\t".join(("", "update", *report))
+
+
+def _text(value: str | bytes) -> str:
+    """A cleaned text; the bindings give bytes for one that is not UTF-8."""
+    return clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
 
 
 def _positions(vehicle: Any, stamp: int, notices: Notices) -> Iterator[tuple[str, str]]:
@@ -231,16 +236,16 @@ def _positions(vehicle: Any, stamp: int, notices: Notices) -> Iterator[tuple[str
     notices.count(_WHERE, "vehicle positions")
     report = Position(
         stamp=str(vehicle.timestamp or stamp),
-        route_id=clean(vehicle.trip.route_id),
-        vehicle=clean(vehicle.vehicle.id or vehicle.vehicle.label or vehicle.trip.trip_id),
+        route_id=_text(vehicle.trip.route_id),
+        vehicle=_text(vehicle.vehicle.id or vehicle.vehicle.label or vehicle.trip.trip_id),
         direction=str(vehicle.trip.direction_id) if vehicle.trip.HasField("direction_id") else "",
         north=str(steps[0]),
         east=str(steps[1]),
         speed=speed_text(position.speed) if position.HasField("speed") else "",
-        stop_id=clean(vehicle.stop_id),
+        stop_id=_text(vehicle.stop_id),
         status=_STATUS_WORDS[vehicle.current_status],
     )
-    yield clean(vehicle.trip.trip_id), "\t".join(("", "position", *report))
+    yield _text(vehicle.trip.trip_id), "\t".join(("", "position", *report))
 
 
 # --- from reports to records ----------------------------------------------------------------------
