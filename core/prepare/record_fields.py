@@ -24,6 +24,7 @@ HEADER_WORDS = 3
 MOST_CATEGORIES = 254
 """What scikit-learn's histograms can hold."""
 NUMERIC_SHARE = 0.9
+FREE_TEXT_SHARE = 0.5
 PREVIOUS = "answer before"
 MISSING = ("", "?")
 """How a cell says that its value is not known."""
@@ -67,8 +68,8 @@ def series_before(example: TrainExample) -> list[float]:
 class FieldTable:
     """Learns columns and categories from examples, then turns any examples into a matrix.
 
-    A column is a number where at least NUMERIC_SHARE of its values are, else a category; columns that never change are
-    dropped. What is missing, or a category that was not seen (or is not among the most frequent), is NaN.
+    A column is a number where at least NUMERIC_SHARE of its values are, else a category; columns that never change, and
+    free text, are dropped. What is missing is NaN, and so is a category that was not seen or is a rare one.
     """
 
     def __init__(self, examples: Sequence[TrainExample]) -> None:
@@ -76,12 +77,11 @@ class FieldTable:
         for example in examples:
             for name, value in self._fields(example).items():
                 values.setdefault(name, Counter())[value] += 1
-        self.columns = sorted(name for name, counts in values.items() if len(counts) > 1)
+        self.columns = sorted(name for name, counts in values.items() if len(counts) > 1 and not _is_free_text(counts))
         self._codes: dict[str, dict[str, int]] = {}
         for name in self.columns:
             counts = values[name]
-            numbers = sum(n for value, n in counts.items() if number(value) is not None)
-            if numbers < NUMERIC_SHARE * counts.total():
+            if not _is_numeric(counts):
                 ranked = sorted(counts, key=lambda value: (-counts[value], value))[:MOST_CATEGORIES]
                 self._codes[name] = {value: code for code, value in enumerate(ranked)}
         self.is_categorical = [name in self._codes for name in self.columns]
@@ -109,3 +109,12 @@ class FieldTable:
         if example.previous_answer is not None:
             fields[PREVIOUS] = example.previous_answer
         return fields
+
+
+def _is_numeric(counts: Counter[str]) -> bool:
+    return sum(n for value, n in counts.items() if number(value) is not None) >= NUMERIC_SHARE * counts.total()
+
+
+def _is_free_text(counts: Counter[str]) -> bool:
+    """Whether hardly any value comes back: a message or a title, which is no category."""
+    return not _is_numeric(counts) and len(counts) > FREE_TEXT_SHARE * counts.total()

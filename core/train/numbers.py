@@ -84,6 +84,8 @@ class _Search:
         """Beginnings that are not followed."""
         self._looked_at = 0
         self._least = 0.0
+        self._ended = self._went_on = 0.0
+        """Of the numbers looked at: the mass that ended there, and the mass that did not."""
 
     def take(self) -> list[_Node]:
         """The likeliest beginnings to look at next; none when the answer stands."""
@@ -97,7 +99,10 @@ class _Search:
     def look(self, node: _Node, logs: Logs, tokens: NumberTokens, ends: NDArray[np.int64]) -> None:
         """Share the mass of `node` between its end and its continuations."""
         if number(node.text) is not None:
-            self.complete[node.text] -= node.minus_mass * float(np.exp(logs[ends]).sum())
+            ended = -node.minus_mass * float(np.exp(logs[ends]).sum())
+            self.complete[node.text] += ended
+            self._ended += ended
+            self._went_on += max(0.0, -node.minus_mass - ended)
         ids, texts = tokens.after(node.text)
         masses = -node.minus_mass * np.exp(logs[ids].astype(np.float64))
         if not node.ids:
@@ -118,11 +123,22 @@ class _Search:
         return weighted_median(masses)
 
     def _is_settled(self) -> bool:
-        """Whether the median would stay, wherever the mass that has not ended goes."""
+        """Whether nearly all mass is read, or the median would stay wherever the mass that has not ended goes.
+
+        Where numbers are tokens of their own, all that were looked at ended there: then the others, which are likely to
+        end as well, are read as they stand.
+        """
         ended = sum(self.complete.values())
-        open_mass = -sum(node.minus_mass for node in (*self._open, *self._left))
-        if ended >= ENOUGH_MASS * (ended + open_mass):
+        waiting = (*self._open, *self._left)
+        readable = -sum(node.minus_mass for node in waiting if number(node.text) is not None)
+        open_mass = -sum(node.minus_mass for node in waiting)
+        enough = ENOUGH_MASS * (ended + open_mass)
+        if ended >= enough:
             return ended > 0
+        if self._looked_at > NODES_PER_ROUND:
+            goes_on = self._went_on / max(self._ended + self._went_on, 1e-30)
+            if ended + readable * (1 - goes_on) >= enough:
+                return True
         if open_mass >= ended:
             return False
         low = _reached(self.complete, (ended + open_mass) / 2 - open_mass)

@@ -178,7 +178,7 @@ def test_a_series_in_a_record_is_seen() -> None:
 
 def test_columns_are_numbers_or_categories() -> None:
     rows = [("1", "x"), ("2", "y"), ("many", "x"), ("4", "y"), ("?", "x")]
-    examples = [TrainExample("t", f"n: {n} | c: {c} | same: 1 | ", "0", None) for n, c in rows]
+    examples = [TrainExample("t", f"n: {n} | c: {c} | same: 1 | ", "0", None) for n, c in rows * 2]
     table = FieldTable(examples)
     assert table.columns == ["c", "n"]
     assert table.is_categorical == [True, True]  # a quarter of n is no number
@@ -187,6 +187,11 @@ def test_columns_are_numbers_or_categories() -> None:
     assert str(numbers.matrix(examples[-1:]).tolist()) == "[[0.0, nan]]"
     new = TrainExample("t", "n: 9 | c: never seen | ", "0", None)
     assert str(numbers.matrix([new]).tolist()) == "[[nan, 9.0]]"
+
+
+def test_free_text_is_no_category() -> None:
+    examples = [TrainExample("t", f"city: {'ab'[n % 2]} | message: {n} words | n: {n} | ", "0", None) for n in range(8)]
+    assert FieldTable(examples).columns == ["city", "n"]
 
 
 # --- baselines --------------------------------------------------------------------------------
