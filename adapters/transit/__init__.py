@@ -1,4 +1,4 @@
-"""Public transport: incident logs, arrival logs, and the synthetic city of the demo."""
+"""Public transport: logs, realtime snapshots, timetables, and the synthetic city of the demo."""
 
 from .adapter import TransitAdapter
 

@@ -198,6 +198,16 @@ def test_date_and_time_in_one_column(tmp_path: Path) -> None:
     assert document.text == "bus Tue Jan 02\n06:10 35 | X |  | Y | 5 |  | \n"
 
 
+def test_many_files_that_are_no_logs_do_not_flood_the_notices(tmp_path: Path) -> None:
+    (tmp_path / "bus.csv").write_text(OLD_BUS, encoding="utf-8")
+    for number in range(50):
+        (tmp_path / f"{number}.json").write_text("{\n", encoding="utf-8")
+    adapter = TransitAdapter()
+    assert list(adapter.documents(tmp_path, SourceOptions()))
+    assert len(adapter.notices) == 1 + 40 + 1
+    assert adapter.notices[-1] == f"{tmp_path}: 10 more files skipped"
+
+
 def test_a_workbook_is_named(tmp_path: Path) -> None:
     (tmp_path / "ttc-bus.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(DataError, match=r"ttc-bus\.xlsx: skipped, a workbook: save its sheet as CSV"):
