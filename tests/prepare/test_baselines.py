@@ -239,6 +239,20 @@ def test_baselines_of_a_choice() -> None:
     assert 0 < low <= delta <= high
 
 
+def test_words_that_say_nothing_cost_nothing() -> None:
+    """Logistic regression is held back as strongly as train itself advises, or it would learn noise by heart."""
+    pick = random.Random(5)
+
+    def noise(n: int) -> Document:
+        words = " ".join(str(pick.randrange(400)) for _ in range(8))
+        return marked(f"d{n}", f"{words} | [{pick.choice('aaab')}]\n", "cause")
+
+    examples = collect_examples([noise(n) for n in range(700)], [CAUSE])
+    found = measure_baselines([CAUSE], examples, held([noise(n) for n in range(300)]), "dev")["cause"]
+    learned, common = found["TF-IDF + logistic regression"], found["most frequent answer"]
+    assert learned.metrics["log_loss"] < common.metrics["log_loss"] + 0.02
+
+
 def test_the_shares_of_the_most_frequent_answer_are_those_of_train() -> None:
     examples = [TrainExample("cause", "", answer, None) for answer in "aaab"]
     task = Task("cause", "choice", "accuracy", "max", choices=("a", "b", "c"), positive="b")
