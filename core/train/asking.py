@@ -56,6 +56,7 @@ class Row(NamedTuple):
 def ask(source: LogitsSource, rows: Iterable[Row], context: int, width_step: int | None = None) -> Iterator[Logs]:
     """Log-probabilities [end - start, vocab_size] of each row, in order, in requests as large as the source takes.
 
+    Raises InvalidCheckpointError where the logits are no probabilities.
     With `width_step` requests are only as wide as their longest row, rounded up to a multiple of it: for a model that
     is known to take any width. Long rows first makes them few.
     """
@@ -63,10 +64,10 @@ def ask(source: LogitsSource, rows: Iterable[Row], context: int, width_step: int
         ids = np.full((len(batch), width), PAD, np.int32)
         for number, row in enumerate(batch):
             ids[number, : len(row.ids)] = row.ids
-        logits = source.logits(ids, [(row.start, row.end) for row in batch]).numpy()
+        logs = _log_softmax(source.logits(ids, [(row.start, row.end) for row in batch]).numpy())
         at = 0
         for row in batch:
-            yield _log_softmax(logits[at : at + row.end - row.start])
+            yield logs[at : at + row.end - row.start]
             at += row.end - row.start
 
 
@@ -88,8 +89,14 @@ def _batches(
 
 
 def _log_softmax(logits: Logs) -> Logs:
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
     normalised: Logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    if not np.isfinite(normalised).all():
+        from .scorer import InvalidCheckpointError
+
+        # Finite logits may still lie further apart than a float reaches; no score may come of that.
+        raise InvalidCheckpointError("the model's logits are too far apart to be probabilities")
     return normalised
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +15,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from toys import log_documents
 
 from slm_ar.core.contracts import Document, Span, Task, TaskScore
 from slm_ar.core.errors import DataError
 from slm_ar.core.prepare.answers import Question, choose_questions
-from slm_ar.core.prepare.heldout import HeldDocument
+from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, EOS, PAD, encode_texts, train_tokenizer
 from slm_ar.core.train.asking import Row, ask, encode_prompts, ending_ids, ends_of, terminators, token_bytes
+from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.generate import generate_answers, generate_text
 from slm_ar.core.train.numbers import MOST_EXPANSIONS, NumberTokens, decode_numbers, weighted_median
+from slm_ar.core.train.scorer import InvalidCheckpointError
 from slm_ar.core.train.tasks import CandidateTree, answer_questions, score_likelihood, score_tasks
 
 CONTEXT = 16
@@ -562,6 +567,56 @@ def test_tasks_without_answers_in_the_split_are_left_out() -> None:
 def test_tasks_that_cannot_be_scored_say_why(task: Task, message: str) -> None:
     with pytest.raises(DataError, match=message):
         score_tasks(Uniform(), letters(), "dev", [held("a", "x=cat\n", "cat")], [task], CONTEXT)
+
+
+def test_logits_that_are_no_probabilities_are_refused() -> None:
+    """Finite, as the client demands, and yet an infinity apart."""
+
+    class Extreme(Uniform):
+        def logits(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
+            logits = super().logits(ids, positions)
+            logits[:, 3], logits[:, 4] = 3e38, -3e38
+            return logits
+
+    with pytest.raises(InvalidCheckpointError, match="too far apart"):
+        score_tasks(Extreme(), letters(), "dev", [held("a", "x=cat\n", "cat")], [CHOICE], CONTEXT)
+
+
+BIGRAM_PY = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
+
+    def forward(self, ids):
+        return self.table[ids]
+
+def build_model(config):
+    return Model(config["vocab_size"])
+"""
+
+
+def test_a_checkpoint_in_its_own_process_scores_the_same(executor: LocalExecutor, tmp_path: Path) -> None:
+    size = executor.data.manifest.vocab_size
+    model = Bigram(size, 32, most_rows=64)
+    (tmp_path / "train.py").write_text(BIGRAM_PY, encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": size, "context": 32}), encoding="utf-8")
+    save_file({"table": model.table}, str(tmp_path / "model.safetensors"))
+    documents = tuple(read_split(executor.data.held_folder, "dev"))
+    choices = ("signal failure", "late crew", "door fault", "traffic", "medical emergency", "weather")
+    tasks = [
+        Task("cause", "choice", "accuracy", "max", choices=choices),
+        Task("cause", "generate", "exact_match", "max"),
+    ]
+    with executor.client(tmp_path, 32) as client:
+        through = score_tasks(client, executor.tokenizer, "dev", documents, tasks, 32)
+    here = score_tasks(model, executor.tokenizer, "dev", documents, tasks, 32)
+    assert through == here
+    assert len(through[0].answers) == len(documents)
+    assert set(through[0].slices) == {"weekday"}
 
 
 def test_a_real_tokenizer_and_real_records() -> None:
