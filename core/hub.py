@@ -32,8 +32,8 @@ FACTS_FILE = "hub.json"
 FORMAT = 1
 FIRST_ANSWER_SECONDS = 60
 """Longest wait for the hub's first answer, the import of the reader's libraries included."""
-STALL_SECONDS = 300
-"""Longest silence between two signs of progress: a large row group over a slow line comes in one piece."""
+STALL_SECONDS = 120
+"""Longest silence between two signs of progress; pieces of some megabytes come in one go."""
 
 _SOURCE = re.compile(
     r"hub:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@(?P<revision>[\w./-]+?))?"
@@ -256,7 +256,7 @@ def _reader_environment(scratch: str) -> dict[str, str]:
         "HF_XET_CACHE": scratch,
         "HF_DATASETS_CACHE": scratch,
         "HF_HUB_ETAG_TIMEOUT": "10",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "20",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "10",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

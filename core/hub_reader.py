@@ -6,20 +6,21 @@ Streams through `datasets`; code that lies in a data set is never run.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ANSWER_SECONDS = 10
 BATCH_ROWS = 1000
-RANGE_BYTES = 4 << 20
+PIECE_BYTES = 2 << 20
 REPORT_SECONDS = 2.0
 BLOB_KINDS = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
 """Names of the column types of `datasets` that hold files."""
@@ -98,25 +99,51 @@ def open_split(repo: str, revision: str, config: str | None, split: str | None) 
     datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 2
     # The full address: a bare name would first be looked for among local folders and built-in formats.
     builder = datasets.load_dataset_builder(f"hf://datasets/{repo}", config, revision=revision)
-    if hasattr(builder.config, "fragment_scan_options"):
-        _read_parquet_in_pieces(builder.config)
-    splits = builder.as_streaming_dataset()
+    parquet = builder.name == "parquet"
+    found = builder.config.data_files if parquet else builder.as_streaming_dataset()
+    splits = {str(name): rows for name, rows in found.items()}
     if split is None:
         split = "train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else None
     if split is None or split not in splits:
         asked = f"has no split '{split}'" if split else "has several splits and none is called train"
         raise ReadError("split", f"{asked}; there are: {', '.join(splits)}")
-    return split, splits[split]
+    return split, ParquetRows(splits[split]) if parquet else splits[split]
 
 
-def _read_parquet_in_pieces(config: Any) -> None:
-    """By default all row groups of a file are fetched before the first row arrives, and a whole one is held."""
-    import pyarrow
-    from pyarrow import dataset
+class ParquetRows:
+    """The rows of Parquet files on the hub, read page by page.
 
-    cache = pyarrow.CacheOptions(range_size_limit=RANGE_BYTES, lazy=True, prefetch_limit=0)
-    config.batch_size = BATCH_ROWS
-    config.fragment_scan_options = dataset.ParquetFragmentScanOptions(pre_buffer=True, cache_options=cache)
+    `datasets` itself fetches all row groups of a file before it gives the first row, and holds whole ones: of a file
+    with a million rows per group that is hundreds of megabytes for the first line.
+    """
+
+    def __init__(self, files: Sequence[str], columns: Sequence[str] | None = None, features: Any = None) -> None:
+        self._files, self._columns = files, columns
+        self.features = features if features is not None else self._read_features()
+
+    def select_columns(self, columns: list[str]) -> ParquetRows:
+        """The same rows with some columns only."""
+        return ParquetRows(self._files, columns, self.features)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for file in self._files:
+            with self._open(file) as table:
+                for batch in table.iter_batches(BATCH_ROWS, columns=self._columns, use_threads=False):
+                    yield from batch.to_pylist()
+
+    def _read_features(self) -> Any:
+        from datasets import Features
+
+        with self._open(self._files[0]) as table:
+            return Features.from_arrow_schema(table.schema_arrow)
+
+    @contextlib.contextmanager
+    def _open(self, file: str) -> Iterator[Any]:
+        from huggingface_hub import HfFileSystem
+        from pyarrow.parquet import ParquetFile
+
+        with HfFileSystem().open(file, "rb", block_size=PIECE_BYTES) as raw:
+            yield ParquetFile(raw, buffer_size=PIECE_BYTES, pre_buffer=False)
 
 
 def choose_columns(rows: Any, wanted: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -189,7 +216,7 @@ PROBLEMS: dict[str, frozenset[str]] = {
     "gated": frozenset({"GatedRepoError"}),
     "missing": frozenset({"RepositoryNotFoundError"}),
     "revision": frozenset({"RevisionNotFoundError"}),
-    "unreachable": frozenset({"ConnectError", "TimeoutException", "NetworkError", "ProxyError", "ConnectionError"}),
+    "unreachable": frozenset({"TransportError", "ConnectionError"}),
 }
 """In this order: a gated set is a missing one too, and offline is a connection error."""
 
