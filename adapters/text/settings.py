@@ -179,7 +179,8 @@ def _period(options: SourceOptions) -> Period:
     if until is None:
         return Period(since, None)
     whole_day = len(options.until or "") <= len("2024-12-31")
-    return Period(since, until + (timedelta(days=1) if whole_day else timedelta(microseconds=1)))
+    step = timedelta(days=1) if whole_day else timedelta(microseconds=1)
+    return Period(since, until + step if until < datetime.max - step else None)
 
 
 def _limit(name: str, text: str | None) -> datetime | None:

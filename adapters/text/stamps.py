@@ -17,6 +17,9 @@ SEARCHED_CHARACTERS = 200
 FEWEST_STAMPED = 0.1
 """Share of the first lines that must carry a stamp; stack traces and wrapped lines carry none."""
 
+FIRST_YEAR = 1900
+"""No log is older; 0001-01-01 is how some programs write that they know no time."""
+
 _MONTH = r"(?P<name>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 _CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}))?(?!\d)"
 _YMD = r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})"
@@ -101,9 +104,11 @@ def read_stamp(match: re.Match[str], year: int) -> datetime | None:
             return datetime.fromtimestamp(int(part["epoch"]), UTC).replace(tzinfo=None)
         if part.get("year"):
             year = int(part["year"])
-            if year < 100:
+            if len(part["year"]) == 2:
                 year += 2000 if year < 70 else 1900
         month = MONTHS.index(part["name"].lower()) + 1 if part.get("name") else int(part["month"])
+        if year < FIRST_YEAR:
+            return None
         hour, minute, second = (int(part.get(unit) or 0) for unit in ("hour", "minute", "second"))
         return datetime(year, month, int(part["day"]), hour, minute, second)
     except ValueError:

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slm_ar.adapters.text import TextAdapter
 from slm_ar.core.contracts import Document, SourceOptions
@@ -161,3 +163,32 @@ def test_a_file_without_an_ending_may_be_the_source(tmp_path: Path) -> None:
     path = tmp_path / "Collection"
     path.write_text("ham\tsee you\nspam\twin now\n", encoding="utf-8")
     assert [document.text for document in read(path, unit="line")] == ["ham\tsee you\n", "spam\twin now\n"]
+
+
+@settings(max_examples=150)
+@given(
+    content=st.one_of(
+        st.binary(max_size=300),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
+        st.sampled_from(
+            [b"\xff\xfe\0", b"\xef\xbb\xbf", b"PAR1", b"\x1f\x8b", b"PK\x03\x04", b'{"text": 1}', b"a,b\n1\n"]
+        ),
+    ),
+    ending=st.sampled_from(
+        [".txt", ".md", ".py", ".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt.gz", ".zip", ""]
+    ),
+    options=st.sampled_from([{}, {"window": "1d"}, {"unit": "file"}, {"column": "text"}, {"time": "when"}]),
+)
+def test_any_file_ends_as_documents_or_as_one_error_that_names_it(
+    content: bytes, ending: str, options: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"file{ending}"
+    path.write_bytes(content)
+    try:
+        documents = read(path, **options)
+    except DataError as error:
+        assert "file" in error.message
+        assert error.hint
+    else:
+        assert documents
+        assert all(document.text.strip() for document in documents)

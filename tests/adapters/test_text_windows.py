@@ -90,7 +90,13 @@ def test_the_spelling_is_that_of_most_lines() -> None:
 
 
 def test_impossible_moments_are_no_times() -> None:
-    for line in ("2024-02-30 10:00:00 x", "2024-13-01 10:00:00 x", "Feb 30 10:00:00 x", "2024-01-01 25:00:00 x"):
+    for line in (
+        "0001-01-01 00:00:00 x",
+        "2024-02-30 10:00:00 x",
+        "2024-13-01 10:00:00 x",
+        "Feb 30 10:00:00 x",
+        "2024-01-01 25:00:00 x",
+    ):
         assert find_format([line]) is None
 
 
@@ -145,6 +151,7 @@ def test_since_and_until_include_both_days(access_log: Path) -> None:
     texts = [document.text for document in read(access_log, window="1h", since="2024-02-29", until="2024-02-29")]
     assert texts == ["00:10:00Z GET /c\n00:20:00Z GET /d\n"]
     assert len(read(access_log, window="1h", until="2024-02-28T23:00:01")) == 2
+    assert len(read(access_log, window="1h", until="9999-12-31")) == 3
     with pytest.raises(DataError, match=r"access\.log: holds no text between since and until"):
         read(access_log, window="1h", since="2025-01-01")
     with pytest.raises(DataError, match="since = 'soon' is not a date"):
