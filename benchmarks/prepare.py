@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,6 +45,8 @@ vocab_size = 2048
 seconds = 60
 """
 ENCODED_BYTES = 32_000_000
+CHUNK_BYTES = 1_000_000
+"""What prepare encodes at once."""
 POLL_SECONDS = 0.05
 
 
@@ -160,20 +163,22 @@ def encoding_speed(folder: Path) -> dict[str, Any]:
         size += len(texts[-1].encode())
         if size > ENCODED_BYTES:
             break
-    chunks = [texts[first : first + 50] for first in range(0, len(texts), 50)]
+    at_once = max(1, len(texts) * CHUNK_BYTES // size)
+    chunks = [texts[first : first + at_once] for first in range(0, len(texts), at_once)]
+    ways: dict[str, Callable[[list[str]], list[list[int]]]] = {
+        "ours": lambda chunk: [ids.tolist() for ids in encode_flat(tokenizer, chunk)],
+        "tokenizers": lambda chunk: [item.ids for item in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)],
+        "tokenizers one by one": lambda chunk: [tokenizer.encode(text, add_special_tokens=False).ids for text in chunk],
+    }
     times: dict[str, float] = {}
     sums: dict[str, list[int]] = {}
-    for name in ("ours", "tokenizers", "tokenizers one by one"):
-        begun = time.process_time()
+    for name, encode in ways.items():
+        times[name] = 0.0
         for chunk in chunks:
-            if name == "ours":
-                found = [item.tolist() for item in encode_flat(tokenizer, chunk)]
-            elif name == "tokenizers":
-                found = [item.ids for item in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
-            else:
-                found = [tokenizer.encode(text, add_special_tokens=False).ids for text in chunk]
+            begun = time.process_time()
+            found = encode(chunk)
+            times[name] += time.process_time() - begun
             sums.setdefault(name, []).append(hash(tuple(map(tuple, found))))
-        times[name] = time.process_time() - begun
     assert sums["ours"] == sums["tokenizers"] == sums["tokenizers one by one"]
     best = min(times["tokenizers"], times["tokenizers one by one"])
     speeds = {f"{name}, MB/s": round(size / 1e6 / seconds, 2) for name, seconds in times.items()}

@@ -165,7 +165,7 @@ class DataTable(_Table):
     duplicates: Literal["auto", "exact", "near", "report"] = "auto"
     """Drop repeated documents (exact), also those that differ in a few words (near), only count both (report), or ask
     the adapter (auto)."""
-    max_overlap_percent: float = Field(default=50.0, ge=0, le=100)
+    max_overlap_percent: float = Field(default=25.0, ge=0, le=100)
     """Prepare refuses a split in which more than this percent of a held-out part nearly stands in train."""
     extra: Annotated[tuple[ExtraTable, ...], Field(strict=False)] = ()
     """Auxiliary text for train, as tables of their own: [[data.extra]]."""
@@ -285,6 +285,16 @@ class ProposerTable(_Table):
     """Seed of the search: same journal and seed, same proposals."""
 
 
+class MetricTable(_Table):
+    """What the campaign lowers instead of bits per byte. The search then looks at bits per answer of the task, claims
+    and the final test at the task's own metric; bits per byte stay a guard. Without this table it is bits per byte."""
+
+    task: Name
+    """Task whose answers count; `slm-ar prepare` lists the tasks of the data."""
+    guard_percent: float = Field(default=2.0, ge=0, le=100)
+    """An edit that costs more than this percent of bits per byte is not kept, however good its answers."""
+
+
 class FinishTable(_Table):
     """What happens with the proven code at the end."""
 
@@ -309,6 +319,10 @@ class Recipe(_Table):
     gate: GateTable = GateTable()
     proposer: ProposerTable = ProposerTable()
     finish: FinishTable = FinishTable()
+    metric: MetricTable | None = None
+    baselines: Mapping[str, Name] = Field(default_factory=dict)
+    """Name = file with the answers of another system (document, answer), scored beside the model; TASK.NAME where the
+    data have several tasks."""
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: independent of key order, comments and spelled-out defaults."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -88,36 +88,54 @@ def cut_fields(text: str) -> list[str]:
 
 
 def cut_words(text: str) -> list[str]:
-    """Chunks of whole matches of WORDS_PATTERN: cut before a blank that follows a visible ASCII character.
+    """The matches of WORDS_PATTERN in ASCII text; between them, chunks of whole matches around other characters.
 
-    No match crosses such a place: a match holds a blank as its first character or among white space only. None looks
-    across it either: the one lookahead, after white space, ends before the visible character. So a chunk alone is
-    matched as it is within the text. The same holds after the last line end of a stretch of white space; cutting
-    there as well pays where words alone do not cut enough.
+    `re` has no \\p{L}, and its tables may be of another version of Unicode than the library's, so it is asked about
+    ASCII alone. A chunk reaches from one blank that follows a visible ASCII character to the next. No match crosses
+    such a place, because a match holds a blank as its first character or among white space only; and none looks across
+    it: the one lookahead, after white space, ends before the visible character. So what lies between two of these
+    places is matched alone as it is within the text.
     """
-    if "\0" not in text and _UNSAFE_BLANK.search(text) is None:
-        chunks = text.replace(" ", "\0 ").split("\0")
-        return chunks if chunks[0] else chunks[1:]
-    return [chunk for chunk in _WORD_CUTS.split(text) if chunk]
+    if text.isascii():
+        return _ASCII_WORDS.findall(text)
+    pieces: list[str] = []
+    done = 0
+    for match in _FOREIGN.finditer(text):
+        if match.start() < done:
+            continue
+        start = text.rfind(" ", done + 1, match.start())
+        while start > 0 and not "!" <= text[start - 1] <= "~":
+            start = text.rfind(" ", done + 1, start)
+        start = max(start, done)
+        found = _SAFE_BLANK.search(text, match.end())
+        pieces += _ASCII_WORDS.findall(text, done, start)
+        done = found.start() if found else len(text)
+        pieces.append(text[start:done])
+    return pieces + _ASCII_WORDS.findall(text, done)
 
 
-_UNSAFE_BLANK = re.compile(r"[^!-~] ")
-_WORD_CUTS = re.compile(r"(?<=[!-~])(?= )|(?<=\n)(?=[ \t]*[!-~])")
+_BLANKS = r"\t\n\x0b\x0c\r "
+_ASCII_WORDS = re.compile(
+    rf"'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{{1,3}}"
+    rf"| ?[^{_BLANKS}A-Za-z0-9]+[\r\n]*|[{_BLANKS}]*[\r\n]+|[{_BLANKS}]+(?![^{_BLANKS}])|[{_BLANKS}]+"
+)
+"""WORDS_PATTERN for ASCII text."""
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
+_SAFE_BLANK = re.compile(r"(?<=[!-~]) ")
 
 
 class PieceEncoder:
     """Encodes by looking pieces up; the library encodes the ones that were never seen.
 
-    A new piece that is not cut further is put together from its last word and what stands before it, where that works:
+    A new field is put together from its last word and what stands before it, where that works:
     the ids of two texts, one after the other, are those of the joined text if the two ids at the seam, encoded as a
     text of their own, stay these two. (Byte pairs are merged by rank. As long as no merge crosses the seam, both sides
     go through the merges that they go through alone; and the first merge that crosses joins parts of these two ids, so
     it would be made in their own little text as well.)
     """
 
-    def __init__(self, cut: Callable[[str], list[str]], is_whole: bool) -> None:
-        """`is_whole` says that no piece is cut further by the tokenizer's own pattern."""
-        self._cut, self._is_whole = cut, is_whole
+    def __init__(self, cut: Callable[[str], list[str]]) -> None:
+        self._cut = cut
         self._known: dict[str, bytes] = {}
         self._halves: dict[str, bytes] = {}
         self._seams: dict[bytes, bool] = {}
@@ -129,20 +147,22 @@ class PieceEncoder:
         known = self._known  # another thread may begin a new one meanwhile
         pieces_of = [self._cut(text) for text in texts]
         missing = list(set(chain.from_iterable(pieces_of)).difference(known))
-        if self._is_whole:
+        if self._cut is cut_fields:
             missing = self._compose(tokenizer, missing, known)
         self._ask(tokenizer, missing, known)
         return [np.frombuffer(b"".join(map(known.__getitem__, pieces)), np.uint32) for pieces in pieces_of]
 
-    def _ask(self, tokenizer: Tokenizer, texts: Sequence[str], into: dict[str, bytes]) -> None:
-        for text, ids in zip(texts, self._library_bytes(tokenizer, texts), strict=True):
-            into[text] = ids
-            self._size += ENTRY_BYTES + len(text) + len(ids)
-
-    def _library_bytes(self, tokenizer: Tokenizer, texts: Sequence[str]) -> Iterable[bytes]:
-        if self._is_whole and texts:
-            return _whole_ids(tokenizer, texts)
-        return (array("I", ids).tobytes() for ids in _library_ids(tokenizer, texts))
+    def _ask(self, tokenizer: Tokenizer, pieces: Sequence[str], into: dict[str, bytes]) -> None:
+        """Ask the library for the ids of pieces, with its search for the pattern only where it would cut further."""
+        whole = [piece for piece in pieces if self._cut is cut_fields or piece.isascii()]
+        others = [piece for piece in pieces if self._cut is not cut_fields and not piece.isascii()]
+        encoded = chain(
+            zip(whole, _whole_ids(tokenizer, whole), strict=True),
+            zip(others, (array("I", ids).tobytes() for ids in _library_ids(tokenizer, others)), strict=True),
+        )
+        for piece, ids in encoded:
+            into[piece] = ids
+            self._size += ENTRY_BYTES + len(piece) + len(ids)
 
     def _compose(self, tokenizer: Tokenizer, pieces: Sequence[str], into: dict[str, bytes]) -> list[str]:
         """Put together what can be; returns the other pieces."""
@@ -172,6 +192,8 @@ def _whole_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[bytes]:
     """The ids of texts that the pattern would not cut: the library's merges without its search for the pattern."""
     from tokenizers import Tokenizer as Library
 
+    if not texts:
+        return
     words = [_as_characters(text) for text in texts]
     encoding = Library(tokenizer.model).encode(words, is_pretokenized=True, add_special_tokens=False)
     ids = array("I", encoding.ids).tobytes()
@@ -229,5 +251,5 @@ def _encoder_for(tokenizer: Tokenizer) -> PieceEncoder | ByteEncoder | None:
     ):
         split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}
         if pre_tokenizer == {"type": "Sequence", "pretokenizers": [split, byte_level]}:
-            return PieceEncoder(cut, is_whole=cut is cut_fields)
+            return PieceEncoder(cut)
     return None

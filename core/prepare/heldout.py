@@ -19,6 +19,8 @@ from ..contracts import Document, Span
 from ..errors import DataError
 from .split import HELD_OUT, MIX
 
+CHUNK_CHARACTERS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class HeldDocument:
@@ -97,6 +99,20 @@ def read_split(folder: Path, split: str) -> Iterator[HeldDocument]:
             f"the held-out split '{split}' is missing: {path}",
             "run `slm-ar prepare` again; the campaign goes on if the data are the same",
         ) from error
+
+
+def in_chunks(documents: Iterable[HeldDocument]) -> Iterator[list[HeldDocument]]:
+    """The documents in lists of about a megabyte."""
+    chunk: list[HeldDocument] = []
+    size = 0
+    for held in documents:
+        chunk.append(held)
+        size += len(held.document.text)
+        if size > CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def publish(parts: Path) -> str:

@@ -57,14 +57,23 @@ class WordHasher:
 
     def words(self, text: str) -> Hashes:
         """One hash per word, in order."""
-        words = words_of(text)
+        return self.words_of_all([text])[0]
+
+    def words_of_all(self, texts: Iterable[str]) -> tuple[Hashes, list[int]]:
+        """One hash per word of all texts, in order, and the number of words of each text."""
+        words: list[str] = []
+        lengths: list[int] = []
+        for text in texts:
+            found = words_of(text)
+            words += found
+            lengths.append(len(found))
         known = self._known
         if len(known) > WORDS_REMEMBERED:
             known.clear()
         for word in set(words).difference(known):
             digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
             known[word] = int.from_bytes(digest, "little")
-        return np.fromiter(map(known.__getitem__, words), np.uint64, len(words))
+        return np.fromiter(map(known.__getitem__, words), np.uint64, len(words)), lengths
 
 
 def shingles_of(words: Hashes) -> Hashes:

@@ -230,11 +230,12 @@ class _Preparation:
     def _overlap(self, index: HeldIndex) -> dict[str, Overlap]:
         """Hold train against dev, hidden and test. Raises DataError for equal texts and beyond the recipe's limit."""
         leaks: list[tuple[int, str]] = []
-        for held in self._documents(split.TRAIN):
-            equal = index.equal(held.document.text)
-            if equal is not None and index.splits[equal] in split.HELD_OUT:
-                leaks.append((equal, held.document.id))
-            index.note_train(held.document.text)
+        for chunk in heldout.in_chunks(self._documents(split.TRAIN)):
+            for held in chunk:
+                equal = index.equal(held.document.text)
+                if equal is not None and index.splits[equal] in split.HELD_OUT:
+                    leaks.append((equal, held.document.id))
+            index.note_train([held.document.text for held in chunk])
         if leaks:
             place, train_id = leaks[0]
             raise DataError(

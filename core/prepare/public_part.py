@@ -12,7 +12,7 @@ from ..contracts import Task
 from ..recipe import TokenizerTable
 from .answers import fill_choices, read_answers, write_answers
 from .encoder import encode_pieces
-from .heldout import HeldDocument
+from .heldout import HeldDocument, in_chunks
 from .manifest import TOKENIZER_FILE, Progress
 from .shards import ShardWriter, token_dtype
 from .tokenizer import (
@@ -25,7 +25,6 @@ from .tokenizer import (
 )
 
 TOKENIZER_TRAIN_BYTES = 48_000_000
-ENCODE_CHUNK_BYTES = 1_000_000
 
 
 class PublicPart:
@@ -76,27 +75,13 @@ class PublicPart:
         self.vocab_size = tokenizer.get_vocab_size()
         self.token_dtype = token_dtype(self.vocab_size)
         with ShardWriter(self._folder, self.token_dtype) as shards:
-            for number, chunk in enumerate(_chunks(self._documents()), 1):
+            for number, chunk in enumerate(in_chunks(self._documents()), 1):
                 pieces = [cut_at_spans(held.document.text, held.document.spans) for held in chunk]
                 for held, ids in zip(chunk, encode_pieces(tokenizer, pieces), strict=True):
                     shards.append(ids, len(held.document.text.encode("utf-8")))
                 if number % 20 == 0:
                     self._progress(f"encoding train: {shards.token_count:,} tokens")
             self.token_count, self.byte_count = shards.token_count, shards.byte_count
-
-
-def _chunks(documents: Iterable[HeldDocument]) -> Iterator[list[HeldDocument]]:
-    """Lists of documents of about ENCODE_CHUNK_BYTES."""
-    chunk: list[HeldDocument] = []
-    size = 0
-    for held in documents:
-        chunk.append(held)
-        size += len(held.document.text)
-        if size > ENCODE_CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def write_tasks(path: Path, train: Iterable[HeldDocument], tasks: tuple[Task, ...]) -> tuple[Task, ...]:

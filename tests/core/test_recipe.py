@@ -126,7 +126,7 @@ text = "body"
 def test_the_vocabulary_may_be_left_to_a_measurement() -> None:
     recipe = parse_recipe(MINIMAL + '[tokenizer]\nvocab_size = "auto"\nsplit = "bytes"\n', "recipe.toml")
     assert (recipe.tokenizer.vocab_size, recipe.tokenizer.split) == ("auto", "bytes")
-    assert parse_recipe(MINIMAL, "recipe.toml").data.max_overlap_percent == 50
+    assert parse_recipe(MINIMAL, "recipe.toml").data.max_overlap_percent == 25
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -105,8 +105,9 @@ def test_cutting_loses_nothing(text: str) -> None:
 
 
 def test_text_is_cut_where_it_pays() -> None:
-    assert cut_words("The cat sat. It slept\nwell") == ["The", " cat", " sat.", " It", " slept\nwell"]
-    assert cut_words("one  two\n    three") == ["one", "  two\n", "    three"]
+    assert cut_words("The cat's 2024.\n  It") == ["The", " cat", "'s", " ", "202", "4", ".\n", " ", " It"]
+    assert cut_words("so the café was “here” and gone") == ["so", " the", " café was", " “here” and", " gone"]
+    assert cut_words("é") == ["é"] and cut_words("a  é b c") == ["a", "  é b", " c"]
     assert cut_fields("a | b c\td\n\ne") == ["a", " | b c", "\td", "\n", "\ne"]
 
 
