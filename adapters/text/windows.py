@@ -19,7 +19,8 @@ from .stamps import FORMATS, StampFormat, YearCounter, find_format, without_date
 
 ANCHOR = datetime(2001, 1, 1)
 """A Monday at midnight, so that windows of days begin at midnight and weeks on Monday."""
-CHUNK_CHARACTERS = 1 << 16
+CHUNK_CHARACTERS = 1 << 11
+"""Lines that travel together through the group-by, which holds a thousand records of each of its temporary files."""
 DOCUMENT_CHARACTERS = 1 << 20
 """A window with more text becomes several documents of the same group."""
 KEY_SEPARATOR = "\t"

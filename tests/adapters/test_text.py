@@ -250,6 +250,9 @@ def test_conformance_problems_are_told(verses: Path) -> None:
         split = SplitRule.TIME
         calls = 0
 
+        def split_rule(self, source: Path, options: SourceOptions) -> SplitRule:
+            return self.split
+
         def documents(self, source: Path, options: SourceOptions):  # type: ignore[no-untyped-def]
             if not source.exists():
                 raise FileNotFoundError(source)
