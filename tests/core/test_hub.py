@@ -264,25 +264,20 @@ def test_splits_columns_and_other_kinds_of_cells(hub: FakeHub, tmp_path: Path) -
         fetch_hub("hub:o/set:dev", tmp_path, 10_000, print)
 
 
-def test_an_adapter_reads_what_was_fetched(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_adapter_reads_what_was_fetched_and_no_local_folder_of_that_name(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "o" / "set").mkdir(parents=True)
+    (tmp_path / "o" / "set" / "train.jsonl").write_text('{"text": "local"}\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     hub.sets["o/set"] = {"train.jsonl": b'{"text": "one\\ntwo"}\n{"text": "three"}\n'}
-    path = fetch_hub("hub:o/set", tmp_path, 10_000, print)
+    path = fetch_hub("hub:o/set", tmp_path / "hub", 10_000, print)
     documents = list(TextAdapter().documents(path, SourceOptions()))
     assert [(document.id, document.text) for document in documents] == [
         ("set.jsonl.gz:1", "one\ntwo\n"),
         ("set.jsonl.gz:2", "three\n"),
     ]
     assert hub_facts(tmp_path / "other.jsonl") is None
-
-
-def test_a_local_folder_of_the_same_name_is_not_read(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "o" / "set").mkdir(parents=True)
-    (tmp_path / "o" / "set" / "train.jsonl").write_text('{"text": "local"}\n', encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    hub.sets["o/set"] = {"train.jsonl": b'{"text": "remote"}\n'}
-    assert rows_of(fetch_hub("hub:o/set", tmp_path / "hub", 100, print)) == [{"text": "remote"}]
 
 
 def test_code_from_the_hub_is_never_run(hub: FakeHub, tmp_path: Path) -> None:
@@ -349,9 +344,9 @@ def test_a_machine_that_forbids_the_hub(hub: FakeHub, tmp_path: Path, monkeypatc
 
 def test_what_killed_fetches_left_behind_is_removed(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "unfinished-999999999-x").mkdir()
-    hub.sets["o/set"] = {"train.jsonl": b'{"text": "a"}\n'}
-    fetch_hub("hub:o/set", tmp_path, 100, print)
-    assert list(tmp_path.glob("unfinished-*")) == []
+    with pytest.raises(DataError, match="no such data set"):
+        fetch_hub("hub:o/set", tmp_path, 100, print)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the reader, in this process ----------------------------------------------------------------
