@@ -190,6 +190,20 @@ class GroupScore:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectiveScore:
+    """What a campaign lowers instead of bits per byte: the mean cost of a task's answers, with its groups.
+
+    A group's `nats` are ln 2 times its summed cost and its `byte_count` the number of its answers, so that every rule
+    of the gate about bits per byte holds for it.
+    """
+
+    unit: str
+    """In words: bits per answer, share of wrong answers, mean error."""
+    value: float
+    groups: tuple[GroupScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SplitScore:
     """The score of one checkpoint on one split, computed by the harness from logits."""
 
@@ -202,6 +216,18 @@ class SplitScore:
     seconds: float
     slices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Slice key -> slice value -> bits per byte."""
+    objective: ObjectiveScore | None = None
+    """Present when the recipe has a [metric]."""
+
+    @property
+    def judged(self) -> float:
+        """What the campaign lowers: the objective, else bits per byte."""
+        return self.objective.value if self.objective is not None else self.bits_per_byte
+
+    @property
+    def judged_groups(self) -> tuple[GroupScore, ...]:
+        """The groups of `judged`."""
+        return self.objective.groups if self.objective is not None else self.groups
 
     @property
     def byte_count(self) -> int:
@@ -222,9 +248,10 @@ class TaskAnswer:
     probability: float | None = None
     """Of the positive answer (choice with one) or of the answer given; None when there is none."""
     loss: float = 0.0
-    """Nats of the gold answer."""
+    """Nats of the gold answer and of its end; 0 for a system that gives no probabilities to texts."""
     rated: Mapping[str, float] = field(default_factory=dict)
-    """Kind generate: what the adapter's `rate` said."""
+    """Figures of this answer, each a mean when reported. Kind generate: what the adapter's `rate` said; kind choice:
+    log_loss, nats of the gold answer among the candidates."""
 
 
 @dataclass(frozen=True, slots=True)

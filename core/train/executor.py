@@ -17,11 +17,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..contracts import SplitScore, Status, TrainOutcome
+from ..contracts import ObjectiveScore, SplitScore, Status, TrainOutcome
 from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
@@ -65,15 +65,26 @@ class TrainJob:
         return self.budget_seconds + max(1.0, 0.02 * self.budget_seconds)
 
 
+class Objective(Protocol):
+    """What is measured beside bits per byte: tasks.objective.Objective."""
+
+    def score(
+        self, source: LogitsClient, tokenizer: Tokenizer, split: str, documents: Sequence[HeldDocument], context: int
+    ) -> ObjectiveScore:
+        """The cost of a task's answers on a split."""
+        ...
+
+
 class LocalExecutor:
     """submit, poll, cancel on this machine, one run at a time; and the scoring of what came out.
 
     Use as a context manager: leaving it ends every process.
     """
 
-    def __init__(self, machine: Machine, data: PreparedData) -> None:
+    def __init__(self, machine: Machine, data: PreparedData, objective: Objective | None = None) -> None:
         self.machine = machine
         self.data = data
+        self.objective = objective
         self._incubator: Incubator | None = None
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Sequence[HeldDocument]] = {}
@@ -124,8 +135,14 @@ class LocalExecutor:
         if split not in self._documents:
             self._documents[split] = tuple(read_split(self.data.held_folder, split))
         window = window_context(folder, context)
+        documents = self._documents[split]
         with self.client(folder, window) as client:
-            return score_split(client, self.tokenizer, split, self._documents[split], window)
+            score = score_split(client, self.tokenizer, split, documents, window)
+        if self.objective is None:
+            return score
+        with self.client(folder, window) as client:  # a fresh process: one that remembers must gain nothing
+            objective = self.objective.score(client, self.tokenizer, split, documents, window)
+        return replace(score, objective=objective)
 
     def client(self, folder: Path, context: int) -> LogitsClient:
         """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids."""

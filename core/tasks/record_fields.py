@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .answers import TrainExample, number
+from ..prepare.answers import TrainExample, number
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ import pytest
 
 from slm_ar.core.contracts import Document, Span, Task
 from slm_ar.core.errors import DataError
-from slm_ar.core.prepare import answers, baselines
+from slm_ar.core.prepare import answers
 from slm_ar.core.prepare.answers import (
     TrainExample,
     choose_questions,
@@ -22,12 +22,13 @@ from slm_ar.core.prepare.answers import (
     read_answers,
     write_answers,
 )
-from slm_ar.core.prepare.baselines import measure_baselines
 from slm_ar.core.prepare.heldout import HeldDocument
-from slm_ar.core.prepare.predictions import read_predictions
-from slm_ar.core.prepare.record_fields import FieldTable, record_fields, series_before
-from slm_ar.core.prepare.task_metrics import paired_interval
 from slm_ar.core.sources import Notices
+from slm_ar.core.tasks import baselines
+from slm_ar.core.tasks.baselines import measure_baselines
+from slm_ar.core.tasks.metrics import paired_interval
+from slm_ar.core.tasks.predictions import read_predictions
+from slm_ar.core.tasks.record_fields import FieldTable, record_fields, series_before
 
 DELAY = Task("delay", "value", "mae", "min", bins=(0, 5, 10))
 CAUSE = Task("cause", "choice", "accuracy", "max")

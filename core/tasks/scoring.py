@@ -25,9 +25,20 @@ from ..contracts import Rater, Task, TaskAnswer, TaskScore
 from ..errors import DataError
 from ..prepare.answers import MOST_GENERATED, MOST_QUESTIONS, AnswerSlices, Question, choose_questions
 from ..prepare.heldout import HeldDocument
-from ..prepare.task_metrics import LOG_LOSS, make_score
 from ..prepare.tokenizer import encode_texts
-from .asking import Ids, LogitsSource, Logs, Row, ask, encode_prompts, ending_ids, ends_of, terminators, token_bytes
+from .asking import (
+    Ids,
+    LogitsSource,
+    Logs,
+    Row,
+    ask,
+    encode_prompts,
+    ending_ids,
+    ends_of,
+    terminators,
+    token_bytes,
+)
+from .metrics import LOG_LOSS, make_score
 from .numbers import NumberTokens, decode_numbers
 
 if TYPE_CHECKING:
@@ -60,11 +71,10 @@ def score_tasks(
             continue
         ends = ends_of(task, questions)
         nats = gold_nats(source, tokenizer, questions, context)
+        given = answer_questions(source, tokenizer, task, questions, context, ends)
         answers = [
             _judged(task, question, answer, loss, rater)
-            for question, answer, loss in zip(
-                questions, answer_questions(source, tokenizer, task, questions, context, ends), nats, strict=True
-            )
+            for question, answer, loss in zip(questions, given, nats, strict=True)
         ]
         scores.append(make_score(task, split, answers, questions))
     return tuple(scores)

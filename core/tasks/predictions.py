@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ..contracts import Rater, Task, TaskAnswer, TaskScore
 from ..errors import DataError, did_you_mean
+from ..prepare.answers import MOST_GENERATED, MOST_QUESTIONS, AnswerSlices, Question, choose_questions, number
+from ..prepare.heldout import HeldDocument
 from ..sources import Notices, read_table
-from .answers import MOST_GENERATED, MOST_QUESTIONS, AnswerSlices, Question, choose_questions, number
-from .heldout import HeldDocument
-from .task_metrics import make_score
+from .metrics import make_score
 
 DOCUMENT_COLUMNS = ("document", "id")
 EXAMPLES = 3

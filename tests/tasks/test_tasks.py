@@ -24,12 +24,12 @@ from slm_ar.core.errors import DataError
 from slm_ar.core.prepare.answers import Question, choose_questions
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, EOS, PAD, encode_texts, train_tokenizer
-from slm_ar.core.train.asking import Row, ask, encode_prompts, ending_ids, ends_of, terminators, token_bytes
+from slm_ar.core.tasks.asking import Row, ask, encode_prompts, ending_ids, ends_of, terminators, token_bytes
+from slm_ar.core.tasks.generate import generate_answers, generate_text
+from slm_ar.core.tasks.numbers import MOST_EXPANSIONS, NumberTokens, decode_numbers, weighted_median
+from slm_ar.core.tasks.scoring import CandidateTree, answer_questions, score_likelihood, score_tasks
 from slm_ar.core.train.executor import LocalExecutor
-from slm_ar.core.train.generate import generate_answers, generate_text
-from slm_ar.core.train.numbers import MOST_EXPANSIONS, NumberTokens, decode_numbers, weighted_median
 from slm_ar.core.train.scorer import InvalidCheckpointError
-from slm_ar.core.train.tasks import CandidateTree, answer_questions, score_likelihood, score_tasks
 
 CONTEXT = 16
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..contracts import Rater, Task, TaskAnswer, TaskScore
 from ..errors import DataError
-from .answers import (
+from ..prepare.answers import (
     MOST_GENERATED,
     MOST_QUESTIONS,
     AnswerSlices,
@@ -30,9 +30,9 @@ from .answers import (
     fill_choices,
     number,
 )
-from .heldout import HeldDocument
+from ..prepare.heldout import HeldDocument
+from .metrics import LOG_LOSS, make_score
 from .record_fields import MOST_LAGS, FieldTable, record_fields, series_before
-from .task_metrics import LOG_LOSS, make_score
 
 LEAST_PROBABILITY = 1e-6
 MOST_FEATURES = 50_000

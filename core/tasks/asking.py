@@ -26,6 +26,8 @@ Ids = NDArray[np.int32]
 Logs = NDArray[np.float32]
 
 SEPARATORS = (" | ", "\t", "\n")
+WIDTH_STEP = 16
+"""Rows are padded to a multiple of this many tokens, not to the model's whole window: most prompts are short."""
 LEAST_TERMINATOR_SHARE = 0.02
 """Of the questions of a task that a terminator must follow, to count as one."""
 
@@ -93,7 +95,7 @@ def _log_softmax(logits: Logs) -> Logs:
         shifted = logits - logits.max(axis=1, keepdims=True)
     normalised: Logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     if not np.isfinite(normalised).all():
-        from .scorer import InvalidCheckpointError
+        from ..train.scorer import InvalidCheckpointError
 
         # Finite logits may still lie further apart than a float reaches; no score may come of that.
         raise InvalidCheckpointError("the model's logits are too far apart to be probabilities")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..contracts import GroupScore, Task, TaskAnswer, TaskScore
 from ..errors import DataError
-from .answers import Question, number
+from ..prepare.answers import Question, number
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slm_ar.core.contracts import Document, Span, Task, TaskAnswer, TaskScore
 from slm_ar.core.errors import DataError
 from slm_ar.core.prepare.answers import Question
-from slm_ar.core.prepare.task_metrics import (
+from slm_ar.core.tasks.metrics import (
     as_groups,
     make_score,
     measure,

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_ar.core.errors import DataError
-from slm_ar.core.prepare.collection import load_collection, read_judgments, read_texts
-from slm_ar.core.prepare.retrieval import (
+from slm_ar.core.tasks.collection import load_collection, read_judgments, read_texts
+from slm_ar.core.tasks.retrieval import (
     FEEDBACK,
     RAW,
     RetrievalReport,

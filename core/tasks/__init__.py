@@ -1,0 +1,1 @@
+"""Tasks: what a model answers at the answer spans of held-out documents, beside baselines; metrics and retrieval."""

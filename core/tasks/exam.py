@@ -1,0 +1,138 @@
+"""An exam: a model's answers to every task of a split, beside the baselines' on the same questions.
+
+Called by `train`, `eval` and `finish`. Promises: model and baselines answer the same questions; a difference comes with
+its interval over whole groups; who wins is said from the baseline's side too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..contracts import Rater, Task, TaskAnswer, TaskScore
+from ..prepare.answers import ANSWERS_FILE, MOST_QUESTIONS, AnswerSlices, read_answers
+from ..prepare.heldout import HeldDocument
+from .baselines import measure_baselines
+from .metrics import PairedInterval, paired_interval
+from .predictions import read_predictions
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from ..prepare.manifest import PreparedData
+    from .asking import LogitsSource
+
+BASELINES_VERSION = 1
+"""Bumped when the baselines would answer otherwise from the same data."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One task: the model's score, the baselines', and model minus baseline with a 95 % interval."""
+
+    task: Task
+    score: TaskScore
+    baselines: Mapping[str, TaskScore] = field(default_factory=dict)
+    differences: Mapping[str, PairedInterval] = field(default_factory=dict)
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline with the best headline metric, or None."""
+        sign = 1 if self.task.direction == "min" else -1
+        known = {name: sign * score.metrics[self.task.metric] for name, score in self.baselines.items()}
+        return min(known, key=lambda name: (known[name], name)) if known else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers only: no answer, no text."""
+        return {
+            "task": self.task.name,
+            "kind": self.task.kind,
+            "metric": self.task.metric,
+            "direction": self.task.direction,
+            "questions": len(self.score.answers),
+            "model": dict(self.score.metrics),
+            "baselines": {name: dict(score.metrics) for name, score in self.baselines.items()},
+            "differences": {name: list(interval) for name, interval in self.differences.items()},
+            "best_baseline": self.best_baseline,
+            "slices": {key: dict(values) for key, values in self.score.slices.items()},
+        }
+
+
+def sit_exam(
+    source: LogitsSource,
+    tokenizer: Tokenizer,
+    context: int,
+    split: str,
+    documents: Sequence[HeldDocument],
+    data: PreparedData,
+    adapter: object = None,
+    brought: Mapping[str, Path] | None = None,
+    limit: int | None = None,
+) -> tuple[TaskResult, ...]:
+    """The results of all tasks of `data` that `documents` ask. Raises DataError, also for a brought file that is wrong.
+
+    `brought` names files of answers of other systems: a task's name, or any name when there is one task, to the path.
+    """
+    from .scoring import score_tasks
+
+    tasks = data.manifest.tasks
+    if not tasks:
+        return ()
+    most = limit or MOST_QUESTIONS
+    slices = answer_slices_of(adapter)
+    rater = adapter if isinstance(adapter, Rater) else None
+    scores = score_tasks(source, tokenizer, split, documents, tasks, context, rater, slices, most)
+    baselines = measured_baselines(data, split, documents, adapter, most)
+    results = []
+    for score in scores:
+        task = next(task for task in tasks if task.name == score.task)
+        beside = dict(baselines.get(task.name, {}))
+        for name, path in (brought or {}).items():
+            if len(tasks) == 1 or name == task.name or name.startswith(f"{task.name}."):
+                beside[name] = read_predictions(path, documents, task, split, rater, slices, limit=most)
+        differences = {name: paired_interval(task, score, other) for name, other in beside.items()}
+        results.append(TaskResult(task, score, beside, differences))
+    return tuple(results)
+
+
+def measured_baselines(
+    data: PreparedData, split: str, documents: Sequence[HeldDocument], adapter: object, limit: int = MOST_QUESTIONS
+) -> dict[str, dict[str, TaskScore]]:
+    """Task -> baseline -> score. Fitting takes seconds and depends on the data alone, so dev's are kept (privately)."""
+    adapter_facts = [getattr(adapter, "name", ""), getattr(adapter, "version", 0)]
+    key = json.dumps([BASELINES_VERSION, data.digest, adapter_facts, limit, [asdict(t) for t in data.manifest.tasks]])
+    kept = data.held_folder / f"baselines-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    if split == "dev" and kept.is_file():
+        try:
+            return _from_json(json.loads(kept.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError):
+            kept.unlink()  # damaged: measured again
+    examples = read_answers(data.folder / ANSWERS_FILE)
+    tasks = data.manifest.tasks
+    found = measure_baselines(tasks, examples, documents, split, adapter, answer_slices_of(adapter), limit)
+    if split == "dev":
+        unfinished = kept.with_suffix(".unfinished")
+        facts = {task: {name: asdict(score) for name, score in scores.items()} for task, scores in found.items()}
+        unfinished.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        unfinished.replace(kept)
+    return found
+
+
+def _from_json(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, TaskScore]]:
+    return {
+        task: {
+            name: TaskScore(**{**score, "answers": tuple(TaskAnswer(**answer) for answer in score["answers"])})
+            for name, score in scores.items()
+        }
+        for task, scores in facts.items()
+    }
+
+
+def answer_slices_of(adapter: object) -> AnswerSlices | None:
+    """The adapter's slices of single answers, when it offers them."""
+    offered: Callable[..., Mapping[str, str]] | None = getattr(adapter, "answer_slices", None)
+    return offered if callable(offered) else None
