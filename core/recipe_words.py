@@ -69,11 +69,11 @@ def _lines(text: str) -> dict[Path, int]:
 
 def reference(schema: Schema) -> str:
     """A Markdown page with every key, its allowed values, its default and its meaning."""
-    tables = {name: part for name, part in _properties(schema).items() if "properties" in part or name == "knobs"}
+    tables = {name: part for name, part in _properties(schema).items() if _is_table(part)}
     singles = {name: part for name, part in _properties(schema).items() if name not in tables}
     parts = ["## Top of the file\n", *_rows(singles, schema)]
     for name, part in tables.items():
-        parts += ["", f"## `[{name}]`\n", str(part.get("description", "")).strip()]
+        parts += ["", f"## `[{name}]`\n", " ".join(str(part.get("description", "")).split())]
         if "properties" not in part:
             continue
         keys = _properties(part, schema)
@@ -83,6 +83,10 @@ def reference(schema: Schema) -> str:
             parts += ["", f"## `[[{name}.{key}]]`\n", " ".join(str(item.get("description", "")).split())]
             parts += ["", *_rows(_properties(item, schema), item)]
     return "\n".join(parts) + "\n"
+
+
+def _is_table(part: Schema) -> bool:
+    return "properties" in part or part.get("type") == "object"
 
 
 def allowed(part: Schema) -> str:
@@ -167,7 +171,9 @@ def _properties(part: Schema, root: Schema | None = None) -> dict[str, Schema]:
 
 
 def _resolved(part: Schema, root: Schema) -> Schema:
-    """The definition that a reference names, or the part itself."""
+    """The definition that a reference names, or the part itself; of a table that may be absent, the table."""
+    tables = [member for member in part.get("anyOf", ()) if "$ref" in member]
+    part = tables[0] if len(tables) == 1 else part
     target = part.get("$ref", "").rpartition("/")[2]
     definition: Schema = root["$defs"][target] if target else part
     return definition

@@ -129,7 +129,7 @@ class Campaign:
                 "held_digest": put_private(held) if held else None,
             },
         )
-        self.display.run_finished(title, _run_line(outcome, dev))
+        self.display.run_finished(title, _run_line(outcome, dev, state.unit))
         self._drop_weights()
         return self.state.runs[-1]
 
@@ -227,7 +227,7 @@ class Campaign:
         sigma = gate.noise_from_calibration(scores).sigma
         self.journal.append("calibrated", {"sigma": sigma, "runs": len(scores)})
         mean = math.fsum(scores) / len(scores)
-        self.display.note(f"baseline {mean:.4f} bits per byte on dev; one run varies by {sigma:.4f} from seed to seed")
+        self.display.note(f"baseline {mean:.4f} {state.unit} on dev; one run varies by {sigma:.4f} from seed to seed")
 
     def _propose(self, state: CampaignState, proposer: Proposer, window: int) -> bool:
         """Append one proposal; False when the proposer has nothing more."""
@@ -283,16 +283,18 @@ class Campaign:
     def _judge(self, state: CampaignState, step: planner.JudgeStep) -> None:
         run, head_run = step.run, step.head_run
         status, reason = run.outcome.status, run.outcome.reason
-        score = run.dev.bits_per_byte if run.dev is not None else None
-        head_score = head_run.dev.bits_per_byte if head_run.dev is not None else None
+        score = run.dev.judged if run.dev is not None else None
+        head_score = head_run.dev.judged if head_run.dev is not None else None
         if status is None:
             assert score is not None
             texts = state.revisions
             lines, head_lines = (edits.code_lines(texts[item]) for item in (step.experiment.revision, state.head))
             # A code is never kept because the one that it must beat failed with this seed.
             is_kept = head_score is not None and gate.keeps(score, head_score, lines, head_lines)
-            status = Status.KEPT if is_kept else Status.REVERTED
             reason = run.outcome.disturbance and f"measured on a disturbed machine: {run.outcome.disturbance}"
+            if is_kept and self._breaks_guard(run, head_run):
+                is_kept, reason = False, "better in the metric, but the text as a whole is predicted worse"
+            status = Status.KEPT if is_kept else Status.REVERTED
             if head_score is None:
                 reason = "the current code failed with this seed, so there was nothing to compare with"
         self.journal.append(
@@ -314,6 +316,13 @@ class Campaign:
             self.display.judged(f"{number:>3}  {status.value}  {text}: {reason}", False)
         if status is Status.KEPT:
             self._mirror(CURRENT_REF, step.experiment.revision, f"kept for now: {text}")
+
+    def _breaks_guard(self, run: RunRecord, head_run: RunRecord) -> bool:
+        """Whether an edit buys the metric with more bits per byte than the recipe's guard allows."""
+        metric = self.recipe.metric
+        if metric is None or run.dev is None or head_run.dev is None:
+            return False
+        return run.dev.bits_per_byte > head_run.dev.bits_per_byte * (1 + metric.guard_percent / 100)
 
     def _stop_after_failures(self) -> None:
         last = [item.status for item in self.state.experiments if item.status is not None][-MOST_FAILURES_IN_A_ROW:]
@@ -338,7 +347,7 @@ class Campaign:
 
     def _look(self, state: CampaignState, step: planner.LookStep, policy: gate.GatePolicy) -> None:
         claim = step.claim
-        pairs = [gate.PairScore(*(held_score(run, "hidden").groups for run in pair)) for pair in step.pairs]
+        pairs = [gate.PairScore(*(held_score(run, "hidden").judged_groups for run in pair)) for pair in step.pairs]
         if not pairs:
             verdict = None
             decision, count = Decision.UNCLEAR, 0
@@ -390,7 +399,10 @@ class Campaign:
 
 def campaign_noise(state: CampaignState) -> gate.Noise:
     """Noise from the calibration, sharpened by every closed claim's pairs."""
-    noise = gate.noise_from_calibration(planner.calibration_scores(state))
+    scores = planner.calibration_scores(state)
+    if state.facts.get("metric"):
+        scores = [held_score(run, "hidden").judged for run in planner.calibration_runs(state)]
+    noise = gate.noise_from_calibration(scores)
     for claim in state.claims:
         if claim.private is not None:
             noise = noise.pooled_with(get_private(claim.private)["pair_deltas"])
@@ -417,10 +429,10 @@ def run_title(step: planner.TrainStep, state: CampaignState) -> str:
     return f"{step.role}: {step.revision[:8]}"
 
 
-def _run_line(outcome: TrainOutcome, dev: SplitScore | None) -> str:
+def _run_line(outcome: TrainOutcome, dev: SplitScore | None, unit: str) -> str:
     if outcome.status is not None:
         return f"{outcome.status.value}: {outcome.reason}"
-    score = f"{dev.bits_per_byte:.4f} bits per byte on dev, " if dev is not None else ""
+    score = f"{dev.judged:.4f} {unit} on dev, " if dev is not None else ""
     note = f" (disturbed: {outcome.disturbance})" if outcome.disturbance else ""
     return f"{score}{outcome.steps:,} steps in {outcome.train_seconds:.1f} s{note}"
 

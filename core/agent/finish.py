@@ -14,8 +14,8 @@ from typing import Any
 from ..errors import TrainingError, UsageError
 from ..prepare.heldout import ensure_private, private_root
 from ..prepare.tokenizer import BOS, EOS
+from ..tasks.generate import generate_text
 from ..train.executor import window_context
-from ..train.generate import generate_text
 from . import gate, planner
 from .campaign import Campaign, held_score
 from .state import CampaignState, FinalRecord, RunRecord
@@ -87,25 +87,28 @@ def _settled(campaign: Campaign, revision: str, seed: int) -> RunRecord:
 
 def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple[RunRecord, RunRecord]]) -> FinalRecord:
     scores = [tuple(held_score(run, "test") for run in pair) for pair in pairs]
+    sides = [[pair[0] for pair in scores], [pair[1] for pair in scores]]
     if baseline == final:
         delta = low = high = 0.0
     else:
-        delta, low, high = gate.final_interval([gate.PairScore(old.groups, new.groups) for old, new in scores])
-    old_bpb = math.fsum(old.bits_per_byte for old, _ in scores) / len(scores)
-    new_bpb = math.fsum(new.bits_per_byte for _, new in scores) / len(scores)
+        measured = [gate.PairScore(old.judged_groups, new.judged_groups) for old, new in scores]
+        delta, low, high = gate.final_interval(measured)
+    old_bpb, new_bpb = (math.fsum(score.bits_per_byte for score in side) / len(side) for side in sides)
     bytes_per_record = scores[0][0].byte_count / max(1, scores[0][0].record_count)
     return FinalRecord(
         baseline=baseline,
         final=final,
         is_proven=final == state.rung and final != baseline,
         pairs=len(pairs),
-        baseline_bpb=old_bpb,
-        final_bpb=new_bpb,
+        baseline_score=math.fsum(score.judged for score in sides[0]) / len(scores),
+        final_score=math.fsum(score.judged for score in sides[1]) / len(scores),
         delta=delta,
         delta_low=low,
         delta_high=high,
         baseline_bits_per_record=old_bpb * bytes_per_record,
         final_bits_per_record=new_bpb * bytes_per_record,
+        baseline_bits_per_byte=old_bpb,
+        final_bits_per_byte=new_bpb,
         at="",
         opening=int(state.facts.get("test_opening", 1)),
     )

@@ -73,4 +73,4 @@ def _provable(state: CampaignState, recipe: Recipe) -> str:
     policy = gate.GatePolicy(table.alpha, looks, shares, table.min_effect, table.patience)
     alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), 0)
     gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
-    return f"smallest gain that could be proven: about {gain:.4f} bits per byte"
+    return f"smallest gain that could be proven: about {gain:.4f} {state.unit}"

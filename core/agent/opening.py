@@ -16,6 +16,7 @@ from ..contracts import PastExperiment, ResearchContext
 from ..errors import UsageError
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
+from ..tasks.objective import Objective
 from ..train.device import Machine
 from ..train.executor import TrainJob
 from . import edits, gate
@@ -29,7 +30,8 @@ HARNESS = 1
 
 def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> str:
     """Names what must not change within one campaign; any change starts a new one."""
-    facts = recipe.model_dump(mode="json", include={"data", "tokenizer", "budget", "machine", "evaluation", "gate"})
+    tables = {"data", "tokenizer", "budget", "machine", "evaluation", "gate", "metric"}
+    facts = recipe.model_dump(mode="json", include=tables)
     facts["data"].pop("source")
     for table, name in (("budget", "experiments"), ("budget", "hours"), ("gate", "final_pairs")):
         facts[table].pop(name)
@@ -39,7 +41,13 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
 
 
 def ensure_campaign(
-    journal: Journal, recipe: Recipe, data: PreparedData, machine: Machine, train_py: str, may_start: bool = True
+    journal: Journal,
+    recipe: Recipe,
+    data: PreparedData,
+    machine: Machine,
+    train_py: str,
+    may_start: bool = True,
+    objective: Objective | None = None,
 ) -> str | None:
     """Go on with the campaign of this identity, or start it; what happened in words, or None if nothing did.
 
@@ -84,6 +92,9 @@ def ensure_campaign(
         "gate": recipe.gate.model_dump(mode="json"),
         "search_seed": recipe.proposer.seed,
         "night": _night(journal, manifest.held_digest),
+        "metric": None
+        if objective is None
+        else {"task": objective.task.name, "dev_unit": objective.dev_unit, "claim_unit": objective.claim_unit},
     }
     is_mended = state is not None and state.identity == identity
     why = "a new campaign, because the starting train.py was mended" if is_mended else _why_new(state, facts)

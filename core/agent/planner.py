@@ -122,14 +122,21 @@ def next_step(state: CampaignState, plan: Plan) -> Step:
 def calibration_steps(state: CampaignState, count: int) -> list[TrainStep]:
     """The runs of the starting code that measure the noise."""
     seeds = [run_seed(state, "calibrate", index) for index in range(count)]
-    return [TrainStep("calibrate", state.baseline, seed, ("dev",)) for seed in seeds]
+    # A metric has another unit on hidden than on dev, and claims need the noise in theirs.
+    splits = ("dev", "hidden") if state.facts.get("metric") else ("dev",)
+    return [TrainStep("calibrate", state.baseline, seed, splits) for seed in seeds]
 
 
 def calibration_scores(state: CampaignState) -> list[float]:
-    """Dev scores (bits per byte) of the calibration, one per seed: the runs that settle it, not their repetitions."""
+    """Dev scores of the calibration, one per seed: the runs that settle it, not their repetitions."""
+    return [run.dev.judged for run in calibration_runs(state) if run.dev is not None]
+
+
+def calibration_runs(state: CampaignState) -> list[RunRecord]:
+    """The scored runs that settle the calibration, one per seed."""
     steps = calibration_steps(state, int(state.facts["gate"]["calibration_runs"]))
     runs = [settled_run(state, step) for step in steps]
-    return [run.dev.bits_per_byte for run in runs if run is not None and run.dev is not None]
+    return [run for run in runs if run is not None and run.dev is not None]
 
 
 def run_seed(state: CampaignState, purpose: str, index: int) -> int:

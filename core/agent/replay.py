@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..contracts import Decision, GroupScore, SplitScore, Status, TrainOutcome, Verdict
+from ..contracts import Decision, GroupScore, ObjectiveScore, SplitScore, Status, TrainOutcome, Verdict
 from ..errors import JournalError
 from .journal import Event
 from .state import CampaignState, ClaimRecord, ExperimentRecord, FinalRecord, RunRecord
@@ -46,12 +46,24 @@ def replay_all(events: Iterable[Event]) -> dict[str, CampaignState]:
 
 def score_to_json(score: SplitScore) -> dict[str, Any]:
     facts = asdict(score)
-    facts["groups"] = [[group.group, group.nats, group.byte_count] for group in score.groups]
+    facts["groups"] = _groups_to_json(score.groups)
+    if score.objective is not None:
+        facts["objective"]["groups"] = _groups_to_json(score.objective.groups)
     return facts
 
 
 def score_from_json(facts: Mapping[str, Any]) -> SplitScore:
-    return SplitScore(**{**facts, "groups": tuple(GroupScore(*group) for group in facts["groups"])})
+    given = facts.get("objective")
+    objective = ObjectiveScore(**{**given, "groups": _groups_from_json(given["groups"])}) if given else None
+    return SplitScore(**{**facts, "groups": _groups_from_json(facts["groups"]), "objective": objective})
+
+
+def _groups_to_json(groups: Iterable[GroupScore]) -> list[list[Any]]:
+    return [[group.group, group.nats, group.byte_count] for group in groups]
+
+
+def _groups_from_json(groups: Iterable[Sequence[Any]]) -> tuple[GroupScore, ...]:
+    return tuple(GroupScore(*group) for group in groups)
 
 
 def _started(event: Event) -> CampaignState:

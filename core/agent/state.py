@@ -12,6 +12,8 @@ from typing import Any
 
 from ..contracts import KnobValue, SplitScore, Status, TrainOutcome, Verdict
 
+BITS_PER_BYTE = "bits per byte"
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
@@ -61,7 +63,7 @@ class ExperimentRecord:
 
     @property
     def dev_score(self) -> float | None:
-        return self.run.dev.bits_per_byte if self.run is not None and self.run.dev is not None else None
+        return self.run.dev.judged if self.run is not None and self.run.dev is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,15 @@ class ClaimRecord:
 
 @dataclass(frozen=True, slots=True)
 class FinalRecord:
-    """The opening of test: bits per byte of baseline and final code over paired seeds, and the interval of the gain."""
+    """The opening of test: what the campaign lowers, of baseline and final code over paired seeds, and the interval."""
 
     baseline: str
     final: str
     is_proven: bool
     pairs: int
-    baseline_bpb: float
-    final_bpb: float
+    baseline_score: float
+    final_score: float
+    """Bits per byte, or the unit of the recipe's [metric]."""
     delta: float
     """final - baseline, negative is better"""
     delta_low: float
@@ -100,6 +103,8 @@ class FinalRecord:
     """two-sided 95 % Student-t interval of delta over pairs and groups"""
     baseline_bits_per_record: float
     final_bits_per_record: float
+    baseline_bits_per_byte: float
+    final_bits_per_byte: float
     at: str
     opening: int = 1
     """Campaigns, this one included, that opened this very test split: above 1 it is no longer unseen."""
@@ -136,3 +141,15 @@ class CampaignState:
     event_count: int = 0
     chain_head: str = ""
     """Hash of the newest journal event."""
+
+    @property
+    def unit(self) -> str:
+        """What scores on dev count, in words."""
+        metric = self.facts.get("metric")
+        return str(metric["dev_unit"]) if metric else BITS_PER_BYTE
+
+    @property
+    def claim_unit(self) -> str:
+        """What scores on hidden and test count, in words."""
+        metric = self.facts.get("metric")
+        return str(metric["claim_unit"]) if metric else BITS_PER_BYTE

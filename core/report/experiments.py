@@ -47,7 +47,7 @@ class ExperimentRow:
     tone: str
     reason: str
     changes: tuple[KnobChange, ...]
-    dev_bpb: float | None
+    dev_score: float | None
     delta: float | None
     best_before: float | None
     """Best dev score of the code it started from: the step line of the chart."""
@@ -62,10 +62,10 @@ class ExperimentRow:
 
 @dataclass(frozen=True, slots=True)
 class DevScore:
-    """Mean dev bits per byte of one revision over its undisturbed runs."""
+    """Mean dev score of one revision over its undisturbed runs."""
 
     revision: str
-    bpb: float | None
+    score: float | None
     runs: int
 
 
@@ -85,7 +85,7 @@ def dev_score(state: CampaignState, revision: str) -> DevScore:
     runs = [run for run in scored_runs(state) if run.revision == revision]
     if revision == state.baseline:
         runs = [run for run in runs if run.role == "calibrate"] or runs
-    values = (number(run.dev.bits_per_byte) for run in runs if run.dev is not None)
+    values = (number(run.dev.judged) for run in runs if run.dev is not None)
     scores = [value for value in values if value is not None]
     return DevScore(visible(revision, 128, single_line=True), fmean(scores) if scores else None, len(scores))
 
@@ -142,7 +142,7 @@ def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
                 tone=tone,
                 reason=visible(item.reason, 400, single_line=True),
                 changes=_knob_changes(knobs.get(item.parent, {}), item.knobs),
-                dev_bpb=score,
+                dev_score=score,
                 delta=score - item.head_score if score is not None and item.head_score is not None else None,
                 best_before=best.get(item.parent),
                 train_seconds=outcome.train_seconds if outcome is not None else None,
@@ -169,7 +169,7 @@ def best_of_chain(state: CampaignState, revision: str) -> float | None:
 
 def _best_by_revision(state: CampaignState) -> Mapping[str, float]:
     best: dict[str, float] = {}
-    baseline = dev_score(state, state.baseline).bpb
+    baseline = dev_score(state, state.baseline).score
     if baseline is not None:
         best[state.baseline] = baseline
     for item in state.experiments:

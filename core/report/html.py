@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import groupby
 
-from ..agent.state import CampaignState
+from ..agent.state import BITS_PER_BYTE, CampaignState
 from ..contracts import Status
 from .experiments import ExperimentRow
 from .style import CSS
 from .summary import FinalRow, Summary
 from .svg import interval_plot, staircase
-from .words import bpb, counted, plural, seconds, short, signed, visible
+from .words import counted, figure, plural, seconds, short, signed, visible
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOST_ROWS = 120
@@ -83,17 +83,17 @@ def _typeset(sentence: str) -> str:
 
 def _tiles(summary: Summary) -> str:
     start, current = summary.baseline, summary.current
-    tiles = [("start, on dev", bpb(start.bpb), f"bits per byte, mean of {plural(start.runs, 'run')}")]
+    tiles = [("start, on dev", figure(start.score), f"{summary.unit}, mean of {plural(start.runs, 'run')}")]
     tried = f"of {plural(len(summary.experiments), 'experiment')}"
     kept = sum(row.tone == "good" for row in summary.experiments)
-    if current.bpb is not None and start.bpb is not None and current.revision != start.revision:
+    if current.score is not None and start.score is not None and current.revision != start.revision:
         settled = summary.proven is not None and summary.proven.revision == current.revision
-        against = signed(current.bpb - start.bpb)
+        against = signed(current.score - start.score)
         standing = "proven" if settled else "not yet proven" if summary.proven is None else "not all of it proven"
         note = f"{against} against the start; {standing}"
-        tiles.append(("current, on dev", bpb(current.bpb), note))
+        tiles.append(("current, on dev", figure(current.score), note))
     if summary.sigma is not None:
-        tiles.append(("noise (sigma)", f"{summary.sigma:.4f}", "luck of one run, bits per byte"))
+        tiles.append(("noise (sigma)", f"{summary.sigma:.4f}", f"luck of one run, {summary.unit}"))
     if summary.experiments:
         tiles.append(("kept or proven", str(kept), tried))
     cards = (
@@ -136,7 +136,8 @@ def _chart(summary: Summary) -> str:
     drawing = staircase(summary)
     if not drawing:
         return ""
-    lead = "Bits per byte on dev, lower is better. Every dot is one run of one edit, in the order they were tried."
+    unit = summary.unit[:1].upper() + summary.unit[1:]
+    lead = f"{escape(unit)} on dev, lower is better. Every dot is one run of one edit, in the order they were tried."
     return _section(
         "The staircase", lead, f'<div class="card"><div class="scroll chart">{drawing}</div>{_legend(drawing)}</div>'
     )
@@ -150,11 +151,12 @@ def _ladder(summary: Summary) -> str:
     items = (
         f"<li{proven if step.name in green else ''}>"
         f'<div class="name">{escape(step.name)}</div>'
-        f'<div class="value num">{bpb(step.bpb)}</div>'
+        f'<div class="value num">{figure(step.score)}</div>'
         f'<div class="note">{escape(step.split)}; {escape(step.note)}</div></li>'
         for step in summary.ladder
     )
-    lead = "Bits per byte at each stage. Compare only numbers of the same split: dev with dev, test with test."
+    units = " on dev, ".join(dict.fromkeys((summary.unit, summary.claim_unit)))
+    lead = f"{escape(units).capitalize()} at each stage. Compare only numbers of the same split: dev with dev."
     return _section("The ladder", lead, f'<div class="card"><ol class="ladder">{"".join(items)}</ol></div>')
 
 
@@ -164,27 +166,31 @@ def _final(summary: Summary) -> str:
         lead = "Not opened. The test split is read once, when a person asks for it with slm-ar finish."
         return _section("The final test", lead, "") if summary.experiments else ""
     lead = f"Opened {escape(final.at[:16].replace('T', ' '))}, for {plural(final.pairs, 'pair')} of runs."
-    content = (
-        f'<div class="card two middle"><div><h3>Finished minus start, bits per byte (left of zero is better)</h3>'
-        f"{interval_plot(final, summary.sigma)}</div>{_final_table(final)}</div>"
-    )
+    title = f"Finished minus start, {escape(final.unit)} (left of zero is better)"
+    noise = summary.sigma if final.unit == summary.unit else None  # sigma counts what dev counts
+    plot = f"<div><h3>{title}</h3>{interval_plot(final, noise)}</div>"
+    content = f'<div class="card two middle">{plot}{_final_table(final)}</div>'
     return _section("The final test", lead, content)
 
 
 def _final_table(final: FinalRow) -> str:
     per_record = final.final_bits_per_record - final.baseline_bits_per_record
+    as_text = ""
+    if final.unit != BITS_PER_BYTE:
+        words = f"{figure(final.baseline_bits_per_byte)} to {figure(final.final_bits_per_byte)}"
+        as_text = f'<tr><td>as text, {BITS_PER_BYTE}</td><td class="right num" colspan="2">{words}</td></tr>'
     return (
         "<table><caption>Start and finished code on the same test text, same seeds</caption>"
-        '<thead><tr><th scope="col"></th><th scope="col" class="right">bits per byte</th>'
+        f'<thead><tr><th scope="col"></th><th scope="col" class="right">{escape(final.unit)}</th>'
         '<th scope="col" class="right">bits per record</th></tr></thead><tbody>'
-        f'<tr><td>start</td><td class="right num">{bpb(final.baseline_bpb)}</td>'
+        f'<tr><td>start</td><td class="right num">{figure(final.baseline_score)}</td>'
         f'<td class="right num">{final.baseline_bits_per_record:.2f}</td></tr>'
-        f'<tr><td>finished</td><td class="right num">{bpb(final.final_bpb)}</td>'
+        f'<tr><td>finished</td><td class="right num">{figure(final.final_score)}</td>'
         f'<td class="right num">{final.final_bits_per_record:.2f}</td></tr>'
         f'<tr><td>difference</td><td class="right num">{_typeset(signed(final.delta))}</td>'
         f'<td class="right num">{_typeset(f"{per_record:+.2f}")}</td></tr>'
         f'<tr><td>95 % interval</td><td class="right num" colspan="2">{_typeset(signed(final.delta_low))} to '
-        f"{_typeset(signed(final.delta_high))}</td></tr></tbody></table>"
+        f"{_typeset(signed(final.delta_high))}</td></tr>{as_text}</tbody></table>"
     )
 
 
@@ -249,7 +255,7 @@ def _experiment(row: ExperimentRow, diff: str) -> str:
         f'<td class="what">{escape(row.hypothesis) or "no words given"}'
         f'<div class="sub">{escape(by)}</div>{changes}</td>'
         f'<td><span class="pill {escape(tone)}" title="{escape(row.meaning)}">{escape(row.words)}</span>'
-        f'{_sub_lines(notes)}</td><td class="right num">{bpb(row.dev_bpb)}</td>'
+        f'{_sub_lines(notes)}</td><td class="right num">{figure(row.dev_score)}</td>'
         f'<td class="right num{better}">{_typeset(signed(row.delta))}</td>'
         f'<td class="right num">{escape(seconds(row.train_seconds))}</td>'
         f'<td class="right num">{"-" if row.steps is None else f"{row.steps:,}"}</td></tr>'

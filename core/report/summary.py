@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..agent.state import CampaignState, ClaimRecord
+from ..agent.state import BITS_PER_BYTE, CampaignState, ClaimRecord
 from ..contracts import Decision, Status
 from .experiments import (
     DevScore,
@@ -23,7 +23,7 @@ from .experiments import (
     scored_runs,
 )
 from .verdict import NextStep, VerdictWords, next_steps, verdict_words
-from .words import DECISION_WORDS, EXPLORED_STAMP, ROLE_WORDS, bpb, number, plural, public_reasons, seconds, visible
+from .words import DECISION_WORDS, EXPLORED_STAMP, ROLE_WORDS, figure, number, plural, public_reasons, seconds, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,15 @@ class ClaimRow:
 class FinalRow:
     """The opening of test. `delta` is final minus baseline, negative is better."""
 
-    baseline_bpb: float
-    final_bpb: float
+    baseline_score: float
+    final_score: float
     delta: float
     delta_low: float
     delta_high: float
     pairs: int
+    unit: str
+    baseline_bits_per_byte: float
+    final_bits_per_byte: float
     baseline_bits_per_record: float
     final_bits_per_record: float
     is_proven: bool
@@ -63,7 +66,7 @@ class Floor:
     """What a method without a neural network reaches. Adaptive ones learn from the text they score."""
 
     name: str
-    bpb: float
+    score: float
     is_adaptive: bool
 
 
@@ -80,7 +83,7 @@ class LadderStep:
     """One step of untuned -> tuned start -> proven -> finished; scores of different splits are not comparable."""
 
     name: str
-    bpb: float
+    score: float
     split: str
     note: str
 
@@ -102,9 +105,13 @@ class Summary:
     stamp: str
     """"explored, not certified: ..." when no sandbox was proved, else empty."""
     verdict: VerdictWords
+    unit: str
+    """What scores on dev count: bits per byte, or bits per answer of the recipe's [metric]."""
+    claim_unit: str
+    """The same for hidden and test."""
     baseline: DevScore
     current: DevScore
-    best_current_bpb: float | None
+    best_current_score: float | None
     proven: DevScore | None
     sigma: float | None
     calibration: tuple[float, ...]
@@ -139,7 +146,8 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
     facts = state.facts
     certified = _text(facts.get("isolation")) not in ("", "none")
     current = dev_score(state, state.head)
-    floors = _floors(facts.get("floors"))
+    # Compressors know no tasks: their bits per byte are no bar for another unit.
+    floors = _floors(facts.get("floors")) if state.unit == BITS_PER_BYTE else ()
     placebos = [item for item in state.experiments if is_placebo(item)]
     planned = number(facts.get("experiments_planned"))
     is_proven = state.rung != state.baseline
@@ -155,13 +163,15 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         doing=_doing(state.open_run),
         stamp="" if certified else EXPLORED_STAMP,
         verdict=verdict_words(state, more_runs=more_runs, note=visible(unproven_note, 400)),
+        unit=state.unit,
+        claim_unit=state.claim_unit,
         baseline=dev_score(state, state.baseline),
         current=current,
-        best_current_bpb=best_of_chain(state, state.head),
+        best_current_score=best_of_chain(state, state.head),
         proven=dev_score(state, state.rung) if is_proven else None,
         sigma=number(state.sigma),
         calibration=tuple(
-            run.dev.bits_per_byte for run in scored_runs(state) if run.role == "calibrate" and run.dev is not None
+            run.dev.judged for run in scored_runs(state) if run.role == "calibrate" and run.dev is not None
         ),
         experiments=experiment_rows(state),
         experiments_planned=int(planned) if planned is not None else None,
@@ -171,7 +181,7 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         claims=tuple(_claim_row(state, claim, certified) for claim in state.claims),
         final=_final_row(state),
         floors=floors,
-        compressor=_compressor(current.bpb, floors, state.sigma),
+        compressor=_compressor(current.score, floors, state.sigma),
         ladder=_ladder(state),
         plan=_plan(facts.get("plan")),
         next_steps=next_steps(state),
@@ -254,7 +264,7 @@ def _floors(floors: Any) -> tuple[Floor, ...]:
         for name, value in values
         if value is not None
     ]
-    return tuple(sorted(found, key=lambda floor: (floor.bpb, floor.name)))
+    return tuple(sorted(found, key=lambda floor: (floor.score, floor.name)))
 
 
 def _compressor(current: float | None, floors: tuple[Floor, ...], sigma: float | None) -> CompressorAnswer | None:
@@ -262,8 +272,8 @@ def _compressor(current: float | None, floors: tuple[Floor, ...], sigma: float |
     if current is None or not bars:
         return None
     bar = bars[0]
-    margin = bar.bpb - current
-    against = f"{bpb(current)} on dev against {bpb(bar.bpb)} for {bar.name}"
+    margin = bar.score - current
+    against = f"{figure(current)} on dev against {figure(bar.score)} for {bar.name}"
     if abs(margin) <= (sigma or 0):
         return CompressorAnswer("close", f"Beats the compressor? Too close to call: {against}.")
     if margin > 0:
@@ -277,17 +287,17 @@ def _ladder(state: CampaignState) -> tuple[LadderStep, ...]:
     if untuned is not None:
         steps.append(LadderStep("untuned", untuned, "dev", "train.py as it is shipped"))
     start = dev_score(state, state.baseline)
-    if start.bpb is not None:
-        steps.append(LadderStep("tuned start", start.bpb, "dev", f"mean of {plural(start.runs, 'run')}"))
+    if start.score is not None:
+        steps.append(LadderStep("tuned start", start.score, "dev", f"mean of {plural(start.runs, 'run')}"))
     proven = dev_score(state, state.rung)
-    if state.rung != state.baseline and proven.bpb is not None:
-        steps.append(LadderStep("proven", proven.bpb, "dev", f"mean of {plural(proven.runs, 'run')}"))
-    elif state.head != state.baseline and (current := dev_score(state, state.head)).bpb is not None:
-        steps.append(LadderStep("kept for now", current.bpb, "dev", "not yet proven"))
+    if state.rung != state.baseline and proven.score is not None:
+        steps.append(LadderStep("proven", proven.score, "dev", f"mean of {plural(proven.runs, 'run')}"))
+    elif state.head != state.baseline and (current := dev_score(state, state.head)).score is not None:
+        steps.append(LadderStep("kept for now", current.score, "dev", "not yet proven"))
     if state.final is not None:
-        steps.append(LadderStep("start, on test", state.final.baseline_bpb, "test", "same runs as finished"))
+        steps.append(LadderStep("start, on test", state.final.baseline_score, "test", "same runs as finished"))
         pairs = f"{plural(state.final.pairs, 'pair')} of runs"
-        steps.append(LadderStep("finished", state.final.final_bpb, "test", pairs))
+        steps.append(LadderStep("finished", state.final.final_score, "test", pairs))
     return tuple(steps)
 
 
@@ -318,12 +328,15 @@ def _final_row(state: CampaignState) -> FinalRow | None:
     if final is None:
         return None
     return FinalRow(
-        baseline_bpb=final.baseline_bpb,
-        final_bpb=final.final_bpb,
+        baseline_score=final.baseline_score,
+        final_score=final.final_score,
         delta=final.delta,
         delta_low=final.delta_low,
         delta_high=final.delta_high,
         pairs=final.pairs,
+        unit=state.claim_unit,
+        baseline_bits_per_byte=final.baseline_bits_per_byte,
+        final_bits_per_byte=final.final_bits_per_byte,
         baseline_bits_per_record=final.baseline_bits_per_record,
         final_bits_per_record=final.final_bits_per_record,
         is_proven=final.is_proven,

@@ -13,7 +13,7 @@ from html import escape
 
 from .experiments import ExperimentRow
 from .summary import FinalRow, Summary
-from .words import bpb, signed
+from .words import figure, signed
 
 _WIDTH, _HEIGHT = 1000.0, 380.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 128.0, 18.0, 64.0
@@ -25,7 +25,7 @@ _LABEL_GAP = 13.0
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Maps experiment positions and bits per byte to the drawing."""
+    """Maps experiment positions and scores to the drawing."""
 
     count: int
     low: float
@@ -43,7 +43,7 @@ class _Scale:
 
 
 def staircase(summary: Summary) -> str:
-    """Dev bits per byte of every experiment, the best of the current chain as a step line, noise band and floors."""
+    """Dev score of every experiment, the best of the current chain as a step line, noise band and floors."""
     scale = _scale(summary)
     if scale is None:
         return ""
@@ -51,7 +51,7 @@ def staircase(summary: Summary) -> str:
     kept = sum(row.tone == "good" for row in summary.experiments)
     description = (
         f"{len(summary.experiments)} experiments from left to right, {kept} of them kept. Lower is better. "
-        f"The line falls from {bpb(steps[0])} to {bpb(steps[-1])} bits per byte on dev."
+        f"The line falls from {figure(steps[0])} to {figure(steps[-1])} {summary.unit} on dev."
     )
     parts = [
         f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-labelledby="stairs-title stairs-desc">',
@@ -78,18 +78,18 @@ def staircase(summary: Summary) -> str:
 
 def _steps(summary: Summary) -> list[float]:
     """The best score of the current chain before each experiment and after the last; at least one value."""
-    start = summary.baseline.bpb if summary.baseline.bpb is not None else summary.best_current_bpb
+    start = summary.baseline.score if summary.baseline.score is not None else summary.best_current_score
     values: list[float] = []
     last = start if start is not None else 0.0
     for row in summary.experiments:
         last = row.best_before if row.best_before is not None else last
         values.append(last)
-    return [*values, summary.best_current_bpb if summary.best_current_bpb is not None else last]
+    return [*values, summary.best_current_score if summary.best_current_score is not None else last]
 
 
 def _scale(summary: Summary) -> _Scale | None:
-    scores = sorted(row.dev_bpb for row in summary.experiments if row.dev_bpb is not None)
-    anchors = [*summary.calibration, *_steps(summary)] if summary.baseline.bpb is not None else []
+    scores = sorted(row.dev_score for row in summary.experiments if row.dev_score is not None)
+    anchors = [*summary.calibration, *_steps(summary)] if summary.baseline.score is not None else []
     if not anchors and not scores:
         return None
     # a diverged run must not flatten all the others: the worst tenth may leave the drawing through the top
@@ -99,8 +99,8 @@ def _scale(summary: Summary) -> _Scale | None:
     high = max([*anchors, *usual]) + sigma
     reach = max(high - low, 0.002)
     for floor in summary.floors:
-        if low - 1.2 * reach <= floor.bpb <= high + 1.2 * reach:
-            low, high = min(low, floor.bpb), max(high, floor.bpb)
+        if low - 1.2 * reach <= floor.score <= high + 1.2 * reach:
+            low, high = min(low, floor.score), max(high, floor.score)
     margin = max(high - low, 0.002) * 0.07
     return _Scale(len(summary.experiments), low - margin, high + margin)
 
@@ -145,16 +145,16 @@ def _floor_lines(summary: Summary, scale: _Scale) -> list[str]:
     # the current code's own label stands at the end of the line: keep the floors' labels clear of it
     taken = [scale.y(_steps(summary)[-1])]
     for floor in summary.floors:
-        if not scale.holds(floor.bpb):
+        if not scale.holds(floor.score):
             continue
-        y = scale.y(floor.bpb)
+        y = scale.y(floor.score)
         label_y = y
         while any(abs(label_y - other) < _LABEL_GAP for other in taken):
             label_y += 2.0
         taken.append(label_y)
         parts.append(f'<line class="floor" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         name = escape(floor.name if len(floor.name) <= 16 else floor.name[:15] + "…")
-        parts.append(f'<text class="floor-label" x="{right + 8}" y="{label_y + 4:.1f}">{name} {floor.bpb:.3f}</text>')
+        parts.append(f'<text class="floor-label" x="{right + 8}" y="{label_y + 4:.1f}">{name} {floor.score:.3f}</text>')
     return parts
 
 
@@ -197,18 +197,18 @@ def _step_line(steps: Sequence[float], scale: _Scale, sigma: float | None) -> li
 
 def _dot(row: ExperimentRow, x: float, scale: _Scale, with_title: bool) -> str:
     rail = _HEIGHT - _BOTTOM + _RAIL
-    said = f"{row.id}: {row.words}" + (f", {bpb(row.dev_bpb)}" if row.dev_bpb is not None else "")
+    said = f"{row.id}: {row.words}" + (f", {figure(row.dev_score)}" if row.dev_score is not None else "")
     title = f"<title>{escape(f'{said}. {row.hypothesis[:140]}')}</title>" if with_title else ""
-    if row.dev_bpb is None:
+    if row.dev_score is None:
         shape = f'<path class="cross {row.tone}" d="M{x - 4:.1f} {rail - 4}l8 8m0 -8l-8 8"'
-    elif row.dev_bpb > scale.high:
+    elif row.dev_score > scale.high:
         # an arrow at the upper edge: it lies above the drawing
         shape = f'<path class="dot {row.tone}" d="M{x:.1f} {_TOP - 2}l5 8h-10z"'
     elif row.tone == "good":
         proven = " proven" if row.words == "proven" else ""
-        shape = f'<circle class="dot good{proven}" cx="{x:.1f}" cy="{scale.y(row.dev_bpb):.1f}" r="5.5"'
+        shape = f'<circle class="dot good{proven}" cx="{x:.1f}" cy="{scale.y(row.dev_score):.1f}" r="5.5"'
     else:
-        shape = f'<circle class="dot {row.tone}" cx="{x:.1f}" cy="{scale.y(row.dev_bpb):.1f}" r="3.6"'
+        shape = f'<circle class="dot {row.tone}" cx="{x:.1f}" cy="{scale.y(row.dev_score):.1f}" r="3.6"'
     return f"{shape}>{title}</{'circle' if shape.startswith('<circle') else 'path'}>" if title else f"{shape}/>"
 
 
@@ -224,7 +224,7 @@ def interval_plot(final: FinalRow, sigma: float | None) -> str:
 
     kind = "interval good" if final.delta_high < 0 and final.is_proven else "interval"
     description = (
-        f"Final minus start: {signed(final.delta)} bits per byte, 95 % interval from {signed(final.delta_low)} to "
+        f"Final minus start: {signed(final.delta)} {final.unit}, 95 % interval from {signed(final.delta_low)} to "
         f"{signed(final.delta_high)}. Left of zero is better."
     )
     parts = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 
 from ..agent.state import CampaignState
-from .experiments import ExperimentRow
+from .experiments import DevScore, ExperimentRow
 from .summary import Summary
-from .words import bpb, counted, number, plural, signed, visible
+from .words import counted, figure, number, plural, signed, visible
 
 _COLUMNS = (
     "id",
@@ -15,7 +15,7 @@ _COLUMNS = (
     "parent",
     "proposer",
     "status",
-    "dev_bpb",
+    "dev_score",
     "delta",
     "seconds",
     "steps",
@@ -79,10 +79,10 @@ def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> 
         ("recipe", setting),
         ("now", summary.doing),
         ("stopped", summary.stop_reason),
-        ("noise", f"{summary.sigma:.4f} bits per byte between runs of the same code" if summary.sigma else ""),
-        ("start", _score(summary.baseline.bpb, summary.baseline.runs)),
-        ("proven", _score(summary.proven.bpb, summary.proven.runs) if summary.proven is not None else ""),
-        ("current", _score(summary.current.bpb, summary.current.runs)),
+        ("noise", f"{summary.sigma:.4f} {summary.unit} between runs of the same code" if summary.sigma else ""),
+        ("start", _score(summary.baseline, summary.unit)),
+        ("proven", _score(summary.proven, summary.unit) if summary.proven is not None else ""),
+        ("current", _score(summary.current, summary.unit)),
         ("tried", _tried(summary)),
     ):
         if text:
@@ -107,12 +107,12 @@ def _wrapped(text: str, indent: int = 0) -> list[str]:
 
 def _experiment_line(row: ExperimentRow) -> str:
     delta = f" ({signed(row.delta)})" if row.delta is not None else ""
-    score = f" {bpb(row.dev_bpb)}{delta}" if row.dev_bpb is not None else ""
+    score = f" {figure(row.dev_score)}{delta}" if row.dev_score is not None else ""
     return visible(f"{row.id:>5}  {row.words}{score}  {row.hypothesis}", _WIDTH)
 
 
-def _score(value: float | None, runs: int) -> str:
-    return f"{bpb(value)} bits per byte on dev, {plural(runs, 'run')}" if value is not None else ""
+def _score(found: DevScore, unit: str) -> str:
+    return f"{figure(found.score)} {unit} on dev, {plural(found.runs, 'run')}" if found.score is not None else ""
 
 
 def _tried(summary: Summary) -> str:

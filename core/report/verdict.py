@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..agent.state import CampaignState, FinalRecord
+from ..agent.state import BITS_PER_BYTE, CampaignState, FinalRecord
 from ..contracts import Status
 from .experiments import is_placebo, kept_in_chain
 from .words import plural, signed
@@ -49,7 +49,7 @@ def verdict_words(state: CampaignState, *, more_runs: int | None, note: str) -> 
         return _before_the_search(state)
     is_proven = state.rung != state.baseline
     kind, headline = _proven_headline(state) if is_proven else ("not_proven", _not_proven_headline(state, more_runs))
-    lines = [final_sentence(final)] if final is not None else []
+    lines = [final_sentence(final, state.claim_unit)] if final is not None else []
     promising = len(kept_in_chain(state, state.head, state.rung))
     if is_proven:
         if final is None:
@@ -72,7 +72,7 @@ def _before_the_search(state: CampaignState) -> VerdictWords:
         return VerdictWords(
             "calibrated",
             "Ready: the noise of this machine is known, no edit has been tried yet.",
-            (f"Two runs of the same code differ by about {state.sigma:.4f} bits per byte by luck alone.",),
+            (f"Two runs of the same code differ by about {state.sigma:.4f} {state.unit} by luck alone.",),
         )
     done = sum(run.role == "calibrate" and run.is_scored for run in state.runs)
     if done == 0:
@@ -91,20 +91,23 @@ def _proven_headline(state: CampaignState) -> tuple[str, str]:
         edits = plural(len(kept_in_chain(state, state.rung, state.baseline)), "edit")
         return "proven", f"Proven: the code with {edits} beats where it began, on text that nobody looked at."
     if final.delta_high < 0:
-        return "proven", f"Proven: {-final.delta:.4f} bits per byte better than where it began, on the final test."
+        return "proven", f"Proven: {-final.delta:.4f} {state.claim_unit} better than where it began, on the final test."
     return (
         "not_proven",
         "Proven on unseen text, but the final test cannot tell the gain from zero: take it as not proven.",
     )
 
 
-def final_sentence(final: FinalRecord) -> str:
-    """The opening of test in one sentence."""
+def final_sentence(final: FinalRecord, unit: str) -> str:
+    """The opening of test in one sentence; bits per byte and per record always stand in it."""
     opened = "opened once" if final.opening == 1 else f"opened {final.opening} times, so no longer unseen"
+    as_text = ""
+    if unit != BITS_PER_BYTE:
+        as_text = f"{final.baseline_bits_per_byte:.4f} -> {final.final_bits_per_byte:.4f} {BITS_PER_BYTE}, "
     return (
-        f"On the final test, {opened}: {final.baseline_bpb:.4f} -> {final.final_bpb:.4f} bits per byte "
+        f"On the final test, {opened}: {final.baseline_score:.4f} -> {final.final_score:.4f} {unit} "
         f"({signed(final.delta)}; 95 % interval {signed(final.delta_low)} to {signed(final.delta_high)}; "
-        f"{plural(final.pairs, 'pair')} of runs), {final.baseline_bits_per_record:.1f} -> "
+        f"{plural(final.pairs, 'pair')} of runs), {as_text}{final.baseline_bits_per_record:.1f} -> "
         f"{final.final_bits_per_record:.1f} bits per record."
     )
 

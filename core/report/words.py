@@ -127,13 +127,13 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def bpb(value: float | None) -> str:
-    """Bits per byte with four decimals."""
+def figure(value: float | None) -> str:
+    """A score with four decimals."""
     return "-" if value is None else f"{value:.4f}"
 
 
 def signed(value: float | None) -> str:
-    """A difference in bits per byte with its sign; never "-0.0000"."""
+    """A difference of scores with its sign; never "-0.0000"."""
     if value is None:
         return "-"
     text = f"{value:+.4f}"

@@ -18,7 +18,7 @@ from toys import TINY_TRAIN_PY, make_toy_workspace
 
 from slm_ar.core.agent.edits import revision_digest
 from slm_ar.core.contracts import Status
-from slm_ar.core.report.words import bpb
+from slm_ar.core.report.words import figure
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_campaign_from_raw_text_to_a_loadable_model(
     state = state_of(root)
     assert state.final is not None and state.final.pairs == 2
     assert set(state.samples) == {"before", "after"}
-    assert bpb(state.final.baseline_bpb) in (root / "report.html").read_text(encoding="utf-8")
+    assert figure(state.final.baseline_score) in (root / "report.html").read_text(encoding="utf-8")
     assert "model: " in finished
     assert_the_card_loads_the_model(root / "model", environment)
     text, _ = call(root, environment, "generate", "--prompt", "day Mon\n", "--tokens", "8")

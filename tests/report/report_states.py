@@ -216,13 +216,15 @@ def final_state(**changes: Any) -> CampaignState:
         final=state.rung,
         is_proven=True,
         pairs=5,
-        baseline_bpb=0.9502,
-        final_bpb=0.9021,
+        baseline_score=0.9502,
+        final_score=0.9021,
         delta=-0.0481,
         delta_low=-0.0562,
         delta_high=-0.0400,
         baseline_bits_per_record=86.31,
         final_bits_per_record=81.94,
+        baseline_bits_per_byte=0.9502,
+        final_bits_per_byte=0.9021,
         at="2026-05-03T06:12:00+00:00",
     )
     samples = {"before": "line 7 stop Hbf delay 2\n", "after": "line 7 stop Hauptbahnhof delay 3\n"}

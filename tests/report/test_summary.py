@@ -80,7 +80,7 @@ def test_empty_and_calibrated() -> None:
     assert partly.verdict.kind == "calibrating" and "1 run so far" in partly.verdict.headline
     summary = summarise(calibrated_state())
     assert summary.verdict.kind == "calibrated"
-    assert summary.baseline.bpb == pytest.approx(0.94094)
+    assert summary.baseline.score == pytest.approx(0.94094)
     assert summary.baseline.runs == 5 and len(summary.calibration) == 5
 
 
@@ -89,7 +89,7 @@ def test_counts_cover_every_status_once() -> None:
     assert summary.counts == {**{status.value: 1 for status in Status}, "waiting": 1}
     assert any("1 edit failed the integrity check" in line for line in summary.verdict.lines)
     crashed = next(row for row in summary.experiments if row.status == "crashed")
-    assert crashed.dev_bpb is None and crashed.delta is None and crashed.reason == "because it was crashed"
+    assert crashed.dev_score is None and crashed.delta is None and crashed.reason == "because it was crashed"
 
 
 def test_not_proven_says_how_many_runs_would_settle_it() -> None:
@@ -152,7 +152,7 @@ def test_a_rejected_chain_is_taken_back() -> None:
     assert summary.experiments[0].words == "kept, taken back"
     # the step line goes back up to the start: that gain was not real
     assert summary.experiments[1].best_before == pytest.approx(0.94094)
-    assert summary.best_current_bpb == pytest.approx(0.94094)
+    assert summary.best_current_score == pytest.approx(0.94094)
 
 
 def test_final_test_is_the_headline() -> None:
@@ -235,7 +235,7 @@ def test_placebos_are_counted_apart() -> None:
 def test_disturbed_runs_do_not_count_for_a_revision() -> None:
     noisy = run(9, "calibrate", "base000000000000", 5.0, outcome=outcome(disturbance="another program used the CPU"))
     state = calibrated_state()
-    assert summarise(replace(state, runs=(*state.runs, noisy))).baseline.bpb == pytest.approx(0.94094)
+    assert summarise(replace(state, runs=(*state.runs, noisy))).baseline.score == pytest.approx(0.94094)
 
 
 def test_an_open_run_and_a_stop_are_said_in_words() -> None:

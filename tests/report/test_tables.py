@@ -36,13 +36,13 @@ def rows_of(state: CampaignState) -> list[dict[str, str]]:
 def test_one_row_per_experiment() -> None:
     rows = rows_of(every_status_state())
     assert [row["status"] for row in rows] == [*(status.value for status in Status), "waiting"]
-    assert rows[0]["dev_bpb"] == "0.930000" and rows[0]["delta"] == "-0.010900"
+    assert rows[0]["dev_score"] == "0.930000" and rows[0]["delta"] == "-0.010900"
     crashed = next(row for row in rows if row["status"] == "crashed")
-    assert crashed["dev_bpb"] == "" and crashed["delta"] == "" and crashed["seconds"] == "60.2"
+    assert crashed["dev_score"] == "" and crashed["delta"] == "" and crashed["seconds"] == "60.2"
     skipped = next(row for row in rows if row["status"] == "skipped")
     assert skipped["seconds"] == "" and skipped["steps"] == ""
     assert results_tsv(empty_state()).splitlines() == [
-        "id\trevision\tparent\tproposer\tstatus\tdev_bpb\tdelta\tseconds\tsteps\thypothesis"
+        "id\trevision\tparent\tproposer\tstatus\tdev_score\tdelta\tseconds\tsteps\thypothesis"
     ]
 
 

@@ -1,0 +1,95 @@
+"""The result of an exam in plain lines: the model, the baselines, and who is better, with its interval."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..tasks.exam import TaskResult
+
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "pr_auc": "area under precision and recall",
+    "mae": "mean error",
+    "clipped_mae": "mean error, clipped",
+    "wape": "error as share of the total",
+    "exact_match": "exact answers",
+    "bits_per_answer": "bits per answer",
+    "log_loss": "log loss",
+}
+MOST_SLICES = 8
+
+
+def exam_lines(results: tuple[TaskResult, ...]) -> list[str]:
+    """A block per task. Empty when the data ask no question."""
+    lines: list[str] = []
+    for result in results:
+        lines += _task_lines(result)
+    return lines
+
+
+def exam_table(results: tuple[TaskResult, ...]) -> dict[str, str]:
+    """A line of the model's card per task."""
+    table = {}
+    for result in results:
+        metric, best = result.task.metric, result.best_baseline
+        words = f"{_figure(result.score.metrics[metric])}"
+        if best is not None:
+            words += f"; {best} {_figure(result.baselines[best].metrics[metric])}"
+        table[f"{result.task.name}, {_words(metric)} on test"] = words
+    return table
+
+
+def _task_lines(result: TaskResult) -> list[str]:
+    task, metrics = result.task, result.score.metrics
+    others = [name for name in metrics if name != task.metric]
+    head = f"task {task.name}: {_words(task.metric)} {_figure(metrics[task.metric])}"
+    head += f" over {len(result.score.answers):,} questions"
+    rest = ", ".join(f"{_words(name)} {_figure(metrics[name])}" for name in others)
+    lines = [head + (f"  ({rest})" if rest else "")]
+    sign = 1 if task.direction == "min" else -1
+    ranked = sorted(result.baselines, key=lambda name: sign * result.baselines[name].metrics[task.metric])
+    for name in ranked:
+        value = result.baselines[name].metrics[task.metric]
+        lines.append(f"  {name:<28} {_figure(value):>8}  {_comparison(result, name)}")
+    best = result.best_baseline
+    if best is not None and _is_better(result, best) is False:
+        lines.append(f"  The baseline '{best}' is better than the model: use it, or train longer.")
+    return lines
+
+
+def _comparison(result: TaskResult, name: str) -> str:
+    interval = result.differences[name]
+    better = _is_better(result, name)
+    words = "no clear difference" if better is None else ("the model is better" if better else "better than the model")
+    if not math.isfinite(interval.low) or not math.isfinite(interval.high):
+        return f"{words} (too few groups for an interval)"
+    return f"{words} ({interval.delta:+.4g}, 95 % interval {interval.low:+.4g} to {interval.high:+.4g})"
+
+
+def _is_better(result: TaskResult, name: str) -> bool | None:
+    """Whether the model beats the baseline; None when the interval holds zero."""
+    interval = result.differences[name]
+    if not (math.isfinite(interval.low) and math.isfinite(interval.high)) or interval.low <= 0 <= interval.high:
+        return None
+    return (interval.high < 0) == (result.task.direction == "min")
+
+
+def slice_lines(result: TaskResult) -> list[str]:
+    """The headline metric by slice, the widest keys last; at most MOST_SLICES values of a key."""
+    lines = []
+    for key, values in sorted(result.score.slices.items(), key=lambda item: len(item[1])):
+        shown = list(values.items())[:MOST_SLICES]
+        more = f", and {len(values) - len(shown)} more" if len(values) > len(shown) else ""
+        lines.append(f"  by {key}: " + ", ".join(f"{value} {_figure(figure)}" for value, figure in shown) + more)
+    return lines
+
+
+def _words(metric: str) -> str:
+    return METRIC_WORDS.get(metric, metric.replace("_", " "))
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
