@@ -54,17 +54,18 @@ def list_adapters() -> list[AdapterEntry]:
     return entries
 
 
-def load_adapter(name: str) -> Adapter:
-    """The adapter registered as `name`, or the class in `path/to/file.py:ClassName`.
+def load_adapter(name: str, base: Path | None = None) -> Adapter:
+    """The adapter registered as `name`, or the one in `path/to/file.py`, or the class in `path/to/file.py:ClassName`.
 
-    Raises UsageError when there is no such adapter or two packages register it, DataError when it cannot be used.
+    A relative path counts from `base`, else from the current folder. Raises UsageError when there is no such adapter or
+    two packages register it, DataError when it cannot be used.
     """
-    if name.endswith(".py") or ".py:" in name:
-        return _checked(_class_in_file(name), name)
+    if is_file_name(name):
+        return _checked(_class_in_file(name, base or Path()), name)
     points = entry_points(group=GROUP, name=name)
     owners = _distributions(points)
     if not owners:
-        hint = f"{did_you_mean(name, adapter_names())} A file of your own is written path/to/file.py:ClassName.".strip()
+        hint = f"{did_you_mean(name, adapter_names())} A file of your own is written ./file.py".strip()
         raise UsageError(f"there is no adapter '{name}'", hint)
     if len(owners) > 1:
         raise UsageError(
@@ -83,22 +84,33 @@ def _distributions(points: Iterable[EntryPoint]) -> list[str]:
     return sorted({point.dist.name if point.dist else "unknown package" for point in points})
 
 
-def _class_in_file(name: str) -> object:
+def is_file_name(name: str) -> bool:
+    """Whether `name` means a Python file, not a registered adapter."""
+    return name.endswith(".py") or ".py:" in name
+
+
+def _class_in_file(name: str, base: Path) -> object:
     file_name, _, class_name = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-    path = Path(file_name).expanduser()
+    path = base / Path(file_name).expanduser()
     if not path.is_file():
-        raise UsageError(f"adapter '{name}': there is no file {path}", "Write it as path/to/file.py:ClassName.")
+        raise UsageError(f"adapter '{name}': there is no file {path}", "Write it as ./file.py or ./file.py:ClassName.")
     module = _module_from(path.resolve(), name)
-    classes = [
-        key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__
-    ]
+    classes = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    }
     if not class_name:
-        example = f"{path}:{classes[0]}" if classes else f"{path}:ClassName"
-        raise UsageError(f"adapter '{name}': name the class as well", f"For example: {example}")
+        adapters = [key for key, value in classes.items() if callable(getattr(value, "documents", None))]
+        if len(adapters) != 1:
+            words = f"it has {' and '.join(adapters)}" if adapters else "no class in it has a method documents()"
+            example = f"For example: {path}:{adapters[0]}" if adapters else "`slm-ar adapters new NAME` writes one."
+            raise UsageError(f"adapter '{name}': which class is it? {words}", example)
+        class_name = adapters[0]
     if not hasattr(module, class_name):
-        raise UsageError(f"adapter '{name}': {path} has no class {class_name}", did_you_mean(class_name, classes))
-    loaded: object = getattr(module, class_name)
-    return loaded
+        raise UsageError(f"adapter '{name}': {path} has no class {class_name}", did_you_mean(class_name, list(classes)))
+    found: object = getattr(module, class_name)
+    return found
 
 
 def _module_from(path: Path, name: str) -> ModuleType:

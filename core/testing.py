@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
-from .contracts import Adapter, Document, DuplicatePolicy, SourceOptions, SplitRule
+from .contracts import (
+    Adapter,
+    Document,
+    DuplicatePolicy,
+    Questioner,
+    SourceOptions,
+    SplitRule,
+    Task,
+    TaskFinder,
+)
 from .errors import DataError
 
 SAMPLE_BYTES = 20_000
@@ -41,13 +54,43 @@ def check_adapter(adapter: Adapter, source: Path, options: SourceOptions | None 
     if problems.found:
         return problems.found
     before = _snapshot(source)
-    _check_documents(adapter, source, options, problems)
-    _check_early_stop(adapter, source, options, problems)
-    _check_missing_source(adapter, source, options, problems)
+    with _no_network(problems):
+        _check_documents(adapter, source, options, problems)
+        _check_early_stop(adapter, source, options, problems)
+        _check_missing_source(adapter, source, options, problems)
+        _check_options(adapter, source, options, problems)
+        if isinstance(adapter, Questioner):
+            _check_questions(adapter, source, options, problems)
+        _check_sample(adapter, problems)
     if _snapshot(source) != before:
         problems.add("writes", f"{source} was changed while it was read")
-    _check_sample(adapter, problems)
     return problems.found
+
+
+def check_without_source(adapter: Adapter) -> list[str]:
+    """As `check_adapter`, for what can be said without a source: attributes and sample."""
+    problems = _Problems()
+    _check_attributes(adapter, problems)
+    if not problems.found:
+        with _no_network(problems):
+            _check_sample(adapter, problems)
+    return problems.found
+
+
+@contextmanager
+def _no_network(problems: _Problems) -> Iterator[None]:
+    """Refuse connections while an adapter reads, and list the attempt."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        problems.add("network", f"a connection to {address!r} was tried while documents were read")
+        raise OSError("an adapter must not use the network")
+
+    socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect = connect  # type: ignore[method-assign]
 
 
 def _check_attributes(adapter: Adapter, problems: _Problems) -> None:
@@ -79,6 +122,9 @@ def _check_documents(adapter: Adapter, source: Path, options: SourceOptions, pro
     if not isinstance(first, Iterator):
         problems.add("lazy", f"documents() returns a {type(first).__name__}, not an iterator")
         return
+    names = {task.name for task in tasks_of(adapter, source, options)}
+    finds = getattr(adapter, "split_rule", None)
+    rule = finds(source, options) if finds is not None else adapter.split
     identities: set[bytes] = set()
     times: dict[str, str | None] = {}
     count = 0
@@ -90,14 +136,21 @@ def _check_documents(adapter: Adapter, source: Path, options: SourceOptions, pro
         if key in identities:
             problems.add("unique ids", f"'{document.id}' occurs twice")
         identities.add(key)
-        _check_document(adapter, document, problems)
+        _check_document(adapter, document, names, rule, problems)
         if times.setdefault(document.group, document.time) != document.time:
             problems.add("one time per group", f"group '{document.group}' has two times")
     if not count:
         problems.add("no documents", f"{source} gives none; an adapter raises DataError then")
 
 
-def _check_document(adapter: Adapter, document: Document, problems: _Problems) -> None:
+def tasks_of(adapter: Adapter, source: Path, options: SourceOptions) -> tuple[Task, ...]:
+    """The tasks of a source: found in it, or the adapter's own."""
+    return adapter.find_tasks(source, options) if isinstance(adapter, TaskFinder) else adapter.tasks
+
+
+def _check_document(
+    adapter: Adapter, document: Document, names: set[str] | None, rule: SplitRule, problems: _Problems
+) -> None:
     where = f"document '{document.id}'"
     if not document.id:
         problems.add("empty id", f"a document that starts with {document.text[:40]!r}")
@@ -105,7 +158,7 @@ def _check_document(adapter: Adapter, document: Document, problems: _Problems) -
         problems.add("empty text", where)
     if not document.group:
         problems.add("empty group", where)
-    if document.time is not None or adapter.split is SplitRule.TIME:
+    if document.time is not None or rule is SplitRule.TIME:
         _check_time(document, problems)
     slices = adapter.slices(document)
     if set(slices) != set(adapter.slice_keys) or not all(isinstance(value, str) for value in slices.values()):
@@ -115,7 +168,7 @@ def _check_document(adapter: Adapter, document: Document, problems: _Problems) -
     except UnicodeEncodeError as error:
         problems.add("text", f"{where} cannot be written as UTF-8 ({error.reason} at {error.start})")
         return
-    _check_spans(adapter, document, raw, problems)
+    _check_spans(names, document, raw, problems)
 
 
 def _check_time(document: Document, problems: _Problems) -> None:
@@ -125,8 +178,8 @@ def _check_time(document: Document, problems: _Problems) -> None:
         problems.add("time", f"document '{document.id}' has time {document.time!r}, ISO 8601 is needed")
 
 
-def _check_spans(adapter: Adapter, document: Document, raw: bytes, problems: _Problems) -> None:
-    names = {task.name for task in adapter.tasks}
+def _check_spans(names: set[str] | None, document: Document, raw: bytes, problems: _Problems) -> None:
+    """`names` are the tasks of the source; None when there is no source to ask."""
     position = 0
     for span in document.spans:
         where = f"document '{document.id}' span [{span.start}, {span.end})"
@@ -134,7 +187,7 @@ def _check_spans(adapter: Adapter, document: Document, raw: bytes, problems: _Pr
             problems.add("spans", f"{where} is empty, out of order, or beyond the text's {len(raw)} bytes")
             continue
         position = span.end
-        if span.task not in names:
+        if names is not None and span.task not in names:
             problems.add("span task", f"{where} names the unknown task '{span.task}'")
         # A byte 10xxxxxx continues a character, so no edge may stand before one.
         if any(edge < len(raw) and raw[edge] & 0xC0 == 0x80 for edge in (span.start, span.end)):
@@ -165,6 +218,34 @@ def _check_missing_source(adapter: Adapter, source: Path, options: SourceOptions
         problems.add("errors", "a missing source raises nothing")
 
 
+def _check_options(adapter: Adapter, source: Path, options: SourceOptions, problems: _Problems) -> None:
+    """An option that is not documented is refused, so that a typing error cannot change what is learned."""
+    unknown = "no_such_option"
+    try:
+        next(adapter.documents(source, replace(options, options={**options.options, unknown: "1"})), None)
+    except DataError as error:
+        if unknown not in str(error):
+            problems.add("options", f"the DataError for the unknown option '{unknown}' does not name it")
+    else:
+        problems.add("options", f"the unknown option '{unknown}' is taken without a word")
+    for name, sentence in adapter.options.items():
+        if not sentence.strip():
+            problems.add("options", f"'{name}' is not explained")
+
+
+def _check_questions(adapter: Questioner, source: Path, options: SourceOptions, problems: _Problems) -> None:
+    """Questions end where their answer begins. A source whose answers are all known has none, which is fine."""
+    try:
+        asked = list(islice(adapter.questions(source, options), 100))
+    except DataError:
+        return
+    for document in asked:
+        end = len(document.text.encode("utf-8"))
+        if len(document.spans) != 1 or (document.spans[0].start, document.spans[0].end) != (end, end):
+            spans = [(span.start, span.end) for span in document.spans]
+            problems.add("questions", f"'{document.id}' has spans {spans}, wanted one at its end [{end}, {end})")
+
+
 def _check_sample(adapter: Adapter, problems: _Problems) -> None:
     sample = list(islice(adapter.sample(0, SAMPLE_BYTES), SAMPLE_BYTES))
     size = sum(len(document.text.encode()) for document in sample)
@@ -174,8 +255,10 @@ def _check_sample(adapter: Adapter, problems: _Problems) -> None:
         problems.add("sample", "the same seed gives other documents")
     if sample == list(adapter.sample(1, SAMPLE_BYTES)):
         problems.add("sample", "another seed gives the same documents")
+    names = {task.name for task in adapter.tasks}
     for document in sample:
-        _check_document(adapter, document, problems)
+        known = None if isinstance(adapter, TaskFinder) else names
+        _check_document(adapter, document, known, SplitRule.GROUP, problems)
 
 
 def _snapshot(source: Path) -> list[tuple[str, int, int]]:

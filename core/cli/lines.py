@@ -24,6 +24,18 @@ def data_lines(data: PreparedData) -> list[str]:
     )
     if manifest.duplicates_dropped or manifest.duplicates_kept:
         lines.append(f"  duplicates: {manifest.duplicates_dropped:,} dropped, {manifest.duplicates_kept:,} kept")
+    if manifest.near_dropped or manifest.near_kept:
+        words = f"{manifest.near_dropped:,} dropped, {manifest.near_kept:,} kept"
+        lines.append(f"  documents that differ from an earlier one in a few words: {words}")
+    for name, overlap in manifest.overlap.items():
+        lines.append(
+            f"  {name} and train: {overlap.exact:,} documents the same, {overlap.near:,} nearly, "
+            f"{overlap.ngram_percent:.1f} % of the 13-grams"
+        )
+    for extra in manifest.extra:
+        lines.append(f"  extra text ({extra.adapter}): {extra.documents:,} documents, {extra.byte_count:,} bytes")
+    for task in manifest.tasks:
+        lines.append(f"  task {task.name}: {task.kind}, {task.metric}")
     if manifest.groups_beyond_cap:
         lines.append(f"  {manifest.groups_beyond_cap:,} groups are beyond max_train_mb or sample_groups")
     floors = ", ".join(f"{name} {value:.4f}" for name, value in manifest.floors.items())

@@ -14,6 +14,7 @@ from ..errors import SlmArError, did_you_mean
 COMMANDS = {
     "demo": "research:demo",
     "new": "workspace:new",
+    "inspect": "data:inspect",
     "doctor": "model:doctor",
     "prepare": "research:prepare",
     "train": "research:train",
@@ -22,8 +23,10 @@ COMMANDS = {
     "report": "research:report",
     "finish": "research:finish",
     "adopt": "research:adopt",
+    "predict": "use:predict",
+    "eval": "use:evaluate",
     "generate": "model:generate",
-    "adapters": "model:adapters",
+    "adapters": "door:adapters",
     "recipes": "model:recipes",
 }
 

@@ -1,20 +1,15 @@
-"""Commands around models and machines: generate, doctor, adapters, recipes."""
+"""Commands around models and machines: generate, doctor, recipes."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import UsageError
-from .workspace import Workspace, find_workspace
-
-CHECKPOINT_FILES = ("model.safetensors", "config.json", "train.py")
-GENERATE_MEMORY_MB = 16_000.0
+from .serving import served_model
 
 
 @click.command()
@@ -25,66 +20,13 @@ GENERATE_MEMORY_MB = 16_000.0
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 def generate(prompt: str, model: Path | None, tokens: int, temperature: float, seed: int) -> None:
     """Continue a prompt with a trained model."""
-    from ..prepare.tokenizer import load_tokenizer
-    from ..train.device import probe_device
-    from ..train.executor import window_context
-    from ..train.generate import generate_text
-    from ..train.process import Incubator, candidate_environment
-    from ..train.scorer import LogitsClient
+    from ..tasks.generate import generate_text
 
     # Bytes of the command line that are not UTF-8 arrive as surrogates, which no tokenizer takes.
     prompt = prompt.encode("utf-8", "replace").decode("utf-8")
-    checkpoint, tokenizer_file = find_model(model)
-    tokenizer = load_tokenizer(tokenizer_file)
-    device, mode = probe_device()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in CHECKPOINT_FILES:
-            shutil.copyfile(checkpoint / file, folder / file)
-        environment = candidate_environment(1, None, folder)
-        incubator = Incubator(mode, candidate_environment(1, None))
-        try:
-            size, context = tokenizer.get_vocab_size(), window_context(folder, 4096)
-            with LogitsClient(incubator, folder, environment, device, size, context, GENERATE_MEMORY_MB) as client:
-                text = generate_text(client, tokenizer, prompt, context, tokens, temperature, seed=seed)
-        finally:
-            incubator.close()
+    with served_model(model) as served:
+        text = generate_text(served.client, served.tokenizer, prompt, served.context, tokens, temperature, seed=seed)
     click.echo(prompt + text)
-
-
-def find_model(model: Path | None) -> tuple[Path, Path]:
-    """(checkpoint folder, tokenizer.json) of `model`, or of the workspace's best: finished, current, last trained."""
-    if model is not None:
-        missing = [name for name in (*CHECKPOINT_FILES, "tokenizer.json") if not (model / name).is_file()]
-        if missing:
-            raise UsageError(
-                f"{model} is not a model folder: {', '.join(missing)} missing", "`slm-ar finish` makes one"
-            )
-        return model, model / "tokenizer.json"
-    workspace = find_workspace()
-    if (workspace.root / "model" / "model.safetensors").is_file():
-        return workspace.root / "model", workspace.root / "model" / "tokenizer.json"
-    checkpoint = newest_checkpoint(workspace)
-    if checkpoint is None:
-        raise UsageError("there is no trained model here yet", "run `slm-ar train` or `slm-ar run` first")
-    return checkpoint, checkpoint / "tokenizer.json"
-
-
-def newest_checkpoint(workspace: Workspace) -> Path | None:
-    """The run folder with the newest checkpoint of the current code, else the newest of all."""
-    from .steps import read_state
-
-    runs = workspace.hidden_folder / "runs"
-    try:
-        state = read_state(workspace)
-        for run in reversed(state.runs):
-            folder = runs / f"{run.id:06d}"
-            if run.revision == state.head and (folder / "model.safetensors").is_file():
-                return folder
-    except UsageError:
-        pass
-    found = sorted(runs.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
 
 
 @click.command()
@@ -155,21 +97,6 @@ def _torch_version() -> str:
     from ..train.device import torch_version
 
     return torch_version()
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-def adapters(as_json: bool) -> None:
-    """The adapters that are installed."""
-    from ..registry import list_adapters
-
-    entries = list_adapters()
-    if as_json:
-        click.echo(json.dumps([{"name": entry.name, "problem": entry.problem} for entry in entries]))
-        return
-    for entry in entries:
-        words = entry.problem or (entry.adapter.describe().strip().splitlines()[0] if entry.adapter else "")
-        click.echo(f"{entry.name:<12} {words}")
 
 
 @click.command()

@@ -14,6 +14,7 @@ from .lines import data_lines, sample_lines, score_lines
 from .steps import (
     demo_workspace,
     display_for,
+    exam_of,
     may_open_test,
     open_campaign,
     prepare_shown,
@@ -60,6 +61,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
     from ..agent.journal import workspace_lock
     from ..agent.opening import train_job
     from ..errors import TrainingError
+    from ..report.exam import exam_lines
     from ..train.executor import LocalExecutor, device_lock
 
     workspace = find_workspace()
@@ -79,6 +81,8 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
                     f"the run's log is {folder / 'log.txt'}",
                 )
             score = executor.score(folder, "dev", recipe.evaluation.context)
+            display.phase("answering the tasks of dev")
+            exam = exam_of(workspace, executor, folder, "dev")
     facts = {
         "dev_bits_per_byte": score.bits_per_byte,
         "dev_bits_per_record": score.bits_per_byte * score.byte_count / max(1, score.record_count),
@@ -89,11 +93,12 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         "tokens": outcome.tokens,
         "train_seconds": outcome.train_seconds,
         "disturbance": outcome.disturbance,
+        "tasks": [result.to_json() for result in exam],
     }
     if as_json:
         click.echo(json.dumps(facts))
     elif not quiet:
-        click.echo("\n".join(score_lines(facts)))
+        click.echo("\n".join([*score_lines(facts), *exam_lines(exam)]))
 
 
 @click.command()
@@ -155,6 +160,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     """Open test once, train the proven code longer, write a loadable folder."""
     from ..agent import finish as finishing
     from ..export.folder import model_card, refuse_foreign_folder, write_model_folder
+    from ..report.exam import exam_lines, exam_table
     from ..report.summary import summarise
 
     workspace = find_workspace()
@@ -177,14 +183,18 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             finishing.write_samples(campaign)
             headline = summarise(campaign.state).verdict.headline
             trained = finishing.train_longer(campaign, headline)
+            display.phase("answering the tasks of test")
+            exam = exam_of(workspace, campaign.executor, trained.folder, "test")
+            trained.facts["table"].update(exam_table(exam))
+            trained.facts["tasks"] = [result.to_json() for result in exam]
         data = campaign.executor.data
         write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
-        campaign.journal.append("finished", {"folder": target.name, "dev_bpb": trained.dev_bits_per_byte})
+        campaign.journal.append("finished", {"folder": target.name, "dev_bits_per_byte": trained.dev_bits_per_byte})
         state = campaign.state
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)
     if not as_json and not quiet:
-        click.echo(f"model: {target}")
+        click.echo("\n".join([*exam_lines(exam), f"model: {target}"]))
 
 
 @click.command()

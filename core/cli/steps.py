@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .workspace import TRAIN_FILE, Workspace, checked_source, create_workspace
+from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
 if TYPE_CHECKING:
     from ..agent.campaign import Campaign
     from ..agent.state import CampaignState
     from ..contracts import Display
     from ..prepare.pipeline import PreparedData
+    from ..tasks.exam import TaskResult
+    from ..tasks.objective import Objective
+    from ..train.executor import LocalExecutor
 
 DEMO_MARK = ".slm-ar-demo"
 
@@ -72,14 +75,50 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
         data = prepare_shown(workspace, display)
         display.phase("looking at the machine")
         machine = workspace.machine()
+        objective = objective_of(workspace, data)
         with (
             Journal(workspace.hidden_folder) as journal,
-            LocalExecutor(machine, data) as executor,
+            LocalExecutor(machine, data, objective) as executor,
         ):
-            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py, may_start)
+            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py, may_start, objective)
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
+
+
+def objective_of(workspace: Workspace, data: PreparedData) -> Objective | None:
+    """What the recipe's [metric] asks the campaign to lower; None for bits per byte. Raises RecipeError."""
+    from ..contracts import Rater
+    from ..tasks.exam import answer_slices_of
+    from ..tasks.objective import Objective, find_task
+
+    metric = workspace.recipe.metric
+    if metric is None:
+        return None
+    adapter = workspace.adapter()
+    task = find_task(data.manifest.tasks, metric.task)
+    return Objective(task, adapter if isinstance(adapter, Rater) else None, answer_slices_of(adapter))
+
+
+def exam_of(workspace: Workspace, executor: LocalExecutor, folder: Path, split: str) -> tuple[TaskResult, ...]:
+    """The tasks of a split, answered by the checkpoint in `folder`, beside the baselines; empty without tasks."""
+    from ..prepare.heldout import read_split
+    from ..tasks.exam import sit_exam
+    from ..train.executor import window_context
+
+    data = executor.data
+    if not data.manifest.tasks:
+        return ()
+    documents = list(read_split(data.held_folder, split))
+    context = window_context(folder, workspace.recipe.evaluation.context)
+    brought = brought_baselines(workspace)
+    with executor.client(folder, context) as client:
+        return sit_exam(client, executor.tokenizer, context, split, documents, data, workspace.adapter(), brought)
+
+
+def brought_baselines(workspace: Workspace) -> dict[str, Path]:
+    """[baselines] of the recipe: name -> file, relative to the workspace."""
+    return {name: workspace.root / Path(path).expanduser() for name, path in workspace.recipe.baselines.items()}
 
 
 def search(campaign: Campaign, workspace: Workspace, experiments: int | None, stop_at: float | None) -> CampaignState:
@@ -173,11 +212,11 @@ def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
     """A workspace named after the recipe, below the current folder; made, or opened when it is there already."""
     from ..recipe import load_recipe
 
-    found = checked_source(source)
+    found = named_source(source) if source is not None else None
     root = Path.cwd() / Path(recipe).stem
     if (root / TRAIN_FILE).is_file():
         workspace = Workspace(root, load_recipe(root / "recipe.toml"))
-        if found is not None and Path(workspace.recipe.data.source or "") != found:
+        if found is not None and workspace.recipe.data.source != found:
             raise UsageError(
                 f"{root} exists and was made for {workspace.recipe.data.source}",
                 f"cd {root.name} and go on there, or make another one with `slm-ar new NAME`",
@@ -185,7 +224,7 @@ def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
         return workspace
     if found is None:
         raise UsageError("say where the data are", f"slm-ar run {recipe} --source DIR")
-    return create_workspace(root, recipe, {"data.source": str(found)})
+    return create_workspace(root, recipe, {"data.source": found})
 
 
 def demo_workspace(folder: Path) -> Workspace:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -44,25 +44,30 @@ class Workspace:
     def program(self) -> str:
         return _read(self.root / PROGRAM_FILE)
 
-    @property
-    def source(self) -> Path:
-        """Where the data lie; relative paths count from the workspace."""
-        source = self.recipe.data.source
-        if source is None:
+    def source(self, progress: Callable[[str], None]) -> Path:
+        """Where the data lie; relative paths count from the workspace, hub:OWNER/NAME is fetched into it."""
+        from ..hub import fetch_hub, is_hub_source
+
+        data = self.recipe.data
+        if data.source is None:
             raise UsageError(f"{self.root / RECIPE_FILE} names no data", 'set source = "PATH" in its [data] table')
-        path = Path(source).expanduser()
+        if is_hub_source(data.source):
+            held_kb = data.dev_kb + data.hidden_kb + data.test_kb + data.mix_kb
+            wanted = int(data.max_train_mb * 1e6) + 1000 * held_kb
+            return fetch_hub(data.source, self.hidden_folder / "hub", wanted, progress)
+        path = Path(data.source).expanduser()
         return path if path.is_absolute() else self.root / path
 
     def adapter(self) -> Adapter:
         from ..registry import load_adapter
 
-        return load_adapter(self.recipe.data.adapter)
+        return load_adapter(self.recipe.data.adapter, self.root)
 
     def prepared(self, progress: Any) -> PreparedData:
         """Prepare the data, or find what was prepared before from equal inputs."""
         from ..prepare.pipeline import prepare
 
-        return prepare(self.recipe, self.adapter(), self.source, self.hidden_folder / "data", progress)
+        return prepare(self.recipe, self.adapter(), self.source(progress), self.hidden_folder / "data", progress)
 
     def machine(self) -> Machine:
         """How this machine trains: measured once per workspace, then remembered, so that a campaign stays one."""
@@ -125,10 +130,13 @@ def create_workspace(
         text = recipe_text(recipe_name)
     text = write_recipe_copy(text, dict(overrides))
     recipe = parse_recipe(text, str(root / RECIPE_FILE))
-    adapter = load_adapter(recipe.data.adapter)
+    adapter = load_adapter(recipe.data.adapter, root)
     train_py = set_knobs(template("train.py"), {**recipe.knobs, **(knobs or {})})
     program = string.Template(template("program.md")).safe_substitute(
-        name=recipe.name, description=recipe.description, documents=adapter.describe().strip()
+        name=recipe.name,
+        description=recipe.description,
+        documents=adapter.describe().strip(),
+        hints=hints_for(adapter.name),
     )
     root.mkdir(parents=True, exist_ok=True)
     for name, content in ((RECIPE_FILE, text), (PROGRAM_FILE, program), (TRAIN_FILE, train_py)):
@@ -140,6 +148,19 @@ def create_workspace(
 def template(name: str) -> str:
     """A file of program_templates."""
     return resources.files("slm_ar.program_templates").joinpath(name).read_text(encoding="utf-8")
+
+
+def hints_for(adapter: str) -> str:
+    """What is known to pay on an adapter's kind of data, from its file in program_templates; empty when it has none."""
+    known = {path.name for path in resources.files("slm_ar.program_templates").iterdir()}
+    return template(f"{adapter}.md").strip() + "\n" if f"{adapter}.md" in known and adapter != "program" else ""
+
+
+def adapter_reference(adapter: str) -> str:
+    """An adapter as a recipe names it: a file is named from here and read from the workspace later."""
+    from ..registry import is_file_name
+
+    return str(Path(adapter).expanduser().absolute()) if is_file_name(adapter) else adapter
 
 
 def recipe_for(adapter: str) -> str:
@@ -160,6 +181,16 @@ def checked_source(source: Path | None) -> Path | None:
     if not source.exists():
         raise DataError(f"the source {source} does not exist", "check the path after --source")
     return source.resolve()
+
+
+def named_source(source: Path) -> str:
+    """--source as a recipe holds it: an absolute path, or hub:OWNER/NAME. Raises DataError when it is not there."""
+    from ..hub import is_hub_source, parse_hub_source
+
+    if is_hub_source(str(source)):
+        parse_hub_source(str(source))
+        return str(source)
+    return str(checked_source(source))
 
 
 def _read(path: Path) -> str:
@@ -184,14 +215,12 @@ def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str |
 
     if adapter is None and recipe_name is None:
         raise UsageError("say what the data are", "add --adapter transit (or text), or --recipe NAME")
-    if adapter is not None:
-        load_adapter(adapter)
     overrides: dict[str, Any] = {"name": name.name}
     if adapter is not None:
-        overrides["data.adapter"] = adapter
-    found = checked_source(source)
-    if found is not None:
-        overrides["data.source"] = str(found)
+        load_adapter(adapter)
+        overrides["data.adapter"] = adapter_reference(adapter)
+    if source is not None:
+        overrides["data.source"] = named_source(source)
     workspace = create_workspace(name, recipe_name or recipe_for(adapter or "text"), overrides)
     click.echo(f"{workspace.root}: recipe.toml, program.md, train.py (adapter {workspace.recipe.data.adapter})")
     click.echo(f"next:  cd {name}  then  slm-ar prepare,  slm-ar train,  slm-ar run")

@@ -7,51 +7,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands_in_process import Command, told
 from toys import TINY_TRAIN_PY, log_documents, make_toy_workspace, remember_machine, toy_recipe_text, with_main
 
 from slm_ar.core.agent.journal import workspace_lock
-from slm_ar.core.cli.main import COMMANDS, main
+from slm_ar.core.cli.main import COMMANDS
 from slm_ar.core.prepare import pipeline
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    error: str
-
-    @property
-    def text(self) -> str:
-        return self.out + self.error
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def slm_ar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Runs one command in this process, in a folder of its own, and refuses tracebacks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["slm-ar"])
-
-    def call(*arguments: str, folder: Path | None = None) -> Ended:
-        if folder is not None:
-            monkeypatch.chdir(folder)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        code = end.value.code
-        ended = Ended(code if isinstance(code, int) else 0, captured.out, captured.err)
-        assert "Traceback" not in ended.text
-        return ended
-
-    return call
 
 
 @pytest.fixture
@@ -67,15 +31,6 @@ def days(tmp_path: Path) -> Path:
     return folder
 
 
-def told(ended: Ended, code: int, *parts: str) -> None:
-    """One error message, with a next step, on standard error, and nothing on standard output."""
-    assert ended.code == code, ended
-    assert ended.out == ""
-    for part in parts:
-        assert part in ended.error, ended.error
-    assert ended.error.count("slm-ar: ") == 1, ended.error
-
-
 # --- help -----------------------------------------------------------------------------------
 
 
@@ -89,8 +44,9 @@ def test_alone_it_shows_what_it_can_do(slm_ar: Command) -> None:
 
 def test_every_command_that_the_issue_names_exists() -> None:
     expected = {"demo", "new", "doctor", "prepare", "train", "run", "status", "report", "finish", "adopt", "generate"}
-    assert expected | {"adapters", "recipes"} == set(COMMANDS)
-    assert len(COMMANDS) == 13
+    expected |= {"inspect", "predict", "eval", "adapters", "recipes"}
+    assert expected == set(COMMANDS)
+    assert len(COMMANDS) == 16
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import Command, Ended, told
+from commands_in_process import Command, Ended, told
 from toys import TINY_TRAIN_PY, make_toy_workspace, toy_machine, toy_recipe_text
 
 from slm_ar.core.agent import finish as finishing

@@ -104,7 +104,7 @@ def test_an_unknown_name_suggests_the_nearest(register: Register) -> None:
     with pytest.raises(UsageError, match="there is no adapter 'transti'") as caught:
         registry.load_adapter("transti")
     assert "Did you mean 'transit'?" in caught.value.hint
-    assert "path/to/file.py:ClassName" in caught.value.hint
+    assert "./file.py" in caught.value.hint
 
 
 def test_two_packages_with_one_name_are_both_named(register: Register) -> None:
@@ -154,17 +154,25 @@ def test_a_class_in_a_file_is_an_adapter(adapter_file: Path, monkeypatch: pytest
     assert "shop_toys" not in sys.modules, "a person's file must not shadow an installed module"
 
 
-@pytest.mark.parametrize(
-    ("suffix", "message", "hint"),
-    [
-        ("", "name the class as well", "shop_toys.py:Line"),
-        (":Toi", "has no class Toi", "Did you mean 'Toy'?"),
-    ],
-)
-def test_the_class_has_to_be_named(adapter_file: Path, suffix: str, message: str, hint: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        registry.load_adapter(f"{adapter_file}{suffix}")
-    assert hint in caught.value.hint
+def test_the_only_adapter_of_a_file_need_not_be_named(adapter_file: Path, tmp_path: Path) -> None:
+    assert registry.load_adapter(str(adapter_file)).name == "toy"
+    assert registry.load_adapter(adapter_file.name, base=tmp_path).name == "toy"
+
+
+def test_the_class_has_to_be_named_when_there_are_two_or_none(adapter_file: Path) -> None:
+    adapter_file.write_text(GOOD + "\n\nclass Other(Toy):\n    pass\n")
+    with pytest.raises(UsageError, match="which class is it") as caught:
+        registry.load_adapter(str(adapter_file))
+    assert "shop_toys.py:Toy" in caught.value.hint
+    adapter_file.write_text("class Nothing:\n    pass\n")
+    with pytest.raises(UsageError, match=r"no class in it has a method documents"):
+        registry.load_adapter(str(adapter_file))
+
+
+def test_a_misspelt_class_is_told(adapter_file: Path) -> None:
+    with pytest.raises(UsageError, match="has no class Toi") as caught:
+        registry.load_adapter(f"{adapter_file}:Toi")
+    assert "Did you mean 'Toy'?" in caught.value.hint
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

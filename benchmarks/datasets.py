@@ -1,0 +1,211 @@
+"""The table of docs/data.md: every data set at hand, how it is split, what has to be beaten, and what a model reached.
+
+    python benchmarks/datasets.py DATA_FOLDER [--seconds 60] [--seeds 2] [--only NAME ...] [--json FILE] [--out FILE]
+
+DATA_FOLDER holds one folder per domain (transit, tinystories, query_expansion, products, messages, demand, funds, logs,
+benchmark); sets whose files are absent are left out and named. Each set is prepared with the shipped laptop recipe of
+its adapter, trained for --seconds with each seed by the shipped train.py, and scored on dev, beside floors and
+baselines. Figures are only worth quoting from an idle machine; a run that other programs disturbed says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slm_ar.core.cli.workspace import create_workspace, recipe_for
+from slm_ar.core.errors import SlmArError
+from slm_ar.core.prepare.heldout import read_split
+from slm_ar.core.tasks.exam import sit_exam
+from slm_ar.core.train.executor import LocalExecutor, TrainJob, window_context
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One line of the table; `changes` are recipe keys that differ from the shipped recipe."""
+
+    name: str
+    adapter: str
+    path: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+SMALL = {"data.dev_kb": 60, "data.hidden_kb": 60, "data.test_kb": 60}
+DATA_SETS = (
+    DataSet("TTC incidents", "transit", "transit/incidents"),
+    DataSet("STI arrivals, July", "transit", "transit/istdaten"),
+    DataSet("VTA positions", "transit", "transit/avl", SMALL),
+    DataSet("HART schedule", "transit", "transit/gtfs/hart.zip"),
+    DataSet("BART schedule", "transit", "transit/gtfs/bart.zip", SMALL),
+    DataSet("TinyStories, cased", "tinystories", "tinystories/tinystories_v1_cased.txt", SMALL),
+    DataSet("qmd expansions", "query_expansion", "query_expansion", SMALL),
+    DataSet(
+        "PriceRunner titles",
+        "table",
+        "products/pricerunner_aggregate.csv.gz",
+        {
+            "data.options.columns": "Product Title",
+            "data.options.label": "Category Label",
+            "data.options.group": "Cluster ID",
+        },
+    ),
+    DataSet(
+        "SMS spam",
+        "table",
+        "messages/SMSSpamCollection",
+        {**SMALL, "data.options.header": False, "data.options.label": "column 1", "data.options.positive": "spam"},
+    ),
+    DataSet("Avocado prices", "table", "demand/avocado.csv", {**SMALL, "data.options.label": "AveragePrice"}),
+    DataSet("Weekly sales", "table", "demand/Sales_Transactions_Weekly.csv", {**SMALL, "data.options.wide": True}),
+    DataSet("BGL log", "text", "logs/BGL_2k.log", {"data.dev_kb": 20, "data.hidden_kb": 20, "data.test_kb": 20}),
+    DataSet("TTC days, 9 MB", "text", "benchmark/ttc_days_9mb.txt.gz", {"data.split": "order"}),
+    DataSet("Shakespeare", "text", "benchmark/tinyshakespeare.txt", {**SMALL, "data.split": "order"}),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", nargs="*", help="Names of data sets.")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="Markdown file to write.")
+    arguments = parser.parse_args()
+    results, absent = [], []
+    for chosen in DATA_SETS:
+        if arguments.only and chosen.name not in arguments.only:
+            continue
+        if not (arguments.folder / chosen.path).exists():
+            absent.append(chosen.name)
+            continue
+        print(f"== {chosen.name}", file=sys.stderr, flush=True)
+        try:
+            results.append(measure(chosen, arguments))
+        except SlmArError as error:
+            results.append({"name": chosen.name, "error": str(error)})
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    record = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "processor": processor()},
+        "seconds": arguments.seconds,
+        "seeds": arguments.seeds,
+        "absent": absent,
+        "results": results,
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = page(record)
+    if arguments.out:
+        arguments.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prepare, train with every seed, score: one JSON-able record."""
+    with tempfile.TemporaryDirectory(prefix="slm-ar-datasets-") as name:
+        folder = Path(name)
+        os.environ["SLM_AR_PRIVATE"] = str(folder / "private")
+        recipe = recipe_for(chosen.adapter)
+        source = {"data.adapter": chosen.adapter, "data.source": str((arguments.folder / chosen.path).resolve())}
+        workspace = create_workspace(folder / "work", recipe, {**source, **chosen.changes})
+        adapter = workspace.adapter()
+        data = workspace.prepared(lambda line: None)
+        machine = workspace.machine()
+        manifest = data.manifest
+        documents = list(read_split(data.held_folder, "dev"))
+        runs, exam = [], ()
+        with LocalExecutor(machine, data) as executor:
+            for seed in range(arguments.seeds):
+                job = TrainJob(workspace.train_py, seed, arguments.seconds, None, 60, 0.8 * machine.memory_mb)
+                training = executor.submit(job, folder / "run")
+                while (outcome := training.poll()) is None:
+                    pass
+                if outcome.status is not None:
+                    raise SystemExit(f"{chosen.name}, seed {seed}: {outcome.status}: {outcome.reason}")
+                score = executor.score(folder / "run", "dev", workspace.recipe.evaluation.context)
+                runs.append({"seed": seed, "bpb": score.bits_per_byte, "tokens": outcome.tokens})
+                runs[-1]["disturbed"] = outcome.disturbance
+            context = window_context(folder / "run", workspace.recipe.evaluation.context)
+            with executor.client(folder / "run", context) as client:
+                exam = sit_exam(client, executor.tokenizer, context, "dev", documents, data, adapter)
+        return {
+            "name": chosen.name,
+            "recipe": recipe,
+            "split": manifest.split_rule,
+            "train_mb": manifest.splits["train"].byte_count / 1e6,
+            "dev_kb": manifest.splits["dev"].byte_count / 1e3,
+            "epochs": runs[-1]["tokens"] / manifest.train_tokens,
+            "floors": manifest.floors,
+            "runs": runs,
+            "tasks": [result.to_json() for result in exam],
+        }
+
+
+def page(record: dict[str, Any]) -> str:
+    """docs/data.md."""
+    lines = [
+        "# What the data at hand are worth",
+        "",
+        f"Made by `python benchmarks/datasets.py` on {record['at'][:10]}: {record['machine']['cores']} cores "
+        f"({record['machine']['processor']}), {record['seconds']:.0f} s of training per run, {record['seeds']} seeds "
+        "(mean of dev; the tasks with the last seed's model). Every set has the shipped laptop recipe of its adapter; "
+        "the columns are dev, the splits are whole groups. Floors: the best compressor, given the train text. "
+        "A run marked * was disturbed by other programs.",
+        "",
+        "| data | split | train MB | passes | best compressor | model, bits per byte | task | model | best baseline |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in record["results"]:
+        if "error" in result:
+            reason = " ".join(result["error"].split())
+            lines.append(f"| {result['name']} | refused: {reason} | | | | | | | |")
+            continue
+        lines += _rows(result)
+    if record["absent"]:
+        lines += ["", f"Not at hand: {', '.join(record['absent'])}."]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    floor = min(result["floors"], key=lambda name: result["floors"][name])
+    scores = [run["bpb"] for run in result["runs"]]
+    spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    star = " *" if any(run["disturbed"] for run in result["runs"]) else ""
+    head = (
+        f"| {result['name']} | {result['split']} | {result['train_mb']:.1f} | {result['epochs']:.2f} | "
+        f"{floor} {result['floors'][floor]:.4f} | {statistics.fmean(scores):.4f}{spread}{star} |"
+    )
+    if not result["tasks"]:
+        return [f"{head} | | |"]
+    rows = []
+    for number, task in enumerate(result["tasks"]):
+        best, metric = task["best_baseline"], task["metric"]
+        beside = f"{best} {task['baselines'][best][metric]:.4f}" if best else ""
+        start = head if number == 0 else "| | | | | | |"
+        rows.append(f"{start} {task['task']}, {metric} | {task['model'][metric]:.4f} | {beside} |")
+    return rows
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Commands that use a trained model on a person's rows: predict new answers, evaluate on data that came later."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from ..contracts import Document, Questioner, SourceOptions, TaskAnswer
+from ..errors import DataError, UsageError, did_you_mean
+from .door import parsed_options
+from .serving import served_model
+from .steps import brought_baselines
+from .workspace import Workspace, checked_source, find_workspace
+
+if TYPE_CHECKING:
+    from ..prepare.heldout import HeldDocument
+    from ..prepare.manifest import PreparedData
+
+EVALUATION_KB = 1000
+PREDICTION_COLUMNS = ("document", "task", "answer", "probability")
+
+
+@click.command()
+@click.option("--input", "source", required=True, type=click.Path(path_type=Path), help="File or folder with new rows.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write: .jsonl, .csv or .tsv.")
+@click.option("--task", help="Answer only this task; default: all that the rows ask.")
+@click.option("--model", type=click.Path(path_type=Path), help="A model folder; default: the workspace's newest.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A key of [data.options], changed.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def predict(
+    source: Path, out: Path, task: str | None, model: Path | None, options: tuple[str, ...], as_json: bool
+) -> None:
+    """Answer new rows with the model: same serialisation as in training, one answer and its probability per row."""
+    from ..tasks.predicting import answer_ends
+    from ..tasks.predicting import predict as predicted
+
+    workspace = find_workspace()
+    data = newest_data(workspace)
+    tasks = {known.name: known for known in data.manifest.tasks}
+    if task is not None and task not in tasks:
+        raise UsageError(f"there is no task '{task}' in these data", did_you_mean(task, list(tasks)))
+    adapter = workspace.adapter()
+    if not tasks or not isinstance(adapter, Questioner):
+        raise UsageError(
+            f"the adapter '{adapter.name}' asks no questions that a model could answer",
+            "`slm-ar generate --prompt ...` continues any text",
+        )
+    if out.suffix not in (".jsonl", ".csv", ".tsv"):
+        raise UsageError(f"--out {out}: the ending says the format", "end it in .jsonl, .csv or .tsv")
+    given = checked_source(source)
+    assert given is not None
+    questions: Iterator[Document] = adapter.questions(given, source_options(workspace, options))
+    if task is not None:
+        questions = (document for document in questions if any(span.task == task for span in document.spans))
+    ends = answer_ends(held_documents(data, "dev"), tasks.values())
+    started = time.monotonic()
+    count = 0
+    with served_model(model, threads=workspace.machine().threads) as served, _answers_file(out) as write:
+        for name, answer in predicted(served.client, served.tokenizer, served.context, questions, tasks, ends):
+            write(name, answer)
+            count += 1
+    seconds = time.monotonic() - started
+    if not count:
+        out.unlink(missing_ok=True)
+        raise DataError(f"{source}: no row asks for an answer", "leave the answer's column out, or its cells empty")
+    facts = {"rows": count, "seconds": round(seconds, 3), "rows_per_second": round(count / seconds, 1), "out": str(out)}
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(f"{out}: {count:,} answers in {seconds:.1f} s ({count / seconds:,.0f} rows per second)")
+
+
+@click.command("eval")
+@click.option("--source", required=True, type=click.Path(path_type=Path), help="File or folder with newer data.")
+@click.option("--model", type=click.Path(path_type=Path), help="A model folder; default: the workspace's newest.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A key of [data.options], changed.")
+@click.option("--kb", default=EVALUATION_KB, show_default=True, type=click.IntRange(1), help="Score this much at most.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int, as_json: bool) -> None:
+    """Score the model on data that came later, beside the baselines, with slices; tells how far it drifted from dev."""
+    from ..report.exam import exam_lines, slice_lines
+    from ..tasks.exam import sit_exam
+    from ..train.scorer import score_split
+
+    workspace = find_workspace()
+    data = newest_data(workspace)
+    given = checked_source(source)
+    assert given is not None
+    adapter = workspace.adapter()
+    documents, skipped, in_train = new_documents(workspace, data, given, source_options(workspace, options), kb * 1000)
+    dev = held_documents(data, "dev")
+    with served_model(model, threads=workspace.machine().threads) as served:
+        context = min(served.context, workspace.recipe.evaluation.context)
+        score = score_split(served.client, served.tokenizer, "new", documents, context)
+        dev_score = score_split(served.client, served.tokenizer, "dev", dev, context)
+        results = sit_exam(
+            served.client, served.tokenizer, context, "new", documents, data, adapter, brought_baselines(workspace)
+        )
+        dev_results = sit_exam(served.client, served.tokenizer, context, "dev", dev, data, adapter)
+        retrieval = retrieval_lines(workspace, served, adapter, given, source_options(workspace, options))
+    drift = score.bits_per_byte / dev_score.bits_per_byte - 1
+    if as_json:
+        facts = {
+            "documents": len(documents),
+            "bytes": score.byte_count,
+            "beyond_cap": skipped,
+            "in_train": in_train,
+            "bits_per_byte": score.bits_per_byte,
+            "dev_bits_per_byte": dev_score.bits_per_byte,
+            "slices": {key: dict(values) for key, values in score.slices.items()},
+            "tasks": [result.to_json() for result in results],
+            "dev_tasks": [result.to_json() for result in dev_results],
+            "retrieval": retrieval,
+        }
+        click.echo(json.dumps(facts, allow_nan=False, default=str))
+        return
+    lines = [f"{source}: {len(documents):,} documents, {score.byte_count:,} bytes scored"]
+    if in_train:
+        lines.append(f"  {in_train:,} more stand word for word in train and were left out")
+    if skipped:
+        lines.append(f"  {skipped:,} more are beyond --kb {kb}; documents were chosen by hash")
+    lines.append(f"{score.bits_per_byte:.4f} bits per byte; dev {dev_score.bits_per_byte:.4f} ({_drift_words(drift)})")
+    for key, values in score.slices.items():
+        shown = ", ".join(f"{value} {bits:.3f}" for value, bits in list(values.items())[:8])
+        lines.append(f"  by {key}: {shown}" + (f", and {len(values) - 8} more" if len(values) > 8 else ""))
+    lines += exam_lines(results)
+    by_name = {result.task.name: result for result in dev_results}
+    for result in results:
+        lines += slice_lines(result)
+        before = by_name.get(result.task.name)
+        if before is not None:
+            metric = result.task.metric
+            lines.append(f"  {metric} on dev was {before.score.metrics[metric]:.4f}")
+    click.echo("\n".join(lines + retrieval))
+
+
+def _drift_words(drift: float) -> str:
+    if abs(drift) < 0.02:
+        return "no drift"
+    return f"drift: {abs(drift):.0%} {'more' if drift > 0 else 'fewer'} bits than on dev"
+
+
+def newest_data(workspace: Workspace) -> PreparedData:
+    """The data that the workspace's models were trained on. Raises UsageError before the first prepare."""
+    from ..prepare.pipeline import newest_prepared
+
+    data = newest_prepared(workspace.hidden_folder / "data")
+    if data is None:
+        raise UsageError("nothing is prepared here yet", "run `slm-ar prepare` and `slm-ar train` first")
+    return data
+
+
+def held_documents(data: PreparedData, split: str) -> list[HeldDocument]:
+    """Documents of a held-out split, for the harness."""
+    from ..prepare.heldout import read_split
+
+    return list(read_split(data.held_folder, split))
+
+
+def source_options(workspace: Workspace, changed: tuple[str, ...]) -> SourceOptions:
+    """The recipe's columns and options for another source; since and until belong to the old one."""
+    table = workspace.recipe.data
+    return SourceOptions(columns=table.columns, options={**table.options, **parsed_options(changed)})
+
+
+def new_documents(
+    workspace: Workspace, data: PreparedData, source: Path, options: SourceOptions, byte_cap: int
+) -> tuple[list[HeldDocument], int, int]:
+    """(documents to score in order, how many are beyond the cap, how many stand in train and were left out)."""
+    import hashlib
+    import heapq
+
+    from ..prepare.heldout import HeldDocument
+    from ..prepare.known import train_digests
+    from ..prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
+
+    adapter = workspace.adapter()
+    known = train_digests(data)
+    tokenizer = load_tokenizer(data.folder / "tokenizer.json")
+    heap: list[tuple[int, int, HeldDocument]] = []
+    total = beyond = in_train = place = 0
+    for place, document in enumerate(adapter.documents(source, options)):
+        ids = encode_texts(tokenizer, [cut_at_spans(document.text, document.spans)])[0]
+        if known.holds(ids):
+            in_train += 1
+            continue
+        size = len(document.text.encode("utf-8"))
+        rank = int.from_bytes(hashlib.sha256(document.id.encode()).digest()[:7], "big")
+        heapq.heappush(heap, (-rank, place, HeldDocument(document, adapter.slices(document))))
+        total += size
+        while total > byte_cap and len(heap) > 1:
+            _, _, dropped = heapq.heappop(heap)
+            total -= len(dropped.document.text.encode("utf-8"))
+            beyond += 1
+    documents = [held for _, _, held in sorted(heap, key=lambda entry: entry[1])]
+    if not documents:
+        found = f"all {in_train:,} documents stand in train already" if in_train else "it gave no documents"
+        raise DataError(f"{source}: nothing to score: {found}", "name data that the model has not seen")
+    return documents, beyond, in_train
+
+
+def retrieval_lines(
+    workspace: Workspace, served: Any, adapter: object, source: Path, options: SourceOptions
+) -> list[str]:
+    """What expansions do to retrieval over the person's own documents; empty without documents and judgments."""
+    return []
+
+
+@contextmanager
+def _answers_file(path: Path) -> Iterator[Callable[[str, TaskAnswer], None]]:
+    """Write answers beside `path` and put the file in place when all are there."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            yield _writer(file, path.suffix)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _writer(file: TextIO, suffix: str) -> Callable[[str, TaskAnswer], None]:
+    if suffix == ".jsonl":
+
+        def write_line(task: str, answer: TaskAnswer) -> None:
+            file.write(json.dumps(_facts(task, answer), ensure_ascii=False) + "\n")
+
+        return write_line
+    rows = csv.DictWriter(file, PREDICTION_COLUMNS, delimiter="," if suffix == ".csv" else "\t", lineterminator="\n")
+    rows.writeheader()
+
+    def write_row(task: str, answer: TaskAnswer) -> None:
+        rows.writerow(_facts(task, answer))
+
+    return write_row
+
+
+def _facts(task: str, answer: TaskAnswer) -> dict[str, Any]:
+    probability = None if answer.probability is None else round(answer.probability, 6)
+    values = (answer.document, task, answer.answer, probability)
+    return dict(zip(PREDICTION_COLUMNS, values, strict=True))
