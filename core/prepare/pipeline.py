@@ -205,7 +205,7 @@ class _Preparation:
             duplicates_dropped=self.spool.duplicates if self.policy is not DuplicatePolicy.REPORT else 0,
             duplicates_kept=self.spool.duplicates if self.policy is DuplicatePolicy.REPORT else 0,
             groups_beyond_cap=beyond_cap,
-            notices=(*self._notices(), *drift, *(line for item in self.extras for line in item.notices)),
+            notices=self._notices(drift),
             floors=floors,
             shard_digest=heldout.digest_files(self.staging / name for name in SHARD_FILES),
             answers_digest=heldout.digest_files([self.staging / ANSWERS_FILE]),
@@ -317,8 +317,10 @@ class _Preparation:
         finally:
             tail_file.unlink()
 
-    def _notices(self) -> tuple[str, ...]:
-        return tuple(getattr(self.adapter, "notices", ()))
+    def _notices(self, drift: list[str]) -> tuple[str, ...]:
+        """What the adapters tolerated, and what else a person should know of the data."""
+        extra = chain.from_iterable(item.notices for item in self.extras)
+        return (*getattr(self.adapter, "notices", ()), *self.spool.notices, *drift, *extra)
 
     def _warnings(
         self,

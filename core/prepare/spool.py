@@ -33,6 +33,7 @@ class Spool:
         self.duplicates = 0
         self.near_duplicates = 0
         """Documents that differ from an earlier one in a few words."""
+        self.notices: list[str] = []
         self._scratch, self._table, self._policy = scratch, table, policy
         self._path = scratch / "documents.jsonl"
         self._starts = array("q")
@@ -44,12 +45,13 @@ class Spool:
 
     def read(self, adapter: Adapter, source: Path, options: SourceOptions, progress: Progress) -> None:
         """Take in the adapter's documents. Raises DataError when there are none."""
-        position = offered = 0
+        position = offered = dated = 0
         with self._path.open("wb") as file:
             for document in adapter.documents(source, options):
                 if not document.text.strip() or not is_within(document, options):
                     continue
                 offered += 1
+                dated += document.time is not None
                 if offered % REPORT_EVERY == 0:
                     progress(f"reading the source: {offered:,} documents")
                 size = len(document.text.encode("utf-8"))
@@ -63,6 +65,10 @@ class Spool:
             raise DataError(
                 f"{source} gave no documents through the adapter '{adapter.name}'",
                 "check [data] in recipe.toml: source, since, until and [data.options]",
+            )
+        if not dated and (options.since or options.until):
+            self.notices.append(
+                f"the documents of adapter '{adapter.name}' carry no time: since and until are left to it"
             )
 
     def _is_copy(self, document: Document) -> bool:

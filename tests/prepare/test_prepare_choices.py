@@ -189,6 +189,14 @@ def test_a_period_without_documents_is_refused(source: Path) -> None:
         prepared(source, ToyAdapter(log_documents(60)), toy_recipe(data={"since": "2030-01-01"}))
 
 
+def test_a_period_without_effect_is_told(source: Path) -> None:
+    documents = [replace(document, time=None) for document in log_documents(60)]
+    recipe = toy_recipe(data={"since": "2030-01-01", "split": "group"})
+    assert any("carry no time" in line for line in prepared(source, ToyAdapter(documents), recipe).manifest.notices)
+    told = prepared(source, ToyAdapter(log_documents(60)), toy_recipe(data={"since": "2024-01-01"})).manifest.notices
+    assert not any("carry no time" in line for line in told)
+
+
 def test_documents_without_a_day_are_left_to_the_adapter(source: Path) -> None:
     documents = [
         replace(document, time=time) for document, time in zip(log_documents(60), [None, "W05"] * 30, strict=True)
