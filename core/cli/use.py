@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..contracts import Document, Questioner, SourceOptions, TaskAnswer
+from ..contracts import Document, Questioner, SourceOptions, Span, TaskAnswer
 from ..errors import DataError, UsageError, did_you_mean
 from .door import parsed_options
-from .serving import served_model
+from .serving import ServedModel, served_model
 from .steps import brought_baselines
 from .workspace import Workspace, checked_source, find_workspace
 
@@ -104,7 +104,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
             served.client, served.tokenizer, context, "new", documents, data, adapter, brought_baselines(workspace)
         )
         dev_results = sit_exam(served.client, served.tokenizer, context, "dev", dev, data, adapter)
-        retrieval = retrieval_lines(workspace, served, adapter, given, source_options(workspace, options))
+        retrieval = retrieval_lines(workspace, data, served, adapter)
     drift = score.bits_per_byte / dev_score.bits_per_byte - 1
     if as_json:
         facts = {
@@ -165,9 +165,12 @@ def held_documents(data: PreparedData, split: str) -> list[HeldDocument]:
 
 
 def source_options(workspace: Workspace, changed: tuple[str, ...]) -> SourceOptions:
-    """The recipe's columns and options for another source; since and until belong to the old one."""
+    """The recipe's columns and options for another source; periods and judged queries belong to the old one."""
+    from ..tasks.collection import OPTIONS
+
     table = workspace.recipe.data
-    return SourceOptions(columns=table.columns, options={**table.options, **parsed_options(changed)})
+    kept = {key: value for key, value in table.options.items() if key not in OPTIONS}
+    return SourceOptions(columns=table.columns, options={**kept, **parsed_options(changed)})
 
 
 def new_documents(
@@ -206,11 +209,35 @@ def new_documents(
     return documents, beyond, in_train
 
 
-def retrieval_lines(
-    workspace: Workspace, served: Any, adapter: object, source: Path, options: SourceOptions
-) -> list[str]:
+def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedModel, adapter: Any) -> list[str]:
     """What expansions do to retrieval over the person's own documents; empty without documents and judgments."""
-    return []
+    from ..tasks.baselines import baseline_texts
+    from ..tasks.collection import load_collection
+    from ..tasks.predicting import answer_ends
+    from ..tasks.predicting import predict as predicted
+    from ..tasks.retrieval import evaluate_retrieval
+
+    prompt_of = getattr(adapter, "prompt", None)
+    tasks = {task.name: task for task in data.manifest.tasks if task.kind == "generate"}
+    if prompt_of is None or len(tasks) != 1:
+        return []
+    collection = load_collection(workspace.source(lambda line: None), workspace.recipe.data.options)
+    if collection is None:
+        return []
+    (task,) = tasks.values()
+    prompts = [prompt_of(query) for query in collection.queries.values()]
+    ends = [len(prompt.encode("utf-8")) for prompt in prompts]
+    asked = [
+        Document(query, prompt, query, spans=(Span(end, end, task.name),))
+        for query, prompt, end in zip(collection.queries, prompts, ends, strict=True)
+    ]
+    stops = answer_ends(held_documents(data, "dev"), [task])
+    answers = predicted(served.client, served.tokenizer, served.context, asked, tasks, stops)
+    expansions = {"the model": {answer.document: answer.answer for _, answer in answers}}
+    for name, texts in baseline_texts(data, task, adapter, prompts).items():
+        expansions[name] = dict(zip(collection.queries, texts, strict=True))
+    report = evaluate_retrieval(collection.texts(), collection.queries, collection.judgments, expansions)
+    return ["retrieval with the expanded queries", *(f"  {line}" for line in report.lines())]
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Workspace:
             raise UsageError(f"{self.root / RECIPE_FILE} names no data", 'set source = "PATH" in its [data] table')
         if is_hub_source(data.source):
             held_kb = data.dev_kb + data.hidden_kb + data.test_kb + data.mix_kb
-            wanted = int(data.max_train_mb * 1e6) + 1000 * held_kb
+            wanted = int(1.1 * (data.max_train_mb * 1e6 + 1000 * held_kb))  # some will be dropped as repeats
             return fetch_hub(data.source, self.hidden_folder / "hub", wanted, progress)
         path = Path(data.source).expanduser()
         return path if path.is_absolute() else self.root / path

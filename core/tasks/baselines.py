@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from ..contracts import Rater, Task, TaskAnswer, TaskScore
 from ..errors import DataError
 from ..prepare.answers import (
+    ANSWERS_FILE,
     MOST_GENERATED,
     MOST_QUESTIONS,
     AnswerSlices,
@@ -29,8 +30,10 @@ from ..prepare.answers import (
     example_of,
     fill_choices,
     number,
+    read_answers,
 )
 from ..prepare.heldout import HeldDocument
+from ..prepare.manifest import PreparedData
 from .metrics import LOG_LOSS, make_score
 from .record_fields import MOST_LAGS, FieldTable, record_fields, series_before
 
@@ -88,6 +91,15 @@ def measure_baselines(
         if train and questions:
             measured[task.name] = _measure_task(task, train, questions, split, adapter)
     return measured
+
+
+def baseline_texts(data: PreparedData, task: Task, adapter: object, prompts: Sequence[str]) -> dict[str, Sequence[str]]:
+    """What the adapter's own baselines write after `prompts`; empty when it has none."""
+    if not isinstance(adapter, BaselineAdapter):
+        return {}
+    examples = read_answers(data.folder / ANSWERS_FILE)
+    pairs = [(example.prompt_line, example.answer) for example in examples if example.task == task.name]
+    return dict(adapter.baseline_answers(task.name, pairs, prompts))
 
 
 def _measure_task(

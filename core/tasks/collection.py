@@ -18,6 +18,9 @@ from .retrieval import Judgments
 ID_NAMES = ("_id", "id", "docid", "doc_id", "docno", "pid", "query_id", "qid", "query-id")
 TEXT_NAMES = ("text", "body", "contents", "content", "passage", "query", "title")
 
+OPTIONS = ("documents", "queries", "judgments")
+"""Keys of [data.options]; their files belong to the recipe's source."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:
@@ -37,7 +40,7 @@ def load_collection(source: Path, options: Mapping[str, Any]) -> Collection | No
 
     Relative paths count from the source folder (from the folder of a source that is a file). Raises DataError.
     """
-    names = {key: str(options[key]) for key in ("documents", "queries", "judgments") if options.get(key)}
+    names = {key: str(options[key]) for key in OPTIONS if options.get(key)}
     if not names:
         return None
     if len(names) < 3:
