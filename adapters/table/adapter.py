@@ -138,7 +138,7 @@ class TableAdapter:
             "late: no`. The columns stand in a fixed order and the answer stands last; `?` is a missing value; "
             "numbers with a fraction are rounded. Of a date only weekday, month and day are written.\n"
             "Of a series, a document is a window: what is known of it, its last values in order of time, and the "
-            "next one: `shop: 7 | item: soap | date: Sun Mar 25 | last: 3 0 4 5 | next: 4`.\n"
+            "next one: `shop: 7 | item: soap | date: Sun Mar 25 | last: 3 0 4 5 | next: 4`. Tabs separate the values.\n"
             "The answer is what counts. Fields are words: ` | ` separates them. The column names are the same in "
             "every line and cost next to nothing once they are learned."
         )

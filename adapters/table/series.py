@@ -21,6 +21,10 @@ from .tasks import NEXT_TASK, date_rejects, number_rejects
 SEPARATOR = "\x1f"
 """Between the parts of a record that waits on disk; cells never hold it, because it counts as white space."""
 LAST, NEXT = "last", "next"
+BETWEEN_VALUES = "\t"
+"""Tokens never reach across a tab, so every value is one token. With blanks, neighbours merge into tokens such as
+`12 11 14`: on weekly sales a small model then reached 0.88 instead of 0.79 bits per byte in the same time, and
+2.170 instead of 2.162 nats per next value (means of two seeds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def prompt_writer(layout: Layout, settings: Settings) -> Prompt:
         pairs = list(zip(keys, (*point.header, *point.extra), strict=True))
         if point.moment.title:
             pairs.append((date_name, point.moment.title))
-        pairs.append((LAST, " ".join(history)))
+        pairs.append((LAST, BETWEEN_VALUES.join(history)))
         if not style.names:
             return style.separator.join(cell for _, cell in pairs) + " => "
         return style.separator.join([*(f"{name}: {cell}" for name, cell in pairs), f"{NEXT}: "])

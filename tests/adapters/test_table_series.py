@@ -51,21 +51,21 @@ def test_windows_of_a_wide_table(wide: Path) -> None:
     documents = read(wide, series="code", wide=True, window=2)
     assert [document.text for document in documents] == [
         "code: A | last: 1 | next: 2\n",
-        "code: A | last: 1 2 | next: 3\n",
-        "code: A | last: 2 3 | next: 4\n",
-        "code: A | last: 3 4 | next: 5\n",
+        "code: A | last: 1\t2 | next: 3\n",
+        "code: A | last: 2\t3 | next: 4\n",
+        "code: A | last: 3\t4 | next: 5\n",
         "code: B | last: 0 | next: 0\n",
-        "code: B | last: 0 ? | next: 1\n",
-        "code: B | last: ? 1 | next: 2\n",
+        "code: B | last: 0\t? | next: 1\n",
+        "code: B | last: ?\t1 | next: 2\n",
     ]
     assert [document.group for document in documents] == ["W1", "W2", "W3", "W4", "W1", "W3", "W4"]
     times = {document.group: document.time for document in documents}
     assert sorted(times, key=lambda group: times[group] or "") == ["W1", "W2", "W3", "W4"]
     with_region = read(wide, series="code", wide=True, columns="region", window=7)
     assert [document.text for document in with_region] == [
-        "code: A | region: north | last: 1 2 3 | next: 4\n",
-        "code: A | region: north | last: 1 2 3 4 | next: 5\n",
-        "code: B | region: south | last: 0 0 ? 1 | next: 2\n",
+        "code: A | region: north | last: 1\t2\t3 | next: 4\n",
+        "code: A | region: north | last: 1\t2\t3\t4 | next: 5\n",
+        "code: B | region: south | last: 0\t0\t?\t1 | next: 2\n",
     ]
 
 
@@ -75,7 +75,7 @@ def test_dated_columns_show_their_date(tmp_path: Path) -> None:
     documents = read(path, series="item", wide=True, window=2)
     assert [(document.text, document.time) for document in documents] == [
         ("item: tea | date: Thu Feb 01 | last: 1 | next: 2\n", "2024-02-01"),
-        ("item: tea | date: Fri Mar 01 | last: 1 2 | next: 3\n", "2024-03-01"),
+        ("item: tea | date: Fri Mar 01 | last: 1\t2 | next: 3\n", "2024-03-01"),
     ]
     (later,) = TableAdapter().documents(
         path, SourceOptions(since="2024-02-15", options={"series": "item", "wide": True, "window": 2})
@@ -87,7 +87,7 @@ def test_windows_of_a_long_table_in_any_order(long: Path) -> None:
     documents = read(long, **LONG_OPTIONS)
     assert [document.text for document in documents] == [
         "shop: 1 | item: soap | week: Sun Jan 14 | last: 5 | next: 6\n",
-        "shop: 1 | item: soap | week: Sun Jan 21 | last: 5 6 | next: 7\n",
+        "shop: 1 | item: soap | week: Sun Jan 21 | last: 5\t6 | next: 7\n",
         "shop: 2 | item: tea | week: Sun Jan 14 | last: 1.235 | next: 2\n",
     ]
     assert [(document.group, document.time) for document in documents] == [
@@ -112,7 +112,7 @@ def test_several_values_a_day_and_equal_names_keep_their_ids_apart(tmp_path: Pat
     path.write_text("at,item,sold\n" + rows, encoding="utf-8")
     options = SourceOptions(options={"series": "item", "label": "sold", "time": "at", "window": 2})
     documents = list(TableAdapter().documents(path, options))
-    assert documents[-1].text == "item: tea | at: Mon Jan 01 04:00 | last: 2 3 | next: 4\n"
+    assert documents[-1].text == "item: tea | at: Mon Jan 01 04:00 | last: 2\t3 | next: 4\n"
     assert {document.group for document in documents} == {"2024-01-01"}
     assert check_adapter(TableAdapter(), path, options) == []
     path.write_text("item,W1,W2,W3\ntea,1,2,3\ntea,1,2,3\n", encoding="utf-8")
@@ -154,13 +154,13 @@ def test_the_task_and_the_split(wide: Path) -> None:
 
 def test_questions_about_what_comes_next(wide: Path, long: Path) -> None:
     assert [(document.id, document.text) for document in asked(long, **LONG_OPTIONS)] == [
-        ("1 | soap @ 2024-01-21 and then", "shop: 1 | item: soap | week: Sun Jan 28 | last: 6 7 | next: "),
-        ("2 | tea @ 2024-01-21", "shop: 2 | item: tea | week: Sun Jan 21 | last: 1.235 2 | next: "),
+        ("1 | soap @ 2024-01-21 and then", "shop: 1 | item: soap | week: Sun Jan 28 | last: 6\t7 | next: "),
+        ("2 | tea @ 2024-01-21", "shop: 2 | item: tea | week: Sun Jan 21 | last: 1.235\t2 | next: "),
     ]
     questions = asked(wide, series="code", wide=True, window=2)
     assert [document.text for document in questions] == [
-        "code: A | last: 4 5 | next: ",
-        "code: B | last: 0 0 | next: ",
+        "code: A | last: 4\t5 | next: ",
+        "code: B | last: 0\t0 | next: ",
     ]
     for document in questions:
         assert [(span.start, span.end) for span in document.spans] == [(len(document.text.encode()),) * 2]
