@@ -33,6 +33,8 @@ SMALL_MEMBER_BYTES = 1 << 20
 _READ_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, OSError)
 
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (codecs.BOM_UTF32_LE, "is UTF-32 text", "Save it as UTF-8."),
+    (codecs.BOM_UTF32_BE, "is UTF-32 text", "Save it as UTF-8."),
     (b"\x1f\x8b", "is gzip-compressed although its name does not say so", "Rename it so that it ends in .gz."),
     (b"PK\x05\x06", "is an empty zip archive", "Export it again."),
     (b"PK\x03\x04", "is a zip archive under another name", "Rename it so that it ends in .zip."),

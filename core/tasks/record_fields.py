@@ -56,7 +56,7 @@ def record_fields(example: TrainExample) -> dict[str, str]:
 
 def series_before(example: TrainExample) -> list[float]:
     """The values of a series that the record shows before the answer, oldest first; empty when it shows none."""
-    for cell in reversed(SEPARATOR.split(example.prompt_line)):
+    for cell in reversed(example.prompt_line.split(" | ")):
         _, _, text = cell.rpartition(": ")
         words = [word for word in re.split(r"[\s,;]+", text.removesuffix("=> ").strip()) if word not in MISSING]
         values = [value for word in words if (value := number(word)) is not None]

@@ -299,3 +299,11 @@ def test_group_spilling_says_when_the_disk_is_full(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(spilling, "marshal", SimpleNamespace(dump=full))
     with pytest.raises(BudgetError, match="No space left"):
         list(group_spilling([("a", "b")] * 9, memory_bytes=1, folder=tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
+def test_utf_32_is_told_not_read_as_utf_16(tmp_path: Path, encoding: str) -> None:
+    mark = b"\xff\xfe\x00\x00" if encoding.endswith("le") else b"\x00\x00\xfe\xff"
+    (tmp_path / "a.txt").write_bytes(mark + "one\ntwo\n".encode(encoding))
+    with pytest.raises(DataError, match=r"a\.txt: is UTF-32 text"):
+        list(open_text(tmp_path / "a.txt"))
