@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -45,9 +44,6 @@ CACHE_BYTES = 64 << 20
 """The cache is emptied when it has grown beyond this."""
 ENTRY_BYTES = 200
 """What CPython needs for one entry of it, beside characters and ids."""
-ID_BYTES = 4
-SHORTEST_HEAD = 3
-"""So much must stand before the last word of a piece: more than its separator."""
 
 Ids = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -60,8 +56,9 @@ def encode_flat(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
         _encoders[tokenizer] = _encoder_for(tokenizer)
     encoder = _encoders[tokenizer]
     if encoder is None:
-        return [np.array(ids, np.uint32) for ids in _library_ids(tokenizer, texts)]
-    return encoder.encode(tokenizer, texts)
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) for encoding in encodings]
+    return encoder.encode(texts)
 
 
 def encode_pieces(tokenizer: Tokenizer, documents: Sequence[Sequence[str]]) -> list[Ids]:
@@ -125,81 +122,39 @@ _SAFE_BLANK = re.compile(r"(?<=[!-~]) ")
 
 
 class PieceEncoder:
-    """Encodes by looking pieces up; the library encodes the ones that were never seen.
+    """Encodes by looking pieces up."""
 
-    A new field is put together from its last word and what stands before it, where that works:
-    the ids of two texts, one after the other, are those of the joined text if the two ids at the seam, encoded as a
-    text of their own, stay these two. (Byte pairs are merged by rank. As long as no merge crosses the seam, both sides
-    go through the merges that they go through alone; and the first merge that crosses joins parts of these two ids, so
-    it would be made in their own little text as well.)
-    """
+    def __init__(self, tokenizer: Tokenizer, cut: Callable[[str], list[str]]) -> None:
+        self._tokenizer, self._cut = tokenizer, cut
+        self._known = _Known(tokenizer, cut)
 
-    def __init__(self, cut: Callable[[str], list[str]]) -> None:
-        self._cut = cut
-        self._known: dict[str, bytes] = {}
-        self._halves: dict[str, bytes] = {}
-        self._seams: dict[bytes, bool] = {}
-        self._size = 0
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        return [self._encoded(text) for text in texts]
 
-    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
-        if self._size > CACHE_BYTES:
-            self._known, self._halves, self._size = {}, {}, 0
-        known = self._known  # another thread may begin a new one meanwhile
-        pieces_of = [self._cut(text) for text in texts]
-        missing = list(set(chain.from_iterable(pieces_of)).difference(known))
-        if self._cut is cut_fields:
-            missing = self._compose(tokenizer, missing, known)
-        self._ask(tokenizer, missing, known)
-        return [np.frombuffer(b"".join(map(known.__getitem__, pieces)), np.uint32) for pieces in pieces_of]
-
-    def _ask(self, tokenizer: Tokenizer, pieces: Sequence[str], into: dict[str, bytes]) -> None:
-        """Ask the library for the ids of pieces, with its search for the pattern only where it would cut further."""
-        whole = [piece for piece in pieces if self._cut is cut_fields or piece.isascii()]
-        others = [piece for piece in pieces if self._cut is not cut_fields and not piece.isascii()]
-        encoded = chain(
-            zip(whole, _whole_ids(tokenizer, whole), strict=True),
-            zip(others, (array("I", ids).tobytes() for ids in _library_ids(tokenizer, others)), strict=True),
-        )
-        for piece, ids in encoded:
-            into[piece] = ids
-            self._size += ENTRY_BYTES + len(piece) + len(ids)
-
-    def _compose(self, tokenizer: Tokenizer, pieces: Sequence[str], into: dict[str, bytes]) -> list[str]:
-        """Put together what can be; returns the other pieces."""
-        halves = self._halves
-        cuts = [piece.rfind(" ") for piece in pieces]
-        parts = {
-            half for piece, cut in zip(pieces, cuts, strict=True) if cut > 2 for half in (piece[:cut], piece[cut:])
-        }
-        self._ask(tokenizer, list(parts.difference(halves)), halves)
-        others: list[str] = []
-        for piece, cut in zip(pieces, cuts, strict=True):
-            if cut >= SHORTEST_HEAD:
-                head, tail = halves[piece[:cut]], halves[piece[cut:]]
-                seam = head[-ID_BYTES:] + tail[:ID_BYTES]
-                holds = self._seams.get(seam)
-                if holds is None:
-                    holds = self._seams[seam] = _stays_apart(tokenizer, *array("I", seam))
-                if holds:
-                    into[piece] = head + tail
-                    self._size += ENTRY_BYTES + len(piece) + len(head) + len(tail)
-                    continue
-            others.append(piece)
-        return others
+    def _encoded(self, text: str) -> Ids:
+        if self._known.size > CACHE_BYTES:
+            self._known = _Known(self._tokenizer, self._cut)
+        return np.frombuffer(b"".join(map(self._known.__getitem__, self._cut(text))), np.uint32)
 
 
-def _whole_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[bytes]:
-    """The ids of texts that the pattern would not cut: the library's merges without its search for the pattern."""
-    from tokenizers import Tokenizer as Library
+class _Known(dict[str, bytes]):
+    """Piece -> its ids as bytes; a piece that was never seen is given to the library."""
 
-    if not texts:
-        return
-    words = [_as_characters(text) for text in texts]
-    encoding = Library(tokenizer.model).encode(words, is_pretokenized=True, add_special_tokens=False)
-    ids = array("I", encoding.ids).tobytes()
-    ends = ID_BYTES * np.searchsorted(np.array(encoding.word_ids), np.arange(len(words)), "right")
-    for start, end in pairwise([0, *ends.tolist()]):
-        yield ids[start:end]
+    def __init__(self, tokenizer: Tokenizer, cut: Callable[[str], list[str]]) -> None:
+        super().__init__()
+        self.size = 0
+        self._tokenizer, self._model = tokenizer, tokenizer.model
+        self._are_fields = cut is cut_fields
+
+    def __missing__(self, piece: str) -> bytes:
+        if self._are_fields or piece.isascii():
+            # The pattern would not cut this piece further, so the merges alone are asked for.
+            ids = [token.id for token in self._model.tokenize(_as_characters(piece))]
+        else:
+            ids = self._tokenizer.encode(piece, add_special_tokens=False).ids
+        found = self[piece] = np.array(ids, np.uint32).tobytes()
+        self.size += ENTRY_BYTES + len(piece) + len(found)
+        return found
 
 
 def _as_characters(text: str) -> str:
@@ -210,24 +165,14 @@ def _as_characters(text: str) -> str:
     return "".join(_CHARACTERS[character] for character in text.encode("utf-8").decode("latin-1"))
 
 
-def _stays_apart(tokenizer: Tokenizer, first: int, second: int) -> bool:
-    """Whether these two tokens, written one after the other, are encoded as these two."""
-    together = f"{tokenizer.id_to_token(first)}{tokenizer.id_to_token(second)}"
-    return [token.id for token in tokenizer.model.tokenize(together)] == [first, second]
-
-
 class ByteEncoder:
     """One token per byte."""
 
     def __init__(self, vocabulary: dict[str, int]) -> None:
         self._ids = np.array([vocabulary[character] for character in _CHARACTERS.values()], np.uint32)
 
-    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
         return [self._ids[np.frombuffer(text.encode("utf-8"), np.uint8)] for text in texts]
-
-
-def _library_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)] if texts else []
 
 
 # --- which tokenizers are known -----------------------------------------------------------------
@@ -251,5 +196,6 @@ def _encoder_for(tokenizer: Tokenizer) -> PieceEncoder | ByteEncoder | None:
     ):
         split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}
         if pre_tokenizer == {"type": "Sequence", "pretokenizers": [split, byte_level]}:
-            return PieceEncoder(cut)
+            # A copy, because what is kept for a tokenizer must not keep the tokenizer.
+            return PieceEncoder(type(tokenizer).from_str(tokenizer.to_str()), cut)
     return None
