@@ -223,6 +223,7 @@ def write_text(path: Path, kind: str, size: int) -> None:
     """Made-up text of `size` bytes: stories of a paragraph, or one log of records; some words occur once only."""
     pick = random.Random(f"{kind} {size}")
     common = ["".join(pick.choices("etaoinshrdlu", k=pick.randrange(2, 9))) for _ in range(4000)]
+    places = [" ".join(pick.choices(common, k=3)) for _ in range(3000)]
     weights = [1 / rank for rank in range(1, len(common) + 1)]
     written = 0
     with path.open("w", encoding="utf-8") as file:
@@ -233,8 +234,8 @@ def write_text(path: Path, kind: str, size: int) -> None:
                 text = " ".join(words).capitalize() + ".\n\n"
             else:
                 clock = f"{pick.randrange(24):02d}:{pick.randrange(60):02d}"
-                rows = zip(words[::4], words[1::4], words[2::4], strict=True)
-                text = "".join(f"{clock} | {' '.join(row)} | {pick.randrange(90)}\n" for row in rows)
+                rows = zip(pick.choices(places, k=30), words[::4], strict=True)
+                text = "".join(f"{clock} | {place} | {word} | {pick.randrange(90)}\n" for place, word in rows)
             written += file.write(text)
 
 

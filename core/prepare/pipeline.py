@@ -180,14 +180,16 @@ class _Preparation:
         overlap = self._overlap(index)
         drift = self._drift(dealt)
         extra = self._read_extra(index, sizes)
-        public = PublicPart(self.staging, self.recipe.tokenizer, self._train_documents, self.progress)
+        train_bytes = sizes[split.TRAIN].byte_count
+        read = train_bytes + sum(size.byte_count * item.copies for size, item in zip(extra, self.extras, strict=True))
+        public = PublicPart(self.staging, self.recipe.tokenizer, self._train_documents, read, self.progress)
         tasks = write_tasks(self.staging / ANSWERS_FILE, self._documents(split.TRAIN), tasks)
         self.progress("training the tokenizer on train alone")
         public.train_tokenizer(self._declared_split())
         self.progress("encoding train")
         public.write_shards()
         self.progress("measuring what compressors reach on dev")
-        floors = self._floors(sizes[split.TRAIN].byte_count)
+        floors = self._floors(train_bytes)
         held_digest = heldout.publish(self.parts)
         return Manifest(
             key=self.key,

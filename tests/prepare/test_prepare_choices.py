@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from toys import CAUSES, ToyAdapter, log_documents, toy_recipe
 
 from slm_ar.core.contracts import Document, SourceOptions, SplitRule, Task
 from slm_ar.core.errors import DataError
-from slm_ar.core.prepare import pipeline, tokenizer
+from slm_ar.core.prepare import pipeline, public_part, tokenizer
 from slm_ar.core.prepare.answers import ANSWERS_FILE, read_answers
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.manifest import Manifest
@@ -90,6 +91,22 @@ def test_one_token_per_byte(source: Path) -> None:
     tokens = np.fromfile(data.folder / TOKENS_FILE, manifest.token_dtype)
     assert tokens.max() < 259
     assert load_tokenizer(data.folder / "tokenizer.json").decode(tokens[1:20].tolist()).startswith("day ")
+
+
+def test_of_a_large_train_the_tokenizer_learns_from_documents_at_even_distances(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    real = public_part.cut_at_spans
+    monkeypatch.setattr(public_part, "cut_at_spans", lambda text, spans: taken.append(text) or real(text, spans))
+    monkeypatch.setattr(public_part, "TOKENIZER_TRAIN_BYTES", 8000)
+    data = prepared(source, ToyAdapter(log_documents(60)))
+    everything = taken[-data.manifest.splits["train"].documents :]
+    sample = taken[: -len(everything)]
+    places = [everything.index(text) for text in sample]
+    assert 6 <= len(sample) <= 10 and places == sorted(places)
+    assert max(later - earlier for earlier, later in pairwise(places)) <= len(everything) // 6
+    assert sum(map(len, sample)) <= 9000
 
 
 # --- what the adapter declares ----------------------------------------------------------------------
