@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,13 +56,20 @@ def check_adapter(adapter: Adapter, source: Path, options: SourceOptions | None 
         return problems.found
     before = _snapshot(source)
     with _no_network(problems):
-        _check_documents(adapter, source, options, problems)
-        _check_early_stop(adapter, source, options, problems)
-        _check_missing_source(adapter, source, options, problems)
-        _check_options(adapter, source, options, problems)
-        if isinstance(adapter, Questioner):
-            _check_questions(adapter, source, options, problems)
-        _check_sample(adapter, problems)
+        try:
+            _check_documents(adapter, source, options, problems)
+            _check_early_stop(adapter, source, options, problems)
+            _check_missing_source(adapter, source, options, problems)
+            _check_options(adapter, source, options, problems)
+            if isinstance(adapter, Questioner):
+                _check_questions(adapter, source, options, problems)
+            _check_sample(adapter, problems)
+        except DataError:
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            place = f"{frames[-1].filename}:{frames[-1].lineno}"
+            problems.add("errors", f"{type(error).__name__} instead of DataError: {error} ({place})")
     if _snapshot(source) != before:
         problems.add("writes", f"{source} was changed while it was read")
     return problems.found

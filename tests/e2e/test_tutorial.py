@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TUTORIAL = Path(__file__).parents[2] / "docs" / "adapters.md"
 FEWEST_BLOCKS = 5
 
 
+@pytest.mark.timeout(900)  # a dozen commands, one of which trains for five seconds
 def test_every_line_of_the_tutorial_runs(tmp_path: Path, command_environment: dict[str, str]) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) >= FEWEST_BLOCKS
@@ -24,7 +27,7 @@ def test_every_line_of_the_tutorial_runs(tmp_path: Path, command_environment: di
         env=command_environment | {"PATH": binaries},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=840,
     )
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     assert "keeps its contract" in ended.stdout
