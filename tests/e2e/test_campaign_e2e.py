@@ -115,9 +115,9 @@ def assert_the_card_loads_the_model(model: Path, environment: dict[str, str]) ->
 def test_ctrl_c_saves_the_state_and_a_second_loop_is_turned_away(
     tmp_path: Path, environment: dict[str, str], private_folder: Path
 ) -> None:
-    root = make_toy_workspace(tmp_path / "toy")
+    root = make_toy_workspace(tmp_path / "toy", budget={"steps": 300})
     process = start(root, environment, "run", "--quiet")
-    wait_for(root, process, 9)
+    wait_for(root, process, 4)
     assert process.poll() is None
 
     _, busy = call(root, environment, "run", code=2)
