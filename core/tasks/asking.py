@@ -8,7 +8,8 @@ happens here, over the vocabulary.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,10 @@ class LogitsSource(Protocol):
     def rows_per_request(self, length: int) -> int:
         """Most rows of `length` ids in one request."""
         ...
+
+
+OpenSource = Callable[[], AbstractContextManager[LogitsSource]]
+"""Opens a fresh process with the same model: one that remembers what it was shown must gain nothing by it."""
 
 
 class Row(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def sit_exam(
     most = limit or MOST_QUESTIONS
     slices = answer_slices_of(adapter)
     rater = adapter if isinstance(adapter, Rater) else None
-    scores = score_tasks(source, tokenizer, split, documents, tasks, context, rater, slices, most)
+    scores = score_tasks(lambda: nullcontext(source), tokenizer, split, documents, tasks, context, rater, slices, most)
     baselines = measured_baselines(data, split, documents, adapter, most)
     results = []
     for score in scores:

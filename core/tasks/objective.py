@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..contracts import GroupScore, ObjectiveScore, Rater, Task
-from ..errors import RecipeError, did_you_mean
+from ..errors import DataError, RecipeError, did_you_mean
 from ..prepare.answers import AnswerSlices
 from ..prepare.heldout import HeldDocument
 from .metrics import BITS_PER_ANSWER, as_groups
@@ -22,7 +22,7 @@ from .scoring import score_likelihood, score_tasks
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from .asking import LogitsSource
+    from .asking import OpenSource
 
 DEV = "dev"
 COST_WORDS = {
@@ -54,7 +54,7 @@ class Objective:
 
     def score(
         self,
-        source: LogitsSource,
+        open_source: OpenSource,
         tokenizer: Tokenizer,
         split: str,
         documents: Sequence[HeldDocument],
@@ -62,12 +62,17 @@ class Objective:
     ) -> ObjectiveScore:
         """The cost on a split, with its groups. Raises DataError when the split asks nothing of the task."""
         if split == DEV:
-            found = score_likelihood(source, tokenizer, split, documents, self.task, context)
+            with open_source() as source:
+                found = score_likelihood(source, tokenizer, split, documents, self.task, context)
             return _objective(self.dev_unit, as_groups(self.task, found.answers, BITS_PER_ANSWER))
-        (found,) = score_tasks(
-            source, tokenizer, split, documents, (self.task,), context, self.rater, self.answer_slices
+        scores = score_tasks(
+            open_source, tokenizer, split, documents, (self.task,), context, self.rater, self.answer_slices
         )
-        return _objective(self.claim_unit, as_groups(self.task, found.answers), self.task.direction == "max")
+        if not scores:
+            raise DataError(
+                f"the split '{split}' asks nothing of task '{self.task.name}'", "choose another task in [metric]"
+            )
+        return _objective(self.claim_unit, as_groups(self.task, scores[0].answers), self.task.direction == "max")
 
 
 def find_task(tasks: Sequence[Task], name: str) -> Task:

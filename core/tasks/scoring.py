@@ -13,7 +13,7 @@ which a terminator begins, less those that go on to a longer candidate. Kind val
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,7 @@ from .asking import (
     Ids,
     LogitsSource,
     Logs,
+    OpenSource,
     Row,
     ask,
     encode_prompts,
@@ -49,7 +50,7 @@ Path = tuple[int, ...]
 
 
 def score_tasks(
-    source: LogitsSource,
+    open_source: OpenSource,
     tokenizer: Tokenizer,
     split: str,
     documents: Sequence[HeldDocument],
@@ -61,6 +62,8 @@ def score_tasks(
 ) -> tuple[TaskScore, ...]:
     """The score of each task that has answer spans in `documents`.
 
+    The questions go to one fresh process and the true answers to another, so a model that keeps what it was shown
+    cannot give it back. A prompt holds the true answers before it in its document; those were asked earlier.
     Raises DataError for a choice task without choices (prepare fills them) and for gold answers of the wrong type.
     """
     scores = []
@@ -70,8 +73,10 @@ def score_tasks(
         if not questions:
             continue
         ends = ends_of(task, questions)
-        nats = gold_nats(source, tokenizer, questions, context)
-        given = answer_questions(source, tokenizer, task, questions, context, ends)
+        with open_source() as source:
+            given = answer_questions(source, tokenizer, task, questions, context, ends)
+        with open_source() as source:
+            nats = gold_nats(source, tokenizer, questions, context)
         answers = [
             _judged(task, question, answer, loss, rater)
             for question, answer, loss in zip(questions, given, nats, strict=True)
@@ -108,23 +113,40 @@ def answer_questions(
     if task.kind not in _KINDS:
         raise DataError(f"task '{task.name}' has the unknown kind '{task.kind}'", "kinds are choice, value, generate")
     prompts = encode_prompts(tokenizer, questions, context)
-    longest_first = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-    asked = _Asked(source, tokenizer, task, [prompts[place] for place in longest_first], context, ends, width_step)
     answers: dict[int, TaskAnswer] = {}
-    for place, found in zip(longest_first, _KINDS[task.kind](asked), strict=True):
-        question = questions[place]
-        gold = question.gold
-        rated = {LOG_LOSS: -found.log_shares[gold]} if gold in found.log_shares else {}
-        answers[place] = TaskAnswer(
-            question.document.id,
-            question.index,
-            question.document.group,
-            gold,
-            found.text.rstrip() if task.kind == "generate" else found.text,
-            found.probability,
-            rated=rated,
-        )
+    for places in _rounds(questions):
+        longest_first = sorted(places, key=lambda place: -len(prompts[place]))
+        asked = _Asked(source, tokenizer, task, [prompts[place] for place in longest_first], context, ends, width_step)
+        for place, found in zip(longest_first, _KINDS[task.kind](asked), strict=True):
+            question = questions[place]
+            gold = question.gold
+            rated = {LOG_LOSS: -found.log_shares[gold]} if gold in found.log_shares else {}
+            answers[place] = TaskAnswer(
+                question.document.id,
+                question.index,
+                question.document.group,
+                gold,
+                found.text.rstrip() if task.kind == "generate" else found.text,
+                found.probability,
+                rated=rated,
+            )
     return [answers[place] for place in range(len(questions))]
+
+
+def _rounds(questions: Sequence[Question]) -> list[list[int]]:
+    """Places of the questions, the first of every document, then the second ...: never two of a document together.
+
+    The prompt of a later question shows the true answers of those before it, so they must have been answered by then.
+    """
+    rounds: list[list[int]] = []
+    seen: Counter[str] = Counter()
+    for place in sorted(range(len(questions)), key=lambda place: questions[place].index):
+        number = seen[questions[place].document.id]
+        seen[questions[place].document.id] += 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(place)
+    return rounds
 
 
 def score_likelihood(

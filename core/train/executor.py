@@ -69,7 +69,12 @@ class Objective(Protocol):
     """What is measured beside bits per byte: tasks.objective.Objective."""
 
     def score(
-        self, source: LogitsClient, tokenizer: Tokenizer, split: str, documents: Sequence[HeldDocument], context: int
+        self,
+        open_source: Callable[[], LogitsClient],
+        tokenizer: Tokenizer,
+        split: str,
+        documents: Sequence[HeldDocument],
+        context: int,
     ) -> ObjectiveScore:
         """The cost of a task's answers on a split."""
         ...
@@ -116,6 +121,7 @@ class LocalExecutor:
             "seed": job.seed,
             "vocab_size": manifest.vocab_size,
             "token_count": manifest.train_tokens,
+            "data_key": manifest.key,
             "token_dtype": manifest.token_dtype,
             "bytes_per_token": manifest.bytes_per_token,
             "device": self.machine.device,
@@ -140,9 +146,12 @@ class LocalExecutor:
             score = score_split(client, self.tokenizer, split, documents, window)
         if self.objective is None:
             return score
-        with self.client(folder, window) as client:  # a fresh process: one that remembers must gain nothing
-            objective = self.objective.score(client, self.tokenizer, split, documents, window)
+        objective = self.objective.score(self.opener(folder, window), self.tokenizer, split, documents, window)
         return replace(score, objective=objective)
+
+    def opener(self, folder: Path, context: int) -> Callable[[], LogitsClient]:
+        """Opens a fresh process with the checkpoint each time it is called."""
+        return lambda: self.client(folder, context)
 
     def client(self, folder: Path, context: int) -> LogitsClient:
         """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +53,11 @@ def token(text: str) -> int:
 
 
 Next = Callable[[tuple[int, ...]], Mapping[int, float]]
+
+
+def opened(source: Any) -> Callable[[], Any]:
+    """What opens `source`; the tests' models remember nothing, so it is the same one each time."""
+    return lambda: nullcontext(source)
 
 
 class Model:
@@ -174,7 +180,7 @@ TEXT = Task("t", "generate", "exact_match", "max")
 
 def test_a_model_that_knows_nothing_gives_each_candidate_its_share() -> None:
     documents = [held("a", "x=cat\n", "cat"), held("z", "yy=dog\n", "dog")]
-    score = only(score_tasks(Uniform(), letters(), "dev", documents, [CHOICE], CONTEXT))
+    score = only(score_tasks(opened(Uniform()), letters(), "dev", documents, [CHOICE], CONTEXT))
     assert [answer.answer for answer in score.answers] == ["cat", "cat"]
     assert [answer.probability for answer in score.answers] == pytest.approx([0.5, 0.5])
     assert score.metrics["accuracy"] == 0.5
@@ -189,7 +195,7 @@ def test_a_model_that_knows_nothing_gives_each_candidate_its_share() -> None:
 def test_a_candidate_that_begins_another_is_scored_with_its_end() -> None:
     model = Model(writes({"1": 0.18, "10": 0.42, "2": 0.4}, "="))
     task = Task("t", "choice", "accuracy", "max", choices=("1", "2", "10"))
-    score = only(score_tasks(model, letters(), "dev", [held("a", "x=10\n", "10")], [task], CONTEXT))
+    score = only(score_tasks(opened(model), letters(), "dev", [held("a", "x=10\n", "10")], [task], CONTEXT))
     (answer,) = score.answers
     assert answer.answer == "10"  # the first token alone would say 1, at 0.6
     assert answer.probability == pytest.approx(0.42, abs=1e-5)
@@ -201,7 +207,7 @@ def test_the_end_of_a_candidate_leaves_out_what_goes_on_to_a_longer_one() -> Non
     """A blank ends an answer here, and also leads from "new" to "new york"."""
     model = Model(writes({"new york": 0.6, "new": 0.3, "old": 0.1}, "=", end=" "), context=32)
     task = Task("t", "choice", "accuracy", "max", choices=("new", "new york", "old"))
-    score = only(score_tasks(model, letters(), "dev", [held("a", "x=new york is", "new york")], [task], 32))
+    score = only(score_tasks(opened(model), letters(), "dev", [held("a", "x=new york is", "new york")], [task], 32))
     assert score.answers[0].answer == "new york"
     # Behind "new" the blank is not its end; EOS is, and the model never writes that. Nor does the model of this test
     # write anything but "york" behind "new ", so all of the mass on "new" goes on.
@@ -212,7 +218,7 @@ def test_probability_is_that_of_the_positive_answer() -> None:
     model = Model(writes({"ham": 0.8, "spam": 0.2}, "="))
     task = Task("t", "choice", "pr_auc", "max", choices=("ham", "spam"), positive="spam")
     documents = [held("a", "x=spam\n", "spam"), held("b", "x=ham\n", "ham")]
-    score = only(score_tasks(model, letters(), "dev", documents, [task], CONTEXT))
+    score = only(score_tasks(opened(model), letters(), "dev", documents, [task], CONTEXT))
     assert [answer.probability for answer in score.answers] == pytest.approx([0.2, 0.2], abs=1e-5)
     assert score.metrics["pr_auc"] == pytest.approx(0.5)
     assert score.metrics["f1"] == 0
@@ -220,7 +226,7 @@ def test_probability_is_that_of_the_positive_answer() -> None:
 
 def test_a_true_answer_that_is_no_candidate_is_wrong_and_costs_its_nats() -> None:
     documents = [held("a", "x=cow\n", "cow")]
-    (answer,) = only(score_tasks(Uniform(), letters(), "dev", documents, [CHOICE], CONTEXT)).answers
+    (answer,) = only(score_tasks(opened(Uniform()), letters(), "dev", documents, [CHOICE], CONTEXT)).answers
     assert answer.answer in CHOICE.choices
     assert answer.rated["log_loss"] == answer.loss > 3 * math.log(200)
 
@@ -234,7 +240,7 @@ def test_the_tree_gives_each_candidate_what_a_row_of_its_own_would(candidates: l
     task = Task("t", "choice", "accuracy", "max", choices=tuple(candidates))
     model = Bigram(259, most_rows=most_rows)
     documents = [held("a", f"x={candidates[0]}\n", candidates[0])]
-    (answer,) = only(score_tasks(model, letters(), "dev", documents, [task], CONTEXT)).answers
+    (answer,) = only(score_tasks(opened(model), letters(), "dev", documents, [task], CONTEXT)).answers
     paths = [encode_texts(letters(), [[candidate]])[0] for candidate in candidates]
     ends = {EOS, token("\n")}
     scores_ends = any(one != other and other[: len(one)] == one for one in paths for other in paths)
@@ -269,7 +275,7 @@ def test_the_window_keeps_the_end_of_a_long_prompt() -> None:
         return {token("c"): 0.5, token("d"): 0.5}
 
     text = "the beginning is far away " * 4 + "x=cat\n"
-    score_tasks(Model(following), letters(), "dev", [held("a", text, "cat")], [CHOICE], CONTEXT)
+    score_tasks(opened(Model(following)), letters(), "dev", [held("a", text, "cat")], [CHOICE], CONTEXT)
     # Two of the three letters of a candidate need room; what follows the third is not asked.
     assert text[: text.index("cat")][-CONTEXT + 2 :] in seen
     assert all(len(window) <= CONTEXT for window in seen)
@@ -310,7 +316,7 @@ def test_likelihood_alone_gives_the_nats_of_the_whole_score(task: Task) -> None:
     golds = ("cat", "dog") if task is CHOICE else ("12", "-7")
     documents = [held(str(n), f"{n} x={gold}\n", gold) for n, gold in enumerate(golds * 5)]
     quick = score_likelihood(Bigram(259), letters(), "dev", documents, task, CONTEXT)
-    whole = only(score_tasks(Bigram(259, most_rows=3), letters(), "dev", documents, [task], CONTEXT))
+    whole = only(score_tasks(opened(Bigram(259, most_rows=3)), letters(), "dev", documents, [task], CONTEXT))
     assert [answer.loss for answer in quick.answers] == pytest.approx([answer.loss for answer in whole.answers])
     assert quick.metrics["bits_per_answer"] == pytest.approx(whole.metrics["bits_per_answer"])
 
@@ -356,7 +362,9 @@ def test_the_bytes_of_tokens_are_those_of_the_text(tokenizer: Tokenizer) -> None
 
 
 def value_answer(model: Model, gold: str = "5") -> Any:
-    (answer,) = only(score_tasks(model, letters(), "dev", [held("a", f"x={gold}\n", gold)], [VALUE], CONTEXT)).answers
+    (answer,) = only(
+        score_tasks(opened(model), letters(), "dev", [held("a", f"x={gold}\n", gold)], [VALUE], CONTEXT)
+    ).answers
     return answer
 
 
@@ -416,7 +424,7 @@ def test_bins_give_accuracy_beside_the_error() -> None:
     task = Task("t", "value", "mae", "min", bins=(0, 1, 5, 10, 20), clip=10)
     model = Model(writes({"7": 1.0}, "="))
     documents = [held("a", "x=9\n", "9"), held("b", "x=40\n", "40")]
-    metrics = only(score_tasks(model, letters(), "dev", documents, [task], CONTEXT)).metrics
+    metrics = only(score_tasks(opened(model), letters(), "dev", documents, [task], CONTEXT)).metrics
     assert (metrics["mae"], metrics["clipped_mae"], metrics["accuracy"]) == (17.5, 6.0, 0.5)
     assert metrics["wape"] == pytest.approx(35 / 49)
 
@@ -433,7 +441,7 @@ class Judge:
 def test_texts_are_generated_rated_and_compared() -> None:
     model = Model(writes({"one two": 1.0}, "=", end="\n"))
     documents = [held("a", "x=one two\n", "one two"), held("b", "y=three\n", "three")]
-    score = only(score_tasks(model, letters(), "dev", documents, [TEXT], CONTEXT, rater=Judge()))
+    score = only(score_tasks(opened(model), letters(), "dev", documents, [TEXT], CONTEXT, rater=Judge()))
     assert [answer.answer for answer in score.answers] == ["one two", "one two"]
     assert score.metrics["exact_match"] == 0.5
     assert (score.metrics["length"], score.metrics["same"]) == (7.0, 0.5)
@@ -442,17 +450,17 @@ def test_texts_are_generated_rated_and_compared() -> None:
 def test_an_answer_ends_where_the_format_goes_on() -> None:
     model = Model(writes({"red": 1.0}, "=", end=" | and much more"), context=32)
     documents = [held("a", "x=red | more | y=red | end\n", "red", "red")]
-    score = only(score_tasks(model, letters(), "dev", documents, [TEXT], 32))
+    score = only(score_tasks(opened(model), letters(), "dev", documents, [TEXT], 32))
     assert [answer.answer for answer in score.answers] == ["red", "red"]
 
 
 def test_lines_inside_an_answer_do_not_end_it() -> None:
     model = Model(writes({"a\nb": 1.0}, "=", end="\n"))
-    score = only(score_tasks(model, letters(), "dev", [held("a", "x=a\nb\n", "a\nb")], [TEXT], CONTEXT))
+    score = only(score_tasks(opened(model), letters(), "dev", [held("a", "x=a\nb\n", "a\nb")], [TEXT], CONTEXT))
     assert score.answers[0].answer == "a\nb"
     documents = [held("a", "x=a\nb\n\ny=a\nb\n\nend", "a\nb", "a\nb")]
     model = Model(writes({"a\nb": 1.0}, "=", end="\n\nz"))
-    score = only(score_tasks(model, letters(), "dev", documents, [TEXT], CONTEXT))
+    score = only(score_tasks(opened(model), letters(), "dev", documents, [TEXT], CONTEXT))
     assert [answer.answer for answer in score.answers] == ["a\nb", "a\nb"]
 
 
@@ -530,7 +538,7 @@ def test_answers_may_have_slices_of_their_own() -> None:
     documents = [held("a", "x=1 | x=2\n", "1", "2")]
     score = only(
         score_tasks(
-            Uniform(),
+            opened(Uniform()),
             letters(),
             "test",
             documents,
@@ -548,9 +556,9 @@ def test_answers_may_have_slices_of_their_own() -> None:
 def test_tasks_without_answers_in_the_split_are_left_out() -> None:
     other = Task("other", "value", "mae", "min")
     documents = [held("a", "x=1\n", "1")]
-    assert [score.task for score in score_tasks(Uniform(), letters(), "dev", documents, [other, VALUE], CONTEXT)] == [
-        "t"
-    ]
+    assert [
+        score.task for score in score_tasks(opened(Uniform()), letters(), "dev", documents, [other, VALUE], CONTEXT)
+    ] == ["t"]
     with pytest.raises(DataError, match="holds no answer of task 'other'"):
         score_likelihood(Uniform(), letters(), "dev", documents, other, CONTEXT)
 
@@ -566,7 +574,7 @@ def test_tasks_without_answers_in_the_split_are_left_out() -> None:
 )
 def test_tasks_that_cannot_be_scored_say_why(task: Task, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        score_tasks(Uniform(), letters(), "dev", [held("a", "x=cat\n", "cat")], [task], CONTEXT)
+        score_tasks(opened(Uniform()), letters(), "dev", [held("a", "x=cat\n", "cat")], [task], CONTEXT)
 
 
 def test_logits_that_are_no_probabilities_are_refused() -> None:
@@ -579,7 +587,7 @@ def test_logits_that_are_no_probabilities_are_refused() -> None:
             return logits
 
     with pytest.raises(InvalidCheckpointError, match="too far apart"):
-        score_tasks(Extreme(), letters(), "dev", [held("a", "x=cat\n", "cat")], [CHOICE], CONTEXT)
+        score_tasks(opened(Extreme()), letters(), "dev", [held("a", "x=cat\n", "cat")], [CHOICE], CONTEXT)
 
 
 BIGRAM_PY = """
@@ -611,9 +619,8 @@ def test_a_checkpoint_in_its_own_process_scores_the_same(executor: LocalExecutor
         Task("cause", "choice", "accuracy", "max", choices=choices),
         Task("cause", "generate", "exact_match", "max"),
     ]
-    with executor.client(tmp_path, 32) as client:
-        through = score_tasks(client, executor.tokenizer, "dev", documents, tasks, 32)
-    here = score_tasks(model, executor.tokenizer, "dev", documents, tasks, 32)
+    through = score_tasks(executor.opener(tmp_path, 32), executor.tokenizer, "dev", documents, tasks, 32)
+    here = score_tasks(opened(model), executor.tokenizer, "dev", documents, tasks, 32)
     assert through == here
     assert len(through[0].answers) == len(documents)
     assert set(through[0].slices) == {"weekday"}
@@ -624,8 +631,46 @@ def test_a_real_tokenizer_and_real_records() -> None:
     choices = ("signal failure", "late crew", "door fault", "traffic", "medical emergency", "weather")
     task = Task("cause", "choice", "accuracy", "max", choices=choices)
     size = words().get_vocab_size()
-    score = only(score_tasks(Bigram(size, 32), words(), "dev", documents, [task], 32))
-    again = only(score_tasks(Bigram(size, 32, most_rows=2), words(), "dev", documents, [task], 32))
+    score = only(score_tasks(opened(Bigram(size, 32)), words(), "dev", documents, [task], 32))
+    again = only(score_tasks(opened(Bigram(size, 32, most_rows=2)), words(), "dev", documents, [task], 32))
     assert len(score.answers) == 12
     assert all(answer.gold in choices and answer.answer in choices for answer in score.answers)
     assert [answer.loss for answer in score.answers] == pytest.approx([answer.loss for answer in again.answers])
+
+
+# --- a model that remembers -------------------------------------------------------------------
+
+
+class Memory(Model):
+    """Gives back what it was shown: after every prefix that it has seen, the token that stood there."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda ids: {}, context=CONTEXT)
+        self.seen: dict[tuple[int, ...], int] = {}
+
+    def logits(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
+        found = []
+        for row, (start, end) in zip(ids.tolist(), positions, strict=True):
+            shown = [token for token in row if token != PAD]
+            for place in range(1, len(shown)):
+                self.seen.setdefault(tuple(shown[:place]), shown[place])
+            for position in range(start, end):
+                logits = torch.zeros(self.vocab_size)
+                known = self.seen.get(tuple(row[: position + 1]))
+                if known is not None:
+                    logits[known] = 30.0
+                found.append(logits)
+        return torch.stack(found)
+
+
+def test_a_model_that_remembers_gains_nothing() -> None:
+    pairs = [("cat", "dog") if number % 2 else ("dog", "cat") for number in range(12)]
+    documents = [held(f"d{n}", f"{n}{n}: x={one} | x={two}\n", one, two) for n, (one, two) in enumerate(pairs)]
+    task = Task("t", "choice", "accuracy", "max", choices=("bird", "cat", "dog"))
+    honest = only(score_tasks(lambda: nullcontext(Memory()), letters(), "dev", documents, [task], CONTEXT))
+    assert len(honest.answers) == 24
+    assert honest.metrics["accuracy"] == 0, "every question is asked before its answer is shown to the process"
+    shared = Memory()
+    score_likelihood(shared, letters(), "dev", documents, task, CONTEXT)
+    cheated = only(score_tasks(lambda: nullcontext(shared), letters(), "dev", documents, [task], CONTEXT))
+    assert cheated.metrics["accuracy"] == 1, "the model of this test does remember"
