@@ -217,7 +217,7 @@ class Campaign:
             experiments=experiments,
             calibration_runs=table.calibration_runs,
             claim_every=table.claim_every,
-            policy=gate_policy(self.recipe),
+            policy=gate_policy(self.recipe, state.facts.get("metric")),
             night=int(state.facts.get("night", 0)),
             is_exhausted=is_exhausted,
         )
@@ -292,7 +292,7 @@ class Campaign:
             # A code is never kept because the one that it must beat failed with this seed.
             is_kept = head_score is not None and gate.keeps(score, head_score, lines, head_lines)
             reason = run.outcome.disturbance and f"measured on a disturbed machine: {run.outcome.disturbance}"
-            if is_kept and self._breaks_guard(run, head_run):
+            if is_kept and self._breaks_guard(state, run):
                 is_kept, reason = False, "better in the metric, but the text as a whole is predicted worse"
             status = Status.KEPT if is_kept else Status.REVERTED
             if head_score is None:
@@ -317,12 +317,25 @@ class Campaign:
         if status is Status.KEPT:
             self._mirror(CURRENT_REF, step.experiment.revision, f"kept for now: {text}")
 
-    def _breaks_guard(self, run: RunRecord, head_run: RunRecord) -> bool:
-        """Whether an edit buys the metric with more bits per byte than the recipe's guard allows."""
+    def _breaks_guard(self, state: CampaignState, run: RunRecord) -> bool:
+        """Whether an edit buys the metric with more bits per byte than the recipe's guard allows.
+
+        The bar is the proven code, so that a chain of edits cannot spend the guard again and again.
+        """
         metric = self.recipe.metric
-        if metric is None or run.dev is None or head_run.dev is None:
+        proven = [item.dev.bits_per_byte for item in state.runs if item.revision == state.rung and item.dev is not None]
+        if metric is None or run.dev is None or not proven:
             return False
-        return run.dev.bits_per_byte > head_run.dev.bits_per_byte * (1 + metric.guard_percent / 100)
+        return run.dev.bits_per_byte > math.fsum(proven) / len(proven) * (1 + metric.guard_percent / 100)
+
+    def _claim_breaks_guard(self, step: planner.LookStep) -> bool:
+        """The same on hidden, for the chain as a whole."""
+        metric = self.recipe.metric
+        if metric is None:
+            return False
+        bits = [[held_score(run, "hidden").bits_per_byte for run in pair] for pair in step.pairs]
+        rung, head = (math.fsum(pair[side] for pair in bits) for side in (0, 1))
+        return head > rung * (1 + metric.guard_percent / 100)
 
     def _stop_after_failures(self) -> None:
         last = [item.status for item in self.state.experiments if item.status is not None][-MOST_FAILURES_IN_A_ROW:]
@@ -357,6 +370,9 @@ class Campaign:
                 pairs, campaign_noise(state), policy, claim.alpha, more_allowed=step.more_allowed
             )
             decision, reasons, count = verdict.decision, verdict.reasons, verdict.pairs
+            if decision is Decision.CERTIFY and self._claim_breaks_guard(step):
+                decision = Decision.REJECT
+                reasons = (*reasons, "better in the metric, but the text as a whole is predicted worse")
         if decision is Decision.MORE_PAIRS:
             self.journal.append("claim_looked", {"claim": claim.id, "pairs": count})
             return

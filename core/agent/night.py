@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..recipe import Recipe
 from . import gate
+from .opening import gate_policy
 from .planner import calibration_scores
 from .state import CampaignState
 
@@ -61,16 +62,14 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
         f"the plan: {total} runs{time_words}: {calibrate} for the noise, {search} ideas, about {claim} for proof, "
         f"{final} for the final test",
     ]
-    if state.sigma is not None:
+    if state.sigma is not None and not state.facts.get("metric"):  # the noise of claims in a metric is a hidden fact
         lines.append(_provable(state, recipe))
     return Night(target, not is_unfinished or target != planned, counts, lines)
 
 
 def _provable(state: CampaignState, recipe: Recipe) -> str:
     scores = calibration_scores(state)
-    table = recipe.gate
-    looks, shares = tuple(table.looks), tuple(table.alpha_split)
-    policy = gate.GatePolicy(table.alpha, looks, shares, table.min_effect, table.patience)
+    policy = gate_policy(recipe)
     alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), 0)
     gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
     return f"smallest gain that could be proven: about {gain:.4f} {state.unit}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +37,8 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
     for table, name in (("budget", "experiments"), ("budget", "hours"), ("gate", "final_pairs")):
         facts[table].pop(name)
     measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
+    if recipe.metric is not None:  # another clip or other choices make another cost
+        measured.append(json.dumps([asdict(task) for task in data.manifest.tasks], sort_keys=True))
     text = json.dumps([facts, measured, recipe.proposer.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -94,7 +97,12 @@ def ensure_campaign(
         "night": _night(journal, manifest.held_digest),
         "metric": None
         if objective is None
-        else {"task": objective.task.name, "dev_unit": objective.dev_unit, "claim_unit": objective.claim_unit},
+        else {
+            "task": objective.task.name,
+            "dev_unit": objective.dev_unit,
+            "claim_unit": objective.claim_unit,
+            "min_effect": objective.task.min_effect,
+        },
     }
     is_mended = state is not None and state.identity == identity
     why = "a new campaign, because the starting train.py was mended" if is_mended else _why_new(state, facts)
@@ -150,9 +158,11 @@ def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor
     )
 
 
-def gate_policy(recipe: Recipe) -> gate.GatePolicy:
+def gate_policy(recipe: Recipe, metric: Mapping[str, Any] | None = None) -> gate.GatePolicy:
+    """The recipe's gate; with a [metric] the smallest effect worth a claim is the task's own, in the task's unit."""
     table = recipe.gate
-    return gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), table.min_effect, table.patience)
+    smallest = float(metric["min_effect"]) if metric else table.min_effect
+    return gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), smallest, table.patience)
 
 
 def research_context(state: CampaignState, program: str, recipe: Recipe, machine: Machine) -> ResearchContext:

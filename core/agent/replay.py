@@ -205,7 +205,15 @@ def _final_opened(state: CampaignState, event: Event) -> CampaignState:
 
 
 def _final(state: CampaignState, event: Event) -> CampaignState:
-    return replace(state, final=FinalRecord(**event.body, at=event.at))
+    body = dict(event.body)
+    for side in ("baseline", "final"):  # journals of version 0.1 knew bits per byte alone
+        if f"{side}_bpb" in body:
+            body[f"{side}_score"] = body[f"{side}_bits_per_byte"] = body.pop(f"{side}_bpb")
+    return replace(state, final=FinalRecord(**body, at=event.at))
+
+
+def _exam(state: CampaignState, event: Event) -> CampaignState:
+    return replace(state, exam=(event.body["split"], tuple(event.body["tasks"])))
 
 
 def _samples(state: CampaignState, event: Event) -> CampaignState:
@@ -237,4 +245,5 @@ _APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
     "stopped": _stopped,
     "exhausted": _nothing,
     "finished": _nothing,
+    "exam": _exam,
 }

@@ -139,7 +139,7 @@ def _reversed_rank(document: str, index: int) -> bytes:
 def _check_gold(task: Task, document: Document, index: int, gold: str) -> None:
     if task.kind == "value" and number(gold) is None:
         raise DataError(
-            f"the answer of task '{task.name}' in document '{document.id}' (span {index}) is '{gold[:60]}', no number",
+            f"the answer of task '{task.name}' in document '{document.id}' (span {index}) is no number",
             "the adapter must mark numbers only, such as 12, -0.5 or 1e-3, or give the task the kind choice",
         )
 

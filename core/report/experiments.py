@@ -90,6 +90,13 @@ def dev_score(state: CampaignState, revision: str) -> DevScore:
     return DevScore(visible(revision, 128, single_line=True), fmean(scores) if scores else None, len(scores))
 
 
+def dev_bits_per_byte(state: CampaignState, revision: str) -> float | None:
+    """Mean bits per byte of a revision on dev, whatever the campaign lowers; None before its first run."""
+    runs = [run for run in scored_runs(state) if run.revision == revision]
+    values = [value for run in runs if run.dev is not None and (value := number(run.dev.bits_per_byte)) is not None]
+    return fmean(values) if values else None
+
+
 def lineage(state: CampaignState, revision: str) -> frozenset[str]:
     """The revision and all kept ancestors that it was built from, back to the baseline."""
     parents = {

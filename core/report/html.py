@@ -34,6 +34,7 @@ def render_html(summary: Summary, state: CampaignState) -> str:
         _chart(summary),
         _ladder(summary),
         _final(summary),
+        _exam(summary),
         _next_steps(summary),
         _experiments(summary),
         _claims(summary),
@@ -92,6 +93,9 @@ def _tiles(summary: Summary) -> str:
         standing = "proven" if settled else "not yet proven" if summary.proven is None else "not all of it proven"
         note = f"{against} against the start; {standing}"
         tiles.append(("current, on dev", figure(current.score), note))
+    if summary.text_start is not None and summary.text_current is not None:
+        note = f"bits per byte on dev; {figure(summary.text_start)} at the start"
+        tiles.append(("as text", figure(summary.text_current), note))
     if summary.sigma is not None:
         tiles.append(("noise (sigma)", f"{summary.sigma:.4f}", f"luck of one run, {summary.unit}"))
     if summary.experiments:
@@ -192,6 +196,26 @@ def _final_table(final: FinalRow) -> str:
         f'<tr><td>95 % interval</td><td class="right num" colspan="2">{_typeset(signed(final.delta_low))} to '
         f"{_typeset(signed(final.delta_high))}</td></tr>{as_text}</tbody></table>"
     )
+
+
+def _exam(summary: Summary) -> str:
+    """The tasks that the finished model answered, beside baselines on the same questions."""
+    if not summary.exam:
+        return ""
+    tables = []
+    for row in summary.exam:
+        lines = [("the model", row.model, "")] + [(entry.name, entry.value, entry.words) for entry in row.baselines]
+        body = "".join(
+            f'<tr><td>{escape(name)}</td><td class="right num">{figure(value)}</td><td>{escape(words)}</td></tr>'
+            for name, value, words in lines
+        )
+        tables.append(
+            f"<table><caption>{escape(row.task)}: {escape(row.metric)}, {plural(row.questions, 'question')}</caption>"
+            f"<tbody>{body}</tbody></table>"
+        )
+    lead = f"Every system answered the same questions of {escape(summary.exam_split)}."
+    lead += " A baseline that is better than the model is the one to use."
+    return _section("The answers", lead, f'<div class="card">{"".join(tables)}</div>')
 
 
 def _next_steps(summary: Summary) -> str:

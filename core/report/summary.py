@@ -12,11 +12,13 @@ from typing import Any
 
 from ..agent.state import BITS_PER_BYTE, CampaignState, ClaimRecord
 from ..contracts import Decision, Status
+from .exam import METRIC_WORDS
 from .experiments import (
     DevScore,
     ExperimentRow,
     best_of_chain,
     counts_by_status,
+    dev_bits_per_byte,
     dev_score,
     experiment_rows,
     is_placebo,
@@ -59,6 +61,26 @@ class FinalRow:
     final_bits_per_record: float
     is_proven: bool
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExamEntry:
+    """A baseline's metric in one task, and who is better by the interval of the difference."""
+
+    name: str
+    value: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExamRow:
+    """The model in one task, beside the baselines, the best one first."""
+
+    task: str
+    metric: str
+    model: float | None
+    questions: int
+    baselines: tuple[ExamEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +131,12 @@ class Summary:
     """What scores on dev count: bits per byte, or bits per answer of the recipe's [metric]."""
     claim_unit: str
     """The same for hidden and test."""
+    text_start: float | None
+    text_current: float | None
+    """Bits per byte on dev of the starting and the current code, where the scores count something else."""
+    exam_split: str
+    exam: tuple[ExamRow, ...]
+    """How the finished model answered the tasks of `exam_split`, beside baselines."""
     baseline: DevScore
     current: DevScore
     best_current_score: float | None
@@ -165,6 +193,10 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         verdict=verdict_words(state, more_runs=more_runs, note=visible(unproven_note, 400)),
         unit=state.unit,
         claim_unit=state.claim_unit,
+        text_start=dev_bits_per_byte(state, state.baseline) if state.unit != BITS_PER_BYTE else None,
+        text_current=dev_bits_per_byte(state, state.head) if state.unit != BITS_PER_BYTE else None,
+        exam_split=state.exam[0] if state.exam is not None else "",
+        exam=_exam_rows(state),
         baseline=dev_score(state, state.baseline),
         current=current,
         best_current_score=best_of_chain(state, state.head),
@@ -342,6 +374,31 @@ def _final_row(state: CampaignState) -> FinalRow | None:
         is_proven=final.is_proven,
         at=_text(final.at),
     )
+
+
+def _exam_rows(state: CampaignState) -> tuple[ExamRow, ...]:
+    rows = []
+    for result in state.exam[1] if state.exam is not None else ():
+        metric, sign = str(result["metric"]), 1 if result["direction"] == "min" else -1
+        baselines = {_text(name, 60): number(scores.get(metric)) for name, scores in result["baselines"].items()}
+        known = {name: value for name, value in baselines.items() if value is not None}
+        intervals = {_text(name, 60): interval for name, interval in result["differences"].items()}
+        entries = tuple(
+            ExamEntry(name, known[name], _winner(intervals.get(name), sign))
+            for name in sorted(known, key=lambda name: (sign * known[name], name))
+        )
+        model = number(result["model"].get(metric))
+        words = METRIC_WORDS.get(metric, metric.replace("_", " "))
+        rows.append(ExamRow(_text(result["task"], 60), words, model, int(result["questions"]), entries))
+    return tuple(rows)
+
+
+def _winner(interval: Any, sign: int) -> str:
+    """Who is better, from the interval of model minus baseline."""
+    low, high = (number(interval[1]), number(interval[2])) if interval is not None else (None, None)
+    if low is None or high is None or low <= 0 <= high:
+        return "no clear difference"
+    return "the model is better" if (high < 0) == (sign == 1) else "better than the model"
 
 
 def _plain(value: Any) -> Any:

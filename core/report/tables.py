@@ -83,12 +83,16 @@ def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> 
         ("start", _score(summary.baseline, summary.unit)),
         ("proven", _score(summary.proven, summary.unit) if summary.proven is not None else ""),
         ("current", _score(summary.current, summary.unit)),
+        ("as text", _as_text(summary)),
         ("tried", _tried(summary)),
     ):
         if text:
             lines += _wrapped(f"{label + ':':<{_LABEL_WIDTH}}{text}", _LABEL_WIDTH)
     if not is_end:
         lines += [_experiment_line(row) for row in summary.experiments[-_LAST_EXPERIMENTS:]]
+    for row in summary.exam:
+        lines += _wrapped(f"{row.task}: {row.metric} {figure(row.model)} on {summary.exam_split}", _LABEL_WIDTH)
+        lines += [f"  {entry.name:<30} {figure(entry.value):>9}  {entry.words}" for entry in row.baselines]
     for claim in summary.claims[-_LAST_CLAIMS:]:
         pairs = f", {plural(claim.pairs, 'pair')} of runs" if claim.pairs is not None else ""
         lines += _wrapped(f"proof {claim.id}: {claim.words}{pairs}", _LABEL_WIDTH)
@@ -113,6 +117,13 @@ def _experiment_line(row: ExperimentRow) -> str:
 
 def _score(found: DevScore, unit: str) -> str:
     return f"{figure(found.score)} {unit} on dev, {plural(found.runs, 'run')}" if found.score is not None else ""
+
+
+def _as_text(summary: Summary) -> str:
+    """Bits per byte beside another metric."""
+    if summary.text_start is None or summary.text_current is None:
+        return ""
+    return f"{figure(summary.text_start)} -> {figure(summary.text_current)} bits per byte on dev, start and current"
 
 
 def _tried(summary: Summary) -> str:

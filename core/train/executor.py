@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..contracts import ObjectiveScore, SplitScore, Status, TrainOutcome
+from ..contracts import GroupScore, ObjectiveScore, SplitScore, Status, TrainOutcome
 from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
@@ -144,10 +145,18 @@ class LocalExecutor:
         documents = self._documents[split]
         with self.client(folder, window) as client:
             score = score_split(client, self.tokenizer, split, documents, window)
+        score = replace(score, groups=self._nameless(score.groups))
         if self.objective is None:
             return score
         objective = self.objective.score(self.opener(folder, window), self.tokenizer, split, documents, window)
-        return replace(score, objective=objective)
+        return replace(score, objective=replace(objective, groups=self._nameless(objective.groups)))
+
+    def _nameless(self, groups: Sequence[GroupScore]) -> tuple[GroupScore, ...]:
+        """Scores enter the journal, where anybody reads them; the name of a group can be a customer or a query."""
+        held = self.data.manifest.held_digest
+        digests = (hashlib.blake2b(f"{held} {group.group}".encode(), digest_size=8).hexdigest() for group in groups)
+        named = (replace(group, group=digest) for group, digest in zip(groups, digests, strict=True))
+        return tuple(sorted(named, key=lambda group: group.group))
 
     def opener(self, folder: Path, context: int) -> Callable[[], LogitsClient]:
         """Opens a fresh process with the checkpoint each time it is called."""

@@ -147,6 +147,8 @@ def test_bytes_records_groups_and_slices_are_those_of_the_raw_text(executor: Loc
         size.record_count,
         size.groups,
     )
+    names = {held.document.group for held in read_split(executor.data.held_folder, "dev")}
+    assert not names & {group.group for group in score.groups}, "scores enter the journal, names of groups must not"
     total = math.fsum(group.nats for group in score.groups)
     assert score.bits_per_byte == pytest.approx(total / math.log(2) / size.byte_count, rel=1e-12)
     days = score.slices["weekday"]
