@@ -62,6 +62,27 @@ class HeldIndex:
                 return place
         return None
 
+    def inside(self, text: str) -> int | None:
+        """Place of a held-out document that mostly stands inside `text`, or of one inside which `text` mostly stands.
+
+        Mostly is a share of NEAR of the word 5-grams of the smaller one. Held-out documents of fewer words are found
+        when they are a line of `text`. So documents that are cut in another way than the held-out ones are seen too.
+        """
+        if "\n" in text.rstrip():
+            for line in text.split("\n"):
+                if line.strip() and (place := self.equal(line)) is not None:
+                    return place
+        words = self._hasher.words(text)
+        if len(words) < SHINGLE_WORDS:
+            return None
+        shingles = shingles_of(words)
+        shared = self._lookup.shared(shingles)
+        if not len(shared):
+            return None
+        share = shared / np.maximum(1, np.minimum(self._lookup.sizes, len(shingles)))
+        best = int(share.argmax())
+        return best if share[best] >= NEAR else None
+
     def note_train(self, texts: Sequence[str]) -> None:
         """Mark what of the held-out documents stands in these documents of train; a megabyte at once is fastest."""
         for text in texts:
@@ -139,7 +160,17 @@ class _Lookup:
         owners = np.repeat(np.arange(len(sets)), [len(members) for members in sets])
         order = np.argsort(values, kind="stable")
         self._values, self._owners = values[order], owners[order]
+        self.sizes = np.array([len(members) for members in sets], np.int64)
         self.sieve = _Sieve(values)
+
+    def shared(self, shingles: Hashes) -> _Places:
+        """How many of `shingles` each set has; empty when there are no sets."""
+        passed = self.sieve.passed(shingles)
+        first = np.searchsorted(self._values, passed, "left")
+        count = np.searchsorted(self._values, passed, "right") - first
+        # The places first, first + 1, ... of every shingle, chained.
+        steps = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+        return np.bincount(self._owners[np.repeat(first, count) + steps], minlength=len(self.sizes))
 
     def candidates(self, shingles: Hashes, without: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> Iterator[int]:
         """Places of sets to compare with, at most MOST_COMPARED, those first that share most rare shingles."""

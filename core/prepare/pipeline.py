@@ -18,7 +18,7 @@ from ..recipe import Recipe
 from . import heldout, split
 from .answers import ANSWERS_FILE
 from .drift import drift_notices, newest_groups
-from .extra import Extra
+from .extra import Extra, HeldGroups
 from .floors import TRAIN_BYTES, measure_floors
 from .groups import GroupTable
 from .heldout import HeldDocument
@@ -58,6 +58,8 @@ __all__ = [
 
 NOTABLE_OVERLAP_PERCENT = 5
 """From here on an overlap is a warning; the recipe's max_overlap_percent says where it ends."""
+NOTABLE_NGRAM_PERCENT = 40
+"""From here on shared word 13-grams are a warning when groups are dealt by hash: by time, what recurs may recur."""
 
 
 def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, progress: Progress) -> PreparedData:
@@ -177,9 +179,10 @@ class _Preparation:
         sizes = self.spool.sort_out(dealt, self.parts)
         self.progress("checking that nothing held out stands in train")
         index = self._held_index()
-        overlap = self._overlap(index)
+        self._note_train(index)
         drift = self._drift(dealt)
-        extra = self._read_extra(index, sizes)
+        extra = self._read_extra(index, self._held_groups(dealt), sizes)
+        overlap = self._overlap(index)
         train_bytes = sizes[split.TRAIN].byte_count
         read = train_bytes + sum(size.byte_count * item.copies for size, item in zip(extra, self.extras, strict=True))
         public = PublicPart(self.staging, self.recipe.tokenizer, self._train_documents, read, self.progress)
@@ -229,8 +232,16 @@ class _Preparation:
             for held in self._documents(name)
         )
 
-    def _overlap(self, index: HeldIndex) -> dict[str, Overlap]:
-        """Hold train against dev, hidden and test. Raises DataError for equal texts and beyond the recipe's limit."""
+    def _held_groups(self, dealt: dict[str, str]) -> HeldGroups:
+        names = frozenset(name for name, where in dealt.items() if where != split.TRAIN)
+        since = None
+        if self.rule is SplitRule.TIME:
+            held = (group for group in self.table.groups() if dealt.get(group.name) in split.HELD_OUT)
+            since = min(split.time_of(group, self.rule) for group in held)
+        return HeldGroups(self.adapter.name, names, since)
+
+    def _note_train(self, index: HeldIndex) -> None:
+        """Hold train, without auxiliary text, against what is held out. Raises DataError for equal texts."""
         leaks: list[tuple[int, str]] = []
         for chunk in heldout.in_chunks(self._documents(split.TRAIN)):
             for held in chunk:
@@ -245,6 +256,9 @@ class _Preparation:
                 f"'{index.ids[place]}' ({index.splits[place]}) has the same text as '{train_id}' (train)",
                 'set [data] duplicates = "exact" in recipe.toml, or group the copies together in the adapter',
             )
+
+    def _overlap(self, index: HeldIndex) -> dict[str, Overlap]:
+        """What `index` has noted of dev, hidden and test. Raises DataError beyond the recipe's limit."""
         found = {name: item for name, item in index.report().items() if name in split.HELD_OUT}
         limit = self.recipe.data.max_overlap_percent
         for name, item in found.items():
@@ -275,13 +289,13 @@ class _Preparation:
         held_out = {name: texts(name) for name in (split.DEV, split.TEST)}
         return drift_notices(texts(split.TRAIN, reference), texts(split.TRAIN, probe), held_out)
 
-    def _read_extra(self, index: HeldIndex, sizes: dict[str, SplitSize]) -> tuple[ExtraSize, ...]:
+    def _read_extra(self, index: HeldIndex, groups: HeldGroups, sizes: dict[str, SplitSize]) -> tuple[ExtraSize, ...]:
         room = self.sizes.train - sizes[split.TRAIN].byte_count
         found = []
         for number, table in enumerate(self.recipe.data.extra):
             self.progress(f"reading auxiliary text from {table.source}")
             extra = Extra(table, self.scratch / f"extra-{number}.jsonl")
-            found.append(extra.read(workspace_of(self.staging.parent), self.spool, index, room))
+            found.append(extra.read(workspace_of(self.staging.parent), self.spool, index, groups, room))
             room -= found[-1].byte_count * extra.copies
             self.extras.append(extra)
         return tuple(found)
@@ -344,6 +358,11 @@ class _Preparation:
                 warnings.append(
                     f"{item.near_percent:.0f} % of the documents of {name} differ from one of train in a few words "
                     '(duplicates = "near" in [data] would drop such copies)'
+                )
+            if self.rule is SplitRule.GROUP and item.ngram_percent >= NOTABLE_NGRAM_PERCENT:
+                warnings.append(
+                    f"{item.ngram_percent:.0f} % of the word 13-grams of {name} stand in train: documents overlap, and "
+                    "scores measure copying in part; group what belongs together (see max_overlap_percent in [data])"
                 )
         for size, table in zip(extra, self.recipe.data.extra, strict=True):
             if size.is_cut:

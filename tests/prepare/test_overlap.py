@@ -89,6 +89,18 @@ def test_a_text_is_looked_up_without_being_noted() -> None:
     assert index.report()["test"].near == 0
 
 
+def test_a_text_that_holds_a_held_out_one_or_stands_in_one_is_found() -> None:
+    index = HeldIndex([("dev", "a", story(1)), ("test", "b", story(2)), ("test", "name", "Anna Bell\n")])
+    whole = story(8) + story(2) + story(9)
+    assert index.near(whole) is None and index.inside(whole) == 1
+    assert index.inside(story(8) + nearly(story(1)) + story(9)) == 0
+    assert index.inside(" ".join(story(1).split()[10:30])) == 0, "the other way round"
+    assert index.inside("Carl Dell\nAnna Bell\n") == 2, "too short for word 5-grams: a line of its own"
+    assert index.inside(story(8) + story(9)) is None and index.inside("Anna Bell came home") is None
+    assert index.inside(" ".join(story(2).split()[:45]) + story(8)) is None, "half of it is not most of it"
+    assert HeldIndex([]).inside(story(1)) is None
+
+
 def test_nothing_held_out_is_nothing_shared() -> None:
     index = HeldIndex([])
     index.note_train(["some text"])
@@ -101,7 +113,7 @@ def test_nothing_held_out_is_nothing_shared() -> None:
 
 def prepared(tmp_path: Path, documents: list[Document], policy: str = "exact", **data: object) -> PreparedData:
     source = tmp_path / "source"
-    source.mkdir(exist_ok=True)
+    source.mkdir(parents=True, exist_ok=True)
     (source / "days.txt").write_text("day\n", encoding="utf-8")
     adapter = ToyAdapter(documents)
     adapter.duplicates = DuplicatePolicy(policy)  # type: ignore[misc]
@@ -134,6 +146,19 @@ def test_near_copies_are_counted_and_warned_of(tmp_path: Path) -> None:
     assert data.manifest.overlap["test"].ngram_percent > 10
     assert [line for line in data.manifest.warnings if "of the documents of test differ from one of train" in line]
     assert data.manifest.near_dropped == data.manifest.near_kept == 0
+
+
+def test_shared_13_grams_are_warned_of_when_groups_are_dealt_by_hash(tmp_path: Path) -> None:
+    words = story(1, 4000).split()
+    windows = [
+        Document(f"w{n}", " ".join(words[20 * n : 20 * n + 60]) + "\n", f"w{n}", f"2024-{1 + n // 28:02d}-01")
+        for n in range(190)
+    ]
+    data = prepared(tmp_path / "a", windows, split="group")
+    assert data.manifest.overlap["test"].near == 0 and data.manifest.overlap["test"].ngram_percent >= 40
+    (line,) = [line for line in data.manifest.warnings if "13-grams of test stand in train" in line]
+    assert "max_overlap_percent" in line
+    assert not [line for line in prepared(tmp_path / "b", windows).manifest.warnings if "13-grams" in line], "by time"
 
 
 def test_too_many_near_copies_are_refused_and_the_recipe_moves_the_limit(tmp_path: Path) -> None:
