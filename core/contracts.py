@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 # --- documents ------------------------------------------------------------------------------
@@ -63,19 +64,65 @@ class Task:
     name: str
     kind: str  # choice | value | generate
     metric: str
-    """The headline: accuracy, macro_f1, pr_auc (choice); mae, clipped_mae, wape (value); exact_match, or a name that
-    the adapter's `rate` returns (generate)."""
+    """The headline: accuracy, macro_f1, f1, pr_auc, log_loss (choice); mae, clipped_mae, wape, and with `bins` accuracy
+    and macro_f1 (value); exact_match, or a name that the adapter's `rate` returns (generate)."""
     direction: str  # "min" or "max"
     version: int = 1
     min_effect: float = 0.0
     choices: tuple[str, ...] = ()
     """Kind choice: at most 64 candidate answers; empty: prepare takes the most frequent answers of train."""
     positive: str = ""
-    """Kind choice: the rare answer that precision and recall are about."""
+    """Kind choice: the rare answer that precision and recall are about; f1 and pr_auc need it."""
     bins: tuple[float, ...] = ()
     """Kind value: lower edges of the buckets, whose accuracy and macro-F1 stand beside the error."""
     clip: float | None = None
     """Kind value: an error larger than this counts as this in clipped_mae."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what could never be scored, so that a typing error shows where it stands."""
+        if problem := _task_problem(self):
+            raise ValueError(f"Task '{self.name}': {problem}")
+
+
+_KINDS = ("choice", "value", "generate")
+_METRICS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "accuracy": (("choice", "value"), "max"),
+        "macro_f1": (("choice", "value"), "max"),
+        "f1": (("choice",), "max"),
+        "pr_auc": (("choice",), "max"),
+        "log_loss": (("choice",), "min"),
+        "mae": (("value",), "min"),
+        "clipped_mae": (("value",), "min"),
+        "wape": (("value",), "min"),
+        "exact_match": (("generate",), "max"),
+        "bits_per_answer": (_KINDS, "min"),
+    }
+)
+"""Our own metrics: the kinds of task that have them, and the direction in which they get better."""
+
+
+def _task_problem(task: Task) -> str:
+    """What is wrong with a task, in words; empty when nothing is."""
+    if task.kind not in _KINDS:
+        return f"kind is one of {', '.join(_KINDS)}, not {task.kind!r}"
+    if task.direction not in ("min", "max"):
+        return f"direction is 'min' or 'max', not {task.direction!r}"
+    if task.metric not in _METRICS:
+        known = ", ".join(name for name, (kinds, _) in _METRICS.items() if task.kind in kinds)
+        return "" if task.kind == "generate" else f"kind {task.kind} has no metric {task.metric!r}, it has {known}"
+    kinds, direction = _METRICS[task.metric]
+    if task.kind not in kinds:
+        return f"metric {task.metric} belongs to kind {' or '.join(kinds)}, not to {task.kind}"
+    if task.direction != direction:
+        return f"metric {task.metric} gets better towards {direction!r}, not {task.direction!r}"
+    if task.metric in ("f1", "pr_auc") and not task.positive:
+        return f"metric {task.metric} is about the answer that `positive` names, and it is empty"
+    if task.metric == "clipped_mae" and task.clip is None:
+        return "metric clipped_mae needs `clip`, the largest error that counts"
+    if task.kind == "value" and task.metric in ("accuracy", "macro_f1") and not task.bins:
+        return f"metric {task.metric} of kind value is about the buckets that `bins` names, and there are none"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,14 @@ nobody but itself; `load_adapter` returns an adapter that has everything the Pro
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -89,9 +92,18 @@ def is_file_name(name: str) -> bool:
     return name.endswith(".py") or ".py:" in name
 
 
-def _class_in_file(name: str, base: Path) -> object:
+def adapter_file(name: str, base: Path | None = None) -> Path | None:
+    """The file behind `name` when a person's own file is meant, whether or not it is there; None for other adapters."""
+    return _file_and_class(name, base or Path())[0] if is_file_name(name) else None
+
+
+def _file_and_class(name: str, base: Path) -> tuple[Path, str]:
     file_name, _, class_name = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-    path = base / Path(file_name).expanduser()
+    return base / Path(file_name).expanduser(), class_name
+
+
+def _class_in_file(name: str, base: Path) -> object:
+    path, class_name = _file_and_class(name, base)
     if not path.is_file():
         raise UsageError(f"adapter '{name}': there is no file {path}", "Write it as ./file.py or ./file.py:ClassName.")
     module = _module_from(path.resolve(), name)
@@ -132,13 +144,55 @@ def _module_from(path: Path, name: str) -> ModuleType:
 
 def _import_error(who: str, error: BaseException) -> DataError:
     reason = f"{type(error).__name__}: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    place = _last_place(error, lambda frame: not _is_ours(frame))
+    place = f" at {place}" if place else ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"Install the package that provides '{error.name}'."
     else:
         hint = "The other adapters are not affected. Repair this one or uninstall its package."
     return DataError(f"adapter {who} cannot be imported: {reason}{place}", hint)
+
+
+@contextmanager
+def adapter_mistakes(adapter: object) -> Iterator[None]:
+    """Inside, what the adapter raises by mistake becomes a DataError that names the adapter, the file and the line.
+
+    Errors that are meant for people pass, and so do a full disk and a full memory, which are nobody's mistake.
+    """
+    try:
+        yield
+    except (SlmArError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        name = getattr(adapter, "name", type(adapter).__name__)
+        home = _home_of(adapter)
+        place = _last_place(error, lambda frame: Path(frame.filename).parent == home)
+        raise DataError(
+            f"the adapter '{name}' failed at {place}: {type(error).__name__}: {error}",
+            "that is a mistake in the adapter; `slm-ar adapters check NAME --source FILE` finds others like it",
+        ) from error
+
+
+def _home_of(adapter: object) -> Path | None:
+    """The folder of the adapter's code."""
+    try:
+        return Path(inspect.getfile(type(adapter))).parent
+    except (TypeError, OSError):  # made at run time
+        return None
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    # what a dataclass makes has no file of its own
+    return Path(frame.filename).parent == Path(__file__).parent or frame.filename.startswith("<")
+
+
+def _last_place(error: BaseException, wanted: Callable[[traceback.FrameSummary], bool]) -> str:
+    """FILE:LINE of the innermost wanted frame of the traceback, else of the innermost one."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    frame = next((frame for frame in reversed(frames) if wanted(frame)), frames[-1] if frames else None)
+    return f"{frame.filename}:{frame.lineno}" if frame is not None else ""
 
 
 def _checked(loaded: Any, name: str) -> Adapter:

@@ -185,6 +185,46 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     assert not [name for name in sys.modules if name.startswith("slm_ar_file_broken")]
 
 
+def test_a_task_that_cannot_be_is_told_with_the_line_that_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "shop_typo.py"
+    path.write_text(
+        "from slm_ar.core.contracts import Task\n\n\nclass Typo:\n"
+        "    tasks = (Task('label', kind='choise', metric='accuracy', direction='max'),)\n"
+    )
+    with pytest.raises(DataError, match=r"not 'choise' at .*shop_typo\.py:5\n"):
+        registry.load_adapter(f"{path}:Typo")
+    path.write_text(
+        "from slm_ar.core.contracts import Task\n\n\nclass Typo:\n    def __init__(self):\n"
+        "        self.tasks = (Task('label', 'choice', 'acuracy', 'max'),)\n"
+    )
+    with pytest.raises(DataError, match="cannot be constructed without arguments: ValueError: Task 'label': kind"):
+        registry.load_adapter(f"{path}:Typo")
+
+
+def test_a_mistake_of_an_adapter_is_told_with_its_own_line(adapter_file: Path) -> None:
+    adapter_file.write_text(GOOD.replace('return "shop_toys"', "import json; return json.loads('{')"))
+    adapter = registry.load_adapter(str(adapter_file))
+    line = 1 + adapter_file.read_text().splitlines().index("        import json; return json.loads('{')")
+    told = rf"the adapter 'toy' failed at .*shop_toys\.py:{line}: JSONDecodeError"
+    with pytest.raises(DataError, match=told) as caught, registry.adapter_mistakes(adapter):
+        adapter.describe()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("told"), UsageError("told"), MemoryError(), OSError(28, "No space left"), KeyboardInterrupt()]
+)
+def test_what_is_no_mistake_of_an_adapter_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, registry.adapter_mistakes(object()):
+        raise error
+    assert caught.value is error
+
+
+def test_only_own_files_have_a_file(tmp_path: Path) -> None:
+    assert registry.adapter_file("text", tmp_path) is None
+    assert registry.adapter_file("./mine.py:Mine", tmp_path) == tmp_path / "mine.py"
+
+
 # --- the Protocol ---------------------------------------------------------------------------
 
 

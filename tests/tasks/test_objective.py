@@ -25,7 +25,7 @@ def answer(gold: str, given: str, group: str = "g", loss: float = 0.0, **rated: 
 def test_a_claim_is_on_the_metric_itself() -> None:
     assert Objective(task("macro_f1")).claim_unit == "1 - macro_f1 (delay)"
     assert Objective(task("mae", "value", "min")).claim_unit == "mean error (delay)"
-    assert Objective(task("pr_auc")).dev_unit == "bits per answer (delay)"
+    assert Objective(task("pr_auc", positive="late")).dev_unit == "bits per answer (delay)"
 
 
 def test_groups_add_up_to_the_value_and_a_gain_becomes_a_cost() -> None:
@@ -49,5 +49,5 @@ def test_the_journal_keeps_an_objective() -> None:
 
 def test_an_unknown_task_is_told() -> None:
     with pytest.raises(RecipeError, match="Did you mean 'delay'") as caught:
-        find_task((task("mae"),), "dely")
+        find_task((task("mae", "value", "min"),), "dely")
     assert caught.value.exit_code == 3
