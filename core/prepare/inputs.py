@@ -1,6 +1,7 @@
 """What goes into a preparation: where the sources lie, and the key that equal inputs share.
 
-Called by the pipeline before anything is read. Promises: every byte of every source counts, nothing else of the disk.
+Called by the pipeline before anything is read. Promises: every byte of every source counts, and of an adapter that is
+a person's own file; nothing else of the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..contracts import Adapter
 from ..errors import DataError
 from ..recipe import ExtraTable, Recipe
-from ..registry import load_adapter
+from ..registry import adapter_file, load_adapter
 from .manifest import FORMAT
 
 
@@ -40,15 +41,25 @@ def check_source(source: Path, data_root: Path, table: str = "[data]") -> None:
 
 
 def input_key(recipe: Recipe, adapter: Adapter, source: Path, workspace: Path) -> str:
-    """16 hex digits over recipe, adapters and every file of the sources. Raises DataError for unreadable ones."""
+    """16 hex digits over recipe, adapters, a person's own adapter code, and every file of the sources.
+
+    Raises DataError for unreadable ones.
+    """
     data = recipe.data.model_dump(mode="json", exclude={"source": True, "extra": {"__all__": {"source"}}})
     declared = [adapter.split, adapter.duplicates, getattr(adapter, "token_split", "auto"), repr(adapter.tasks)]
     inputs = [FORMAT, adapter.name, adapter.version, declared, data, recipe.tokenizer.model_dump(mode="json")]
-    inputs.append(_digest_of(source))
+    inputs += [_digest_of(source), *_code_digest(recipe.data.adapter, workspace)]
     for table in recipe.data.extra:
         extra = load_adapter(table.adapter, workspace)
         inputs += [extra.name, extra.version, _digest_of(extra_source(table, workspace))]
+        inputs += _code_digest(table.adapter, workspace)
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code_digest(name: str, workspace: Path) -> list[str]:
+    """sha256 of an adapter that is a person's own file: while it is being written, nobody raises its version."""
+    path = adapter_file(name, workspace)
+    return [hashlib.sha256(path.read_bytes()).hexdigest()] if path is not None and path.is_file() else []
 
 
 def _digest_of(source: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..contracts import Adapter, Document, DuplicatePolicy, SourceOptions
 from ..errors import DataError
+from ..registry import adapter_mistakes
 from .groups import GroupTable
 from .heldout import HeldDocument, from_json, text_digest, to_json
 from .manifest import Progress, SplitSize
@@ -47,7 +48,7 @@ class Spool:
         """Take in the adapter's documents. Raises DataError when there are none."""
         position = offered = dated = 0
         with self._path.open("wb") as file:
-            for document in adapter.documents(source, options):
+            for document in read_documents(adapter, source, options):
                 if not document.text.strip() or not is_within(document, options):
                     continue
                 offered += 1
@@ -58,7 +59,9 @@ class Spool:
                 if not self._table.wants(document.group, document.time, size) or self._is_copy(document):
                     continue
                 self._table.add(document.group, document.time, size)
-                line = to_json(HeldDocument(document, adapter.slices(document))).encode("utf-8") + b"\n"
+                with adapter_mistakes(adapter):
+                    slices = adapter.slices(document)
+                line = to_json(HeldDocument(document, slices)).encode("utf-8") + b"\n"
                 self._starts.append(position)
                 position += file.write(line)
         if not offered:
@@ -133,6 +136,18 @@ class Spool:
         with self._path.open("rb") as file:
             file.seek(self._starts[number])
             return from_json(file.readline()).document
+
+
+def read_documents(adapter: Adapter, source: Path, options: SourceOptions) -> Iterator[Document]:
+    """The adapter's documents; what it raises by mistake becomes a DataError that names it and the line."""
+    with adapter_mistakes(adapter):
+        documents = iter(adapter.documents(source, options))
+    while True:
+        with adapter_mistakes(adapter):
+            document = next(documents, None)
+        if document is None:
+            return
+        yield document
 
 
 def is_within(document: Document, options: SourceOptions) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +14,15 @@ import numpy as np
 import pytest
 from toys import ToyAdapter, log_documents, toy_recipe
 
-from slm_ar.core.contracts import Document, DuplicatePolicy
+from slm_ar.core.contracts import Document, DuplicatePolicy, SourceOptions
 from slm_ar.core.errors import DataError
 from slm_ar.core.prepare import pipeline
 from slm_ar.core.prepare.heldout import HeldDocument, from_json, private_root, read_split, to_json
+from slm_ar.core.prepare.inputs import input_key
 from slm_ar.core.prepare.pipeline import PreparedData, newest_prepared, open_prepared, prepare
 from slm_ar.core.prepare.shards import BYTES_FILE, OFFSETS_FILE, TOKENS_FILE, token_dtype
 from slm_ar.core.prepare.tokenizer import BOS, EOS, load_tokenizer
-from slm_ar.core.recipe import Recipe
+from slm_ar.core.recipe import ExtraTable, Recipe
 
 HELD = ("mix", "dev", "hidden", "test")
 
@@ -170,6 +173,49 @@ def test_a_changed_source_gets_another_key_and_the_old_data_stay(source: Path) -
 def test_a_changed_recipe_gets_another_key(source: Path, change: dict[str, dict[str, float]]) -> None:
     first = prepared(source, log_documents(60))
     assert prepared(source, log_documents(60), toy_recipe(**change)).manifest.key != first.manifest.key
+
+
+def test_an_edited_adapter_of_ones_own_gets_another_key(source: Path) -> None:
+    """Nobody raises the version of an adapter while it is being written."""
+    workspace = workspace_data(source).parents[1]
+    workspace.mkdir()
+    code = workspace / "mine.py"
+    recipe = toy_recipe(data={"adapter": "./mine.py:Mine"})
+    code.write_text("# first\n", encoding="utf-8")
+    first = prepared(source, log_documents(60), recipe)
+    assert prepared(source, log_documents(60), recipe) == first
+    code.write_text("# second\n", encoding="utf-8")
+    assert prepared(source, log_documents(60), recipe).manifest.key != first.manifest.key
+
+
+def test_an_edited_adapter_of_extra_data_gets_another_key(source: Path, tmp_path: Path) -> None:
+    code = Path(inspect.getfile(ToyAdapter))
+    own = tmp_path / "extra_toys.py"
+    own.write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
+    recipe = toy_recipe()
+    table = {"adapter": f"{own}:ToyAdapter", "source": str(source)}
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"extra": (ExtraTable(**table),)})})
+    keys = set()
+    for _ in range(2):
+        keys.add(input_key(recipe, ToyAdapter([]), source, tmp_path))
+        own.write_text(own.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("method", ["documents", "slices"])
+def test_a_mistake_of_the_adapter_is_told_as_its_own(source: Path, method: str) -> None:
+    class Mistaken(ToyAdapter):
+        def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
+            for number, document in enumerate(super().documents(source, options)):
+                yield document if method == "slices" or number < 5 else {}["no such field"]
+
+        def slices(self, document: Document) -> dict[str, str]:
+            return {"weekday": "Mon"} if method == "documents" else {}["no such field"]
+
+    with pytest.raises(DataError, match=r"the adapter 'toy' failed at .*test_pipeline\.py:\d+: KeyError") as caught:
+        prepare(toy_recipe(), Mistaken(log_documents(60)), source, workspace_data(source), lambda line: None)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert not list(workspace_data(source).iterdir())
 
 
 def test_what_concerns_training_alone_keeps_the_key(source: Path) -> None:
