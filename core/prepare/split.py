@@ -67,7 +67,7 @@ def deal(
     else:
         ranked = sorted(groups, key=lambda group: (time_of(group, rule), group.order), reverse=True)
         dealt, rest = _deal_by_time(ranked, caps)
-    dealt.update(_deal_rest(rest, sizes))
+    dealt.update(_deal_rest(rest, rule, sizes))
     _refuse_empty(dealt, total)
     _refuse_huge(dealt, groups, total)
     return dealt
@@ -140,12 +140,17 @@ def _deal_by_time(newest_first: Sequence[GroupInfo], caps: dict[str, int]) -> tu
     return dealt, list(newest_first[position:])
 
 
-def _deal_rest(rest: Sequence[GroupInfo], sizes: SplitSizes) -> dict[str, str]:
-    """Train and mix from what is left; `rest` comes with the groups to keep first."""
+def _deal_rest(rest: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dict[str, str]:
+    """Train and mix from what is left; `rest` comes with the groups to keep first.
+
+    By hash a group that is too large is left out alone; by time train has no gap, so it begins after that group.
+    """
     kept: list[GroupInfo] = []
     train_bytes = 0
     for group in rest:
         if kept and train_bytes + group.byte_count > sizes.train:
+            if rule is SplitRule.GROUP:
+                continue
             break
         kept.append(group)
         train_bytes += group.byte_count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,7 @@ from slm_ar.core.prepare.split import (
     GroupInfo,
     SplitSizes,
     deal,
+    hash_rank,
 )
 
 SIZES = SplitSizes(dev=3000, hidden=3000, test=3000, mix=2000, mix_share=0.05, train=10**9)
@@ -162,6 +164,18 @@ def test_beyond_the_train_cap_the_oldest_are_left_out() -> None:
     dealt = deal(groups, SplitRule.TIME, sizes)
     assert sorted(names_of(dealt, TRAIN)) == [f"g{index}" for index in range(17, 22)]
     assert "g00" not in dealt
+
+
+def test_by_hash_one_group_larger_than_the_room_does_not_end_train() -> None:
+    ranked = sorted((f"g{index}" for index in range(60)), key=hash_rank)
+    sizes = SplitSizes(dev=2000, hidden=2000, test=2000, mix=0, mix_share=0.0, train=40_000)
+    large = ranked[10]
+    groups = [GroupInfo(name, 39_500 if name == large else 1000, "2024-01-01", n) for n, name in enumerate(ranked)]
+    dealt = deal(groups, SplitRule.GROUP, sizes)
+    assert large not in dealt and len(names_of(dealt, TRAIN)) == 40
+    # By order what is older than the large group stays out with it: train has no gap.
+    by_order = deal([replace(group, order=-group.order) for group in groups], SplitRule.ORDER, sizes)
+    assert len(names_of(by_order, TRAIN)) == 10 - len(names_of(by_order, TEST)) - 4
 
 
 @pytest.mark.parametrize("count", [0, 1, FEWEST_GROUPS - 1])
