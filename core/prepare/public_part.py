@@ -5,10 +5,10 @@ Called by the pipeline with what the model will read and nothing else, so nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..contracts import Task
+from ..contracts import Document, Span, Task
 from ..recipe import TokenizerTable
 from .answers import fill_choices, read_answers, write_answers
 from .encoder import encode_pieces
@@ -26,6 +26,9 @@ from .tokenizer import (
 
 TOKENIZER_TRAIN_BYTES = 20_000_000
 """More text moves bytes per token by less than a percent; records whose fields never recur cost 50 times their size."""
+PASSAGE_CHARACTERS = 16_384
+"""Of a longer document passages are taken when the tokenizer cannot learn from all text."""
+MAX_CHARACTER_BYTES = 4
 
 
 class PublicPart:
@@ -65,11 +68,21 @@ class PublicPart:
         tokenizer.save(str(self._folder / TOKENIZER_FILE), pretty=False)
 
     def _pieces(self) -> Iterator[str]:
-        """The text that the tokenizer learns from: of a large train, documents at even distances."""
-        share = min(1.0, TOKENIZER_TRAIN_BYTES / max(1, self.byte_count))
-        for number, held in enumerate(self._documents()):
-            if int((number + 1) * share) > int(number * share):
+        """The text that the tokenizer learns from: of a large train, passages at even distances, the first always."""
+        if self.byte_count <= TOKENIZER_TRAIN_BYTES:
+            for held in self._documents():
                 yield from cut_at_spans(held.document.text, held.document.spans)
+            return
+        share = TOKENIZER_TRAIN_BYTES / self.byte_count
+        longest = min(PASSAGE_CHARACTERS, max(1, TOKENIZER_TRAIN_BYTES // MAX_CHARACTER_BYTES))
+        seen = taken = 0
+        for held in self._documents():
+            for text, spans in _passages(held.document, longest):
+                size = len(text.encode("utf-8"))
+                if taken <= seen * share and taken + size <= TOKENIZER_TRAIN_BYTES:
+                    taken += size
+                    yield from cut_at_spans(text, spans)
+                seen += size
 
     def write_shards(self) -> None:
         """Encode all documents with the tokenizer in the folder."""
@@ -91,3 +104,13 @@ def write_tasks(path: Path, train: Iterable[HeldDocument], tasks: tuple[Task, ..
     write_answers(path, (held.document for held in train), tasks)
     examples = read_answers(path)
     return tuple(fill_choices(task, examples) for task in tasks)
+
+
+def _passages(document: Document, longest: int) -> Iterator[tuple[str, Sequence[Span]]]:
+    """The document as it is when it is short, else its pieces in passages of at most `longest` characters."""
+    if len(document.text) <= longest:
+        yield document.text, document.spans
+        return
+    for piece in cut_at_spans(document.text, document.spans):
+        for start in range(0, len(piece), longest):
+            yield piece[start : start + longest], ()

@@ -16,7 +16,7 @@ from slm_ar.core.contracts import Document, SourceOptions, SplitRule, Task
 from slm_ar.core.errors import DataError
 from slm_ar.core.prepare import pipeline, public_part, tokenizer
 from slm_ar.core.prepare.answers import ANSWERS_FILE, read_answers
-from slm_ar.core.prepare.heldout import read_split
+from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.manifest import Manifest
 from slm_ar.core.prepare.pipeline import PreparedData, open_prepared, prepare
 from slm_ar.core.prepare.shards import TOKENS_FILE
@@ -73,6 +73,15 @@ def test_the_choice_is_measured_on_texts_that_were_not_trained_on(monkeypatch: p
     assert set(fit) | set(measured) == {f"text {number}" for number in range(20)}
 
 
+def test_one_long_text_is_sampled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit: list[str] = []
+    monkeypatch.setattr(tokenizer, "SAMPLE_BYTES", 1000)
+    monkeypatch.setattr(tokenizer, "train_tokenizer", lambda pieces, size, split: fit.extend(pieces))
+    monkeypatch.setattr(tokenizer, "encode_flat", lambda size, texts: [[1]])
+    choose_vocab_size(["a" * 400, "b" * 5000, "c" * 5000], "words", (512, 1024))
+    assert fit == ["a" * 400, "b" * 600] * 2
+
+
 def test_auto_chooses_and_tells_the_figures(source: Path) -> None:
     data = prepared(source, ToyAdapter(log_documents(60)), toy_recipe(tokenizer={"vocab_size": "auto"}))
     figures = {int(size): value for size, value in data.manifest.vocab_measured.items()}
@@ -106,7 +115,29 @@ def test_of_a_large_train_the_tokenizer_learns_from_documents_at_even_distances(
     places = [everything.index(text) for text in sample]
     assert 6 <= len(sample) <= 10 and places == sorted(places)
     assert max(later - earlier for earlier, later in pairwise(places)) <= len(everything) // 6
-    assert sum(map(len, sample)) <= 9000
+    assert sum(len(text.encode()) for text in sample) <= 8000
+
+
+@pytest.mark.parametrize("documents", [1, 2, 300])
+def test_of_long_documents_the_tokenizer_learns_from_passages(
+    documents: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One document of more bytes than the tokenizer may see gives text all the same, from its whole length."""
+    monkeypatch.setattr(public_part, "TOKENIZER_TRAIN_BYTES", 60_000)
+    monkeypatch.setattr(public_part, "PASSAGE_CHARACTERS", 1000)
+    whole = "".join(f"{number:07d} ä" for number in range(30_000))
+    length = len(whole) // documents
+    held = [HeldDocument(Document(f"d{n}", whole[n * length : (n + 1) * length], "g"), {}) for n in range(documents)]
+    asked = toy_recipe().tokenizer
+    part = public_part.PublicPart(tmp_path, asked, lambda: held, len(whole.encode()), lambda line: None)
+    pieces = list(part._pieces())
+    assert 50_000 < sum(len(piece.encode()) for piece in pieces) <= 60_000
+    assert held[0].document.text.startswith(pieces[0])
+    places = [whole.index(piece) / len(whole) for piece in pieces]
+    assert places == sorted(places)
+    assert max(later - earlier for earlier, later in pairwise([*places, 1.0])) < 0.05
+    monkeypatch.setattr(public_part, "TOKENIZER_TRAIN_BYTES", 1_000_000)
+    assert list(part._pieces()) == [item.document.text for item in held], "when all may be seen, nothing is cut"
 
 
 # --- what the adapter declares ----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from toys import log_documents
 
 from slm_ar.core.contracts import Span
 from slm_ar.core.errors import DataError
+from slm_ar.core.prepare import tokenizer as tokenizer_module
 from slm_ar.core.prepare.tokenizer import (
     BOS,
     EOS,
@@ -87,6 +90,28 @@ def test_a_corpus_with_enough_merges_gives_the_asked_vocabulary() -> None:
 def test_the_special_tokens_are_the_first_three_ids() -> None:
     vocabulary = trained("words").get_vocab()
     assert [vocabulary[name] for name in SPECIAL_TOKENS] == [BOS, EOS, PAD] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("split", "mark"), [("words", ""), ("fields", " "), ("fields", "")])
+def test_a_very_long_field_or_word_is_learned_in_pieces_and_encoded_whole(split: str, mark: str) -> None:
+    """Uncut, each of these took more than a minute: the library's time grows with the square of the length."""
+    pick = random.Random(1)
+    text = mark.join("".join(pick.choices("abcdefgh", k=5)) for _ in range(40_000))
+    begin = time.process_time()
+    tokenizer = train_tokenizer(iter([text]), 400, split)
+    assert time.process_time() - begin < 15
+    assert tokenizer.get_vocab_size() == 400
+    assert round_trip(tokenizer, text[:5000]) == text[:5000]
+    assert "256" not in tokenizer.to_str().partition('"model"')[0], "how long a piece was learned from is not kept"
+
+
+@pytest.mark.parametrize("split", ["words", "fields"])
+def test_what_is_shorter_is_learned_from_as_it_is(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = trained(split).to_str()
+    monkeypatch.setattr(tokenizer_module, "LONGEST_LEARNED", 90_000)
+    assert train_tokenizer((document.text for document in log_documents(30)), 400, split).to_str() == expected
+    monkeypatch.setattr(tokenizer_module, "LONGEST_LEARNED", 2)
+    assert train_tokenizer((document.text for document in log_documents(30)), 400, split).to_str() != expected
 
 
 def test_merges_never_cross_a_field_separator() -> None:
