@@ -43,11 +43,15 @@ class _Reading:
     answers: dict[Key, _Given] = field(default_factory=dict)
     strangers: list[str] = field(default_factory=list)
     """Documents that this split does not hold, as often as they occur."""
+    other_tasks: list[str] = field(default_factory=list)
+    """Tasks of lines about other tasks, as often as they occur."""
+    strange_count: int = 0
+    """Answers that are none of the task's choices."""
     problems: dict[str, list[str]] = field(default_factory=dict)
     """Kind of problem -> examples, as often as it occurs."""
 
     def wrong(self, kind: str, example: str) -> None:
-        self.problems.setdefault(kind, []).append(example)
+        self.problems.setdefault(kind, []).append(_shown(example))
 
 
 def read_predictions(
@@ -63,7 +67,8 @@ def read_predictions(
     """Score the answers of `path` (jsonl, csv, tsv or parquet) to the questions of `task` in `documents`.
 
     Columns: document (or id), answer; span (counted from 0 among all answers of the document) where a document has
-    several answers of the task; probability, of the positive answer or of the one given. Raises DataError.
+    several answers of the task; probability, of the positive answer or of the one given; task, where the file answers
+    several tasks. Raises DataError.
     """
     most = min(limit, MOST_GENERATED) if task.kind == "generate" else limit
     questions = choose_questions(documents, task, most, answer_slices)
@@ -73,9 +78,19 @@ def read_predictions(
     _check_complete(reading, questions, task)
     if reading.problems:
         raise _refusal(path, reading, questions, task, split)
-    if notices is not None and reading.strangers:
-        notices.count(str(path), f"lines about documents that are not in {split}, ignored", len(reading.strangers))
+    if notices is not None:
+        _count_tolerated(notices, path, reading, split)
     return make_score(task, split, [_answer(question, reading, task, rater) for question in questions], questions)
+
+
+def _count_tolerated(notices: Notices, path: Path, reading: _Reading, split: str) -> None:
+    for what, number_of in (
+        (f"lines about documents that are not in {split}, ignored", len(reading.strangers)),
+        ("lines about other tasks, ignored", len(reading.other_tasks)),
+        ("answers that are none of the choices, counted as wrong", reading.strange_count),
+    ):
+        if number_of:
+            notices.count(str(path), what, number_of)
 
 
 def _read(path: Path, documents: Iterable[HeldDocument], task: Task) -> _Reading:
@@ -89,7 +104,7 @@ def _read(path: Path, documents: Iterable[HeldDocument], task: Task) -> _Reading
     if not identity or "answer" not in table.columns:
         missing = "document" if not identity else "answer"
         raise DataError(
-            f"{path}: has no column {missing}; its columns are {', '.join(table.columns[:12])}",
+            f"{path}: has no column {missing}; its columns are {_shown(', '.join(table.columns[:12]))}",
             'Each line needs "document" and "answer", like {"document": "2024-12-30/bus", "answer": "5"}',
         )
     reading = _Reading()
@@ -110,6 +125,9 @@ def _take(
     task: Task,
 ) -> None:
     """File one line under its question, or under what is wrong with it."""
+    if row.get("task") and row["task"] != task.name:
+        reading.other_tasks.append(row["task"])
+        return
     known = spans.get(document)
     if known is None:
         reading.strangers.append(document)
@@ -122,8 +140,10 @@ def _take(
         where = f"row {row_number}: document '{document}' has no answer {span}"
         reading.wrong("spans that do not exist", where.rstrip())
         return
-    answer, probability = row["answer"], number(row.get("probability", ""))
-    if task.kind == "value" and number(answer) is None:
+    answer, probability = _cleaned(row.get("answer"), task), number(row.get("probability", ""))
+    if answer is None:
+        reading.wrong("lines without an answer", f"row {row_number}: document '{document[:60]}'")
+    elif task.kind == "value" and number(answer) is None:
         reading.wrong("answers that are no numbers", f"row {row_number}: '{answer[:40]}'")
     elif row.get("probability", "") and (probability is None or not 0 <= probability <= 1):
         reading.wrong("probabilities outside 0 to 1", f"row {row_number}: '{row['probability'][:40]}'")
@@ -132,6 +152,13 @@ def _take(
         reading.wrong("questions answered twice", f"rows {first} and {row_number}: document '{document}'")
     else:
         reading.answers[document, index] = _Given(row_number, answer, probability)
+
+
+def _cleaned(answer: str | None, task: Task) -> str | None:
+    """The answer as it is compared: blanks around a number or a choice mean nothing, around a text they may."""
+    if answer is None or task.kind == "generate" or answer in task.choices:
+        return answer
+    return answer.strip()
 
 
 def _span_number(text: str) -> int | None:
@@ -153,6 +180,7 @@ def _check_complete(reading: _Reading, questions: Sequence[Question], task: Task
             reading.wrong("lines without a probability, where others have one", f"row {found.row_number}")
     if task.choices:
         strange = [found for found in answered if found.answer not in task.choices]
+        reading.strange_count = len(strange)
         if len(strange) > LARGEST_STRANGE_SHARE * len(answered):
             for found in strange:
                 near = did_you_mean(found.answer, list(task.choices)) if len(task.choices) <= 12 else ""
@@ -163,7 +191,9 @@ def _check_complete(reading: _Reading, questions: Sequence[Question], task: Task
 def _refusal(path: Path, reading: _Reading, questions: Sequence[Question], task: Task, split: str) -> DataError:
     problems = dict(reading.problems)
     if reading.strangers and "questions without an answer" in problems:
-        problems["lines about unknown documents"] = [f"'{document[:60]}'" for document in reading.strangers]
+        problems["lines about unknown documents"] = [f"'{_shown(document[:60])}'" for document in reading.strangers]
+    if reading.other_tasks and "questions without an answer" in problems:
+        problems["lines about other tasks"] = [f"'{_shown(name[:60])}'" for name in reading.other_tasks]
     lines = [
         f"  {len(examples):,} {kind}: {'; '.join(example.strip() for example in examples[:EXAMPLES])}"
         + (" ..." if len(examples) > EXAMPLES else "")
@@ -173,8 +203,16 @@ def _refusal(path: Path, reading: _Reading, questions: Sequence[Question], task:
     right: dict[str, str | int] = {"document": example.document.id, "span": example.index, "answer": _sample(task)}
     return DataError(
         f"{path} does not answer the {len(questions)} questions of task '{task.name}' in {split}:\n" + "\n".join(lines),
-        f"Every question needs one line like {json.dumps(right, ensure_ascii=False)}; "
+        f"Every question needs one line like {_shown(json.dumps(right, ensure_ascii=False))}; "
         "lines about other documents do no harm, so answer all that you have",
+    )
+
+
+def _shown(text: str) -> str:
+    """Text of a stranger's file, harmless in a terminal: escape sequences and marks of direction become visible."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
     )
 
 
@@ -186,7 +224,7 @@ def _sample(task: Task) -> str:
 def _answer(question: Question, reading: _Reading, task: Task, rater: Rater | None) -> TaskAnswer:
     document = question.document
     found = reading.answers[document.id, question.index]
-    answer = found.answer.strip() if task.kind == "value" else found.answer
+    answer = found.answer
     rated = rater.rate(task.name, question.prompt, question.gold, answer) if rater and task.kind == "generate" else {}
     return TaskAnswer(
         document.id, question.index, document.group, question.gold, answer, found.probability, rated=dict(rated)

@@ -114,7 +114,7 @@ def test_at_most_so_many_examples_are_kept_by_hash(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_gold_answer_that_is_no_number_names_its_document() -> None:
-    with pytest.raises(DataError, match=r"document 'd' \(span 0\) is 'late', no number"):
+    with pytest.raises(DataError, match=r"document 'd' \(span 0\) is no number"):
         collect_examples([marked("d", "x | [late]\n")], [DELAY])
 
 
@@ -383,6 +383,10 @@ def test_a_table_will_do_too(tmp_path: Path) -> None:
         ([*GOOD, GOOD[0]], ["1 questions answered twice: rows 1 and 4: document 'a'"]),
         ([GOOD[0] | {"probability": 7}, *GOOD[1:]], ["1 probabilities outside 0 to 1: row 1: '7'"]),
         (
+            [{"document": "a"}, *GOOD[1:]],
+            ["1 lines without an answer: row 1: document 'a'", "1 questions without an answer: document 'a' span 0"],
+        ),
+        (
             [GOOD[0] | {"probability": 0.7}, *GOOD[1:]],
             ["2 lines without a probability, where others have one: row 2; row 3"],
         ),
@@ -433,9 +437,45 @@ def test_another_vocabulary_is_refused_and_a_strange_word_is_wrong(tmp_path: Pat
     with pytest.raises(DataError, match="3 answers that are none of the choices: row 1: 'Ham' Did you mean 'ham'"):
         read_predictions(path, documents, task, "dev")
     path = write_rows(tmp_path / "vendor.jsonl", rows("ham", "ham", "no idea", "spam"))
-    score = read_predictions(path, documents, task, "dev")
+    notices = Notices()
+    score = read_predictions(path, documents, task, "dev", notices=notices)
     assert score.metrics["accuracy"] == 0.75
     assert score.metrics["f1"] == 1
+    assert notices.lines() == [f"{path}: answers that are none of the choices, counted as wrong: 1"]
+    path = tmp_path / "vendor.csv"
+    path.write_text("id, answer\n" + "".join(f"{row['id']}, {row['answer']}\n" for row in rows(*["ham"] * 3, "spam")))
+    assert read_predictions(path, documents, task, "dev").metrics["accuracy"] == 1
+
+
+def test_a_choice_that_has_blanks_itself_is_found(tmp_path: Path) -> None:
+    task = Task("cause", "choice", "accuracy", "max", choices=(" ham", "spam"))
+    path = write_rows(tmp_path / "vendor.jsonl", [{"id": "a", "answer": " ham"}, {"id": "b", "answer": "spam "}])
+    documents = held([marked("a", "x [ ham]\n", "cause"), marked("b", "x [spam]\n", "cause")])
+    assert read_predictions(path, documents, task, "dev").metrics["accuracy"] == 1
+
+
+def test_a_file_may_answer_several_tasks(tmp_path: Path) -> None:
+    """As `slm-ar predict` writes them: a line says which task it answers."""
+    rows = [row | {"task": "delay"} for row in GOOD] + [{"document": "a", "task": "cause", "answer": "rain"}]
+    path = write_rows(tmp_path / "vendor.jsonl", rows)
+    notices = Notices()
+    assert read_predictions(path, QUESTIONS, DELAY, "dev", notices=notices).metrics["mae"] == pytest.approx(0.5 / 3)
+    assert notices.lines() == [f"{path}: lines about other tasks, ignored: 1"]
+    path = write_rows(tmp_path / "other.jsonl", [row | {"task": "delays"} for row in GOOD])
+    with pytest.raises(DataError, match="3 lines about other tasks: 'delays'; 'delays'"):
+        read_predictions(path, QUESTIONS, DELAY, "dev")
+
+
+def test_escape_sequences_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;gone\x07\u202e"
+    wrong_rows = [{"document": f"{evil}x", "answer": 1}, {"document": "a", "answer": evil}]
+    for rows in (wrong_rows, [{evil: 1}], [{"document": "a", "answer": 1, "task": evil}]):
+        path = write_rows(tmp_path / "vendor.jsonl", rows)
+        with pytest.raises(DataError) as caught:
+            read_predictions(path, QUESTIONS, DELAY, "dev")
+        told = str(caught.value)
+        assert told.replace("\n", "").isprintable()
+        assert "\\x1b]0;gone\\x07\\u202e" in told
 
 
 def test_a_file_for_a_task_that_the_split_does_not_ask_is_refused(tmp_path: Path) -> None:
