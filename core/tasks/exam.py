@@ -7,10 +7,13 @@ its interval over whole groups; who wins is said from the baseline's side too.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,23 +107,54 @@ def measured_baselines(
     data: PreparedData, split: str, documents: Sequence[HeldDocument], adapter: object, limit: int = MOST_QUESTIONS
 ) -> dict[str, dict[str, TaskScore]]:
     """Task -> baseline -> score. Fitting takes seconds and depends on the data alone, so dev's are kept (privately)."""
-    adapter_facts = [getattr(adapter, "name", ""), getattr(adapter, "version", 0)]
-    key = json.dumps([BASELINES_VERSION, data.digest, adapter_facts, limit, [asdict(t) for t in data.manifest.tasks]])
-    kept = data.held_folder / f"baselines-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    kept = data.held_folder / f"baselines-{_baselines_key(data, adapter, limit)}.json"
     if split == "dev" and kept.is_file():
         try:
             return _from_json(json.loads(kept.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError):
-            kept.unlink()  # damaged: measured again
+        except (ValueError, KeyError, TypeError, AttributeError):
+            kept.unlink(missing_ok=True)  # damaged: measured again
     examples = read_answers(data.folder / ANSWERS_FILE)
     tasks = data.manifest.tasks
     found = measure_baselines(tasks, examples, documents, split, adapter, answer_slices_of(adapter), limit)
     if split == "dev":
-        unfinished = kept.with_suffix(".unfinished")
+        unfinished = kept.with_suffix(f".{os.getpid()}.unfinished")  # another process may write the same file
         facts = {task: {name: asdict(score) for name, score in scores.items()} for task, scores in found.items()}
         unfinished.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         unfinished.replace(kept)
     return found
+
+
+def _baselines_key(data: PreparedData, adapter: object, limit: int) -> str:
+    """12 hex digits over all that the baselines' answers depend on: data, questions, and the code that answers."""
+    facts = [
+        BASELINES_VERSION,
+        [_version_of(package) for package in ("slm-ar", "scikit-learn")],
+        [data.digest, data.manifest.answers_digest, [asdict(task) for task in data.manifest.tasks], limit],
+        [getattr(adapter, "name", ""), getattr(adapter, "version", 0), _code_digest(adapter)],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _code_digest(adapter: object) -> str:
+    """sha256 over the adapter's own code: its file, or all of its package; empty when it has no file."""
+    try:
+        home = Path(inspect.getfile(type(adapter)))
+    except (TypeError, OSError):  # built in, or made at run time
+        return ""
+    files = sorted(home.parent.glob("**/*.py")) if (home.parent / "__init__.py").is_file() else [home]
+    total = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            total.update(path.relative_to(home.parent).as_posix().encode() + b"\0")
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def _from_json(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, TaskScore]]:
