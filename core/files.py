@@ -12,6 +12,7 @@ import difflib
 import gzip
 import io
 import os
+import stat
 import zipfile
 import zlib
 from collections import Counter
@@ -75,13 +76,15 @@ def strip_gz(name: str) -> str:
     return name.lower().removesuffix(".gz")
 
 
-def list_files(source: Path, suffixes: Sequence[str]) -> list[Path]:
+def list_files(source: Path, suffixes: Sequence[str], notices: Notices | None = None) -> list[Path]:
     """The readable files of a source in a stable order: sorted by relative path, hidden ones skipped.
 
     `suffixes` are like ".csv"; "a.csv.gz" matches ".csv" too. A source that is itself a file is returned as it is.
-    Raises DataError when the source does not exist.
+    Broken links, pipes and devices are skipped and counted in `notices`. Raises DataError when the source does not
+    exist, or when a file's name is not UTF-8.
     """
     if source.is_file():
+        _check_name(source.name)
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder", _nearest_sibling(source))
@@ -94,7 +97,31 @@ def list_files(source: Path, suffixes: Sequence[str]) -> list[Path]:
             for name in names
             if not name.startswith(".") and (strip_gz(name).endswith(endings) or name.lower().endswith(endings))
         ]
-    return sorted(found, key=lambda path: path.relative_to(source).parts)
+    regular = [path for path in found if _is_regular(path, notices)]
+    for path in regular:
+        _check_name(str(path.relative_to(source)))
+    return sorted(regular, key=lambda path: path.relative_to(source).parts)
+
+
+def _is_regular(path: Path, notices: Notices | None) -> bool:
+    """Whether it is a file with content, also through a link: opening a pipe would wait for ever."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return True
+        reason = "no ordinary file (a pipe or a device), skipped"
+    except OSError:
+        reason = "a link that leads nowhere, skipped"
+    if notices is not None:
+        notices.count(str(path), reason)
+    return False
+
+
+def _check_name(name: str) -> None:
+    """Names become ids of documents, so they have to be text. Raises DataError."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"the source holds a file whose name is not UTF-8: {name!r}", "Rename it.") from error
 
 
 def _nearest_sibling(source: Path) -> str:
@@ -174,6 +201,10 @@ def open_bytes(path: Path, member: str = "") -> Iterator[IO[bytes]]:
         ) from error
     except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise DataError(f"{name}: the compressed data is damaged ({error})", "Download or copy it again.") from error
+    except NotImplementedError as error:  # what zipfile says of Deflate64 and other compressions
+        raise DataError(
+            f"{name}: is packed in a way that is not read ({error})", "Unpack it and name the folder as the source."
+        ) from error
     except OSError as error:
         raise DataError(
             f"{name}: cannot be read ({error.strerror or error})", "Check the path and its rights."

@@ -52,6 +52,10 @@ FEWEST_MISFITS = 20
 """So many rows that do not fit the header, and more than those that do: then the first line is no header."""
 MAX_NESTING = 8
 PARQUET_BATCH_ROWS = 2048
+LONGEST_WHOLE = 4000
+"""Digits of a JSON number; Python refuses to convert more than 4,300."""
+OUT_OF_RANGE = "<value out of range"
+"""How Arrow writes a time that no calendar has."""
 
 Row = dict[str, str]
 
@@ -99,7 +103,7 @@ def read_table(
     if plain_name.endswith(WORKBOOK_SUFFIXES):
         raise DataError(f"{name}: is a workbook, which is not read", "Save its sheet as CSV (UTF-8), or as Parquet.")
     if plain_name.endswith(".parquet"):
-        return _read_parquet(path, member)
+        return _read_parquet(path, member, notices)
     lines = open_text(path, member=member, notices=notices)
     lead = _first_line(name, lines)
     if plain_name.endswith(JSON_SUFFIXES):
@@ -253,7 +257,7 @@ def _delimited_rows(name: str, reader: Any, first: list[str], fitting: _Fitting,
     try:
         for cells in chain([first] if first else [], reader):
             span = reader.line_num - start
-            if span > UNCLOSED_QUOTE_LINES and len(cells) != width:
+            if span > UNCLOSED_QUOTE_LINES and (len(cells) != width or _swallows_rows(cells, reader.dialect.delimiter)):
                 raise _unclosed_quote(name, start)
             row = fitting.row(cells, start + 1)
             if row is not None:
@@ -267,6 +271,18 @@ def _delimited_rows(name: str, reader: Any, first: list[str], fitting: _Fitting,
             f"{name}: row near line {reader.line_num} cannot be read ({error})",
             "Save it again as CSV (UTF-8) with ordinary line ends.",
         ) from error
+
+
+def _swallows_rows(cells: list[str], delimiter: str) -> bool:
+    """Whether most lines within the cells of a row look like rows: then two stray quotes enclose what lies between.
+
+    With two columns a line of prose has as many commas as a row often enough, so more lines must have them.
+    """
+    if len(cells) < 2:
+        return False
+    lines = [line for cell in cells for line in cell.split("\n")[1:-1] if line.strip()]
+    alike = sum(line.count(delimiter) == len(cells) - 1 for line in lines)
+    return alike > (0.8 if len(cells) == 2 else 0.5) * max(1, len(lines))
 
 
 def _unclosed_quote(name: str, line: int) -> DataError:
@@ -297,7 +313,7 @@ def _json_rows(name: str, lines: Iterator[str], notices: Notices, nested: bool) 
             yield from _json_array(name, chain([line], lines), notices, nested)
             return
         try:
-            row = _json_row(json.loads(line), nested)
+            row = _json_row(_parsed(line), nested)
         except (ValueError, RecursionError) as error:
             if not good:
                 raise DataError(
@@ -324,7 +340,7 @@ def _json_array(name: str, lines: Iterable[str], notices: Notices, nested: bool)
                 "Write it as JSON lines: jq -c '.[]' FILE > FILE.jsonl",
             )
     try:
-        items = json.loads("".join(parts))
+        items = _parsed("".join(parts))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: is not valid JSON ({error})", "Export it again.") from error
     for item in items:
@@ -333,6 +349,16 @@ def _json_array(name: str, lines: Iterable[str], notices: Notices, nested: bool)
             notices.count(name, "array items that are not JSON objects, skipped")
         else:
             yield row
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value; whole numbers of more digits than Python converts stay text. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=lambda digits: digits if len(digits) > LONGEST_WHOLE else int(digits))
 
 
 def _json_row(value: object, nested: bool) -> Row | None:
@@ -369,7 +395,7 @@ def _cell(value: object) -> str:
 # --- Parquet ----------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path, member: str) -> Table:
+def _read_parquet(path: Path, member: str, notices: Notices) -> Table:
     name = label(path, member)
     if member or path.name.lower().endswith(".gz"):
         raise DataError(f"{name}: Parquet is read from plain files only", "Unpack it first.")
@@ -387,12 +413,33 @@ def _read_parquet(path: Path, member: str) -> Table:
         try:
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-                    for record in batch.to_pylist():
+                    for record in _records(name, batch, notices):
                         yield {key: _cell(value) for key, value in record.items()}
-        except (arrow.ArrowException, OSError, ValueError) as error:
+        except (arrow.ArrowException, OSError, OverflowError, ValueError) as error:
             raise DataError(f"{name}: is damaged inside ({_brief(error)})", "Download it again.") from error
 
     return Table(name, columns, rows())
+
+
+def _records(name: str, batch: Any, notices: Notices) -> list[dict[str, Any]]:
+    """The rows of a batch. Dates beyond the year 9999 and unknown time zones become what Arrow writes for them."""
+    import pyarrow as arrow
+
+    try:
+        records: list[dict[str, Any]] = batch.to_pylist()
+    except (arrow.ArrowException, KeyError, OverflowError, ValueError):
+        kinds = arrow.types
+        columns = []
+        for column in batch.columns:
+            if kinds.is_temporal(column.type):
+                notices.count(name, "dates that Python has no calendar or time zone for, read as text", len(column))
+                if kinds.is_timestamp(column.type) and column.type.tz is not None:
+                    column = column.cast(arrow.timestamp(column.type.unit))  # in UTC: the zone may be unknown
+                cells = column.cast(arrow.string()).to_pylist()
+                column = arrow.array([None if str(cell).startswith(OUT_OF_RANGE) else cell for cell in cells])
+            columns.append(column)
+        records = arrow.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    return records
 
 
 def _check_parquet(path: Path) -> None:

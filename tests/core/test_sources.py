@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zipfile
 from itertools import groupby
 from pathlib import Path
@@ -38,6 +39,34 @@ def test_list_files_is_sorted_and_skips_hidden_and_foreign(tmp_path: Path) -> No
 def test_list_files_of_a_file_is_that_file(tmp_path: Path) -> None:
     path = write(tmp_path / "anything", "x")
     assert list_files(path, (".csv",)) == [path]
+
+
+def test_what_is_no_ordinary_file_is_skipped_and_told(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "x")
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
+    notices = Notices()
+    assert [path.name for path in list_files(tmp_path, (".csv",), notices)] == ["a.csv", "link.csv"]
+    assert sorted(notices.lines()) == [
+        f"{tmp_path / 'gone.csv'}: a link that leads nowhere, skipped: 1",
+        f"{tmp_path / 'loop.csv'}: a link that leads nowhere, skipped: 1",
+        f"{tmp_path / 'pipe.csv'}: no ordinary file (a pipe or a device), skipped: 1",
+    ]
+    assert len(list_files(tmp_path, (".csv",))) == 2
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    try:
+        write(path, "x")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for source in (tmp_path, path):
+        with pytest.raises(DataError, match=r"not UTF-8: 'caf\\udce9\.csv'") as caught:
+            list_files(source, (".csv",))
+        str(caught.value).encode()
 
 
 def test_missing_source_names_the_nearest(tmp_path: Path) -> None:
@@ -184,6 +213,29 @@ def test_an_unclosed_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
         list(read_table(path))
 
 
+@pytest.mark.parametrize("last", [2600, 2979, 2999])
+def test_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path: Path, last: int) -> None:
+    rows = [f"{number},name {number},{number * 7}\n" for number in range(3000)]
+    for number in (500, 1500, 1600, last):
+        rows[number] = '"' + rows[number]
+    path = write(tmp_path / "t.csv", "id,name,value\n" + "".join(rows))
+    with pytest.raises(DataError, match=r"quote.*line 502"):
+        list(read_table(path))
+    rows[500] = rows[1500] = rows[1600] = "1,2,3\n"
+    rows[900] = '"' + rows[900]
+    path = write(tmp_path / "u.csv", "id,name,value\n" + "".join(rows[: last + 1]))
+    with pytest.raises(DataError, match=r"quote.*line 902"):
+        list(read_table(path))
+
+
+def test_long_texts_in_cells_are_no_stray_quotes(tmp_path: Path) -> None:
+    letter = "\n".join(["Dear all,", "as I said, twice, nothing came", "", "and so, well", "I left"] * 20)
+    path = write(tmp_path / "t.csv", "id,text,stars\n" + f'1,"{letter}",5\n' * 3)
+    assert [row["text"] for row in read_table(path)] == [letter] * 3
+    path = write(tmp_path / "u.csv", f'text\n"{letter}"\n')
+    assert [row["text"] for row in read_table(path)] == [letter]
+
+
 def test_a_cell_longer_than_the_limit_of_the_csv_module(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", f'a,b\n1,"{"x" * 500_000}"\n')
     assert len(next(iter(read_table(path)))["b"]) == 500_000
@@ -203,6 +255,33 @@ def test_json_lines_and_arrays(tmp_path: Path) -> None:
         {"text": "one"},
         {"text": "two"},
     ]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_a_whole_number_of_thousands_of_digits_is_text(tmp_path: Path, name: str) -> None:
+    digits = "7" * 5000
+    row = f'{{"a": {digits}, "b": 12}}'
+    path = write(tmp_path / name, f"{row}\n" if name.endswith("l") else f"[{row}]")
+    assert list(read_table(path)) == [{"a": digits, "b": "12"}]
+
+
+def test_parquet_with_times_that_python_has_not(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    columns = {
+        "day": arrow.array([3_000_000, None], arrow.date32()),
+        "at": arrow.array([2**60, 0], arrow.timestamp("us")),
+        "zone": arrow.array([1_700_000_000_000, None], arrow.timestamp("ms", tz="Nowhere/City")),
+        "n": arrow.array([1, 2]),
+    }
+    parquet.write_table(arrow.table(columns), path)
+    notices = Notices()
+    first, second = read_table(path, notices=notices)
+    assert (first["day"], second["day"], first["n"]) == ("10183-09-21", "", "1")
+    assert (first["at"], second["at"][:10]) == ("", "1970-01-01")
+    assert (first["zone"][:19], second["zone"]) == ("2023-11-14 22:13:20", "")
+    assert notices.lines() == [f"{path}: dates that Python has no calendar or time zone for, read as text: 6"]
 
 
 def test_parquet_with_nulls_and_timestamps(tmp_path: Path) -> None:
@@ -241,6 +320,17 @@ def test_zip_members_are_allow_listed(tmp_path: Path) -> None:
 def test_zip_with_unsafe_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="unsafe name"):
         zip_members(make_zip(tmp_path / "a.zip", {name: b"x"}), (".csv",))
+
+
+def test_a_zip_packed_in_a_way_that_is_not_read(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.csv": CSV})
+    raw = bytearray(path.read_bytes())
+    for magic, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        raw[raw.index(magic) + place] = 9  # Deflate64
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.zip!a\.csv: is packed in a way that is not read") as caught:
+        list(read_table(path, member="a.csv"))
+    assert "Unpack it" in caught.value.hint
 
 
 def test_zip_bombs_and_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
