@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .words import visible
+
 if TYPE_CHECKING:
     from ..tasks.exam import TaskResult
 
@@ -20,6 +22,8 @@ METRIC_WORDS = {
     "log_loss": "log loss",
 }
 MOST_SLICES = 8
+MOST_LETTERS = 60
+"""Of a slice's value, which comes from a person's data."""
 
 
 def exam_lines(results: tuple[TaskResult, ...]) -> list[str]:
@@ -53,7 +57,10 @@ def _task_lines(result: TaskResult) -> list[str]:
     ranked = sorted(result.baselines, key=lambda name: sign * result.baselines[name].metrics[task.metric])
     for name in ranked:
         value = result.baselines[name].metrics[task.metric]
-        lines.append(f"  {name:<28} {_figure(value):>8}  {_comparison(result, name)}")
+        lines.append(f"  {visible(name):<28} {_figure(value):>8}  {_comparison(result, name)}")
+    for name, problem in result.problems.items():
+        lines += visible(f"  {name:<28} {'-':>8}  no score: {problem}").split("\n")
+    lines += [f"  note: {visible(notice)}" for notice in result.notices]
     best = result.best_baseline
     if best is not None and _is_better(result, best) is False:
         lines.append(f"  The baseline '{best}' is better than the model: use it, or train longer.")
@@ -83,7 +90,8 @@ def slice_lines(result: TaskResult) -> list[str]:
     for key, values in sorted(result.score.slices.items(), key=lambda item: len(item[1])):
         shown = list(values.items())[:MOST_SLICES]
         more = f", and {len(values) - len(shown)} more" if len(values) > len(shown) else ""
-        lines.append(f"  by {key}: " + ", ".join(f"{value} {_figure(figure)}" for value, figure in shown) + more)
+        figures = (f"{visible(value, MOST_LETTERS, single_line=True)} {_figure(figure)}" for value, figure in shown)
+        lines.append(f"  by {visible(key)}: " + ", ".join(figures) + more)
     return lines
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,8 +22,8 @@ from ..contracts import Rater, Task, TaskAnswer, TaskScore
 from ..prepare.answers import ANSWERS_FILE, MOST_QUESTIONS, AnswerSlices, read_answers
 from ..prepare.heldout import HeldDocument
 from .baselines import measure_baselines
+from .brought import assign_baselines, score_brought
 from .metrics import PairedInterval, paired_interval
-from .predictions import read_predictions
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,6 +43,10 @@ class TaskResult:
     score: TaskScore
     baselines: Mapping[str, TaskScore] = field(default_factory=dict)
     differences: Mapping[str, PairedInterval] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Name of a line of [baselines] -> why its file gives no score."""
+    notices: tuple[str, ...] = ()
+    """What was tolerated in the files of [baselines]."""
 
     @property
     def best_baseline(self) -> str | None:
@@ -51,8 +56,8 @@ class TaskResult:
         return min(known, key=lambda name: (known[name], name)) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers only: no answer, no text."""
-        return {
+        """Numbers only: no answer, no text; what is infinite or undefined is null, which every reader of JSON knows."""
+        facts = {
             "task": self.task.name,
             "kind": self.task.kind,
             "metric": self.task.metric,
@@ -63,7 +68,19 @@ class TaskResult:
             "differences": {name: list(interval) for name, interval in self.differences.items()},
             "best_baseline": self.best_baseline,
             "slices": {key: dict(values) for key, values in self.score.slices.items()},
+            # The first line alone: the others show what is wrong, with the names of held-out documents.
+            "problems": {name: problem.partition("\n")[0] for name, problem in self.problems.items()},
         }
+        finite: dict[str, Any] = _finite(facts)
+        return finite
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def sit_exam(
@@ -77,9 +94,10 @@ def sit_exam(
     brought: Mapping[str, Path] | None = None,
     limit: int | None = None,
 ) -> tuple[TaskResult, ...]:
-    """The results of all tasks of `data` that `documents` ask. Raises DataError, also for a brought file that is wrong.
+    """The results of all tasks of `data` that `documents` ask. Raises DataError.
 
-    `brought` names files of answers of other systems: a task's name, or any name when there is one task, to the path.
+    `brought` names files of answers of other systems (brought.assign_baselines says whose task a name is); a file that
+    is wrong becomes a problem of its row.
     """
     from .scoring import score_tasks
 
@@ -91,15 +109,16 @@ def sit_exam(
     rater = adapter if isinstance(adapter, Rater) else None
     scores = score_tasks(lambda: nullcontext(source), tokenizer, split, documents, tasks, context, rater, slices, most)
     baselines = measured_baselines(data, split, documents, adapter, most)
+    assigned = assign_baselines(brought or {}, tasks)
     results = []
     for score in scores:
         task = next(task for task in tasks if task.name == score.task)
         beside = dict(baselines.get(task.name, {}))
-        for name, path in (brought or {}).items():
-            if len(tasks) == 1 or name == task.name or name.startswith(f"{task.name}."):
-                beside[name] = read_predictions(path, documents, task, split, rater, slices, limit=most)
+        files = {name: path for name, path in (brought or {}).items() if assigned[name] == task.name}
+        own = score_brought(files, beside, documents, task, split, rater, slices, most)
+        beside |= own.scores
         differences = {name: paired_interval(task, score, other) for name, other in beside.items()}
-        results.append(TaskResult(task, score, beside, differences))
+        results.append(TaskResult(task, score, beside, differences, own.problems, tuple(own.notices)))
     return tuple(results)
 
 
