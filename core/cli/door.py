@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,9 @@ def new_adapter(name: str, folder: Path | None) -> None:
     """Write adapter NAME, its test and its entry point: a package of its own, ready to change and install."""
     from ..registry import adapter_names
 
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UsageError(f"'{name}' cannot be an adapter's name", "use small letters, digits and _, such as my_tickets")
+    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
+        hint = "use small letters, digits and _ (not at the end), such as my_tickets"
+        raise UsageError(f"'{name}' cannot be an adapter's name", hint)
     if name in adapter_names():
         raise UsageError(f"an adapter '{name}' is installed already", "choose another name: a collision is an error")
     dashed = name.replace("_", "-")
@@ -117,9 +119,14 @@ def new_adapter(name: str, folder: Path | None) -> None:
         path.write_text(text, encoding="utf-8")
     module = root / f"slm_ar_{name}.py"
     click.echo(f"{root}: {module.name}, tests/test_{name}.py, pyproject.toml")
-    click.echo(f"check it:      slm-ar adapters check ./{module} --source FILE")
-    click.echo(f"use it:        slm-ar new NAME --adapter ./{module} --source FILE")
-    click.echo(f"or install it: pip install -e ./{root}   (then it is called {name})")
+    click.echo(f"check it:      slm-ar adapters check {_typed_path(module)} --source FILE")
+    click.echo(f"use it:        slm-ar new NAME --adapter {_typed_path(module)} --source FILE")
+    click.echo(f"or install it: pip install -e {_typed_path(root)}   (then it is called {name})")
+
+
+def _typed_path(path: Path) -> str:
+    """A path as a person types it into a shell, never mistaken for the name of an adapter or a package."""
+    return shlex.quote(str(path) if path.is_absolute() else f"./{path}")
 
 
 @adapters.command("check")

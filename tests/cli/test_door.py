@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +38,19 @@ def test_a_new_adapter_works_as_it_is_written(slm_ar: Command, tmp_path: Path) -
     assert ended_tests.returncode == 0, ended_tests.stdout
 
 
-@pytest.mark.parametrize("name", ["Bad-Name", "class", "3d", "../x"])
+@pytest.mark.parametrize("name", ["Bad-Name", "class", "3d", "../x", "my_"])
 def test_names_that_cannot_be_are_refused(slm_ar: Command, name: str) -> None:
     told(slm_ar("adapters", "new", name), 2, "cannot be an adapter's name")
+
+
+def test_the_next_commands_can_be_typed_as_they_are_shown(slm_ar: Command, tmp_path: Path) -> None:
+    shown = slm_ar("adapters", "new", "a1", "--folder", str(tmp_path / "my adapters")).out
+    module = tmp_path / "my adapters" / "slm_ar_a1.py"
+    words = [shlex.split(line.partition(":")[2]) for line in shown.splitlines()[1:]]
+    assert words[0] == ["slm-ar", "adapters", "check", str(module), "--source", "FILE"]
+    assert words[1][4] == str(module) and words[2][3] == str(module.parent)
+    shown = slm_ar("adapters", "new", "a2", "--folder", "here too").out
+    assert "--adapter './here too/slm_ar_a2.py'" in shown and "pip install -e './here too'" in shown
 
 
 def test_a_taken_name_or_folder_is_refused(slm_ar: Command, tmp_path: Path) -> None:
