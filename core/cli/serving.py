@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +18,13 @@ from .workspace import Workspace, find_workspace
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from ..prepare.manifest import PreparedData
     from ..train.scorer import LogitsClient
 
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "train.py")
 LONGEST_CONTEXT = 4096
 MEMORY_MB = 16_000.0
+LARGEST_RECORD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +98,40 @@ def newest_checkpoint(workspace: Workspace) -> Path | None:
         pass
     found = sorted(runs.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
     return found[-1].parent if found else None
+
+
+def data_of_model(workspace: Workspace, checkpoint: Path) -> PreparedData:
+    """The prepared data that the model in `checkpoint` was trained on, which need not be the newest of the workspace.
+
+    A model of an older slm-ar does not say; for it, the newest. Raises UsageError when they are gone.
+    """
+    from ..prepare.pipeline import newest_prepared, open_prepared
+
+    root, key = workspace.hidden_folder / "data", _data_key(checkpoint)
+    data = newest_prepared(root) if key is None else open_prepared(root, key)
+    if data is None and key is None:
+        raise UsageError("nothing is prepared here yet", "run `slm-ar prepare` and `slm-ar train` first")
+    if data is None:
+        raise UsageError(
+            f"the data that {checkpoint} was trained on ({key}) are not prepared in this workspace, or damaged",
+            "`slm-ar prepare` makes them again from the same recipe and source; or train a new model",
+        )
+    return data
+
+
+def _data_key(checkpoint: Path) -> str | None:
+    """What a run folder (job.json) or a finished model (slm_ar.json) says of its data; it becomes a folder's name."""
+    from ..export.folder import RECORD_FILE
+    from ..train.files import read_candidate_file
+
+    for name in ("job.json", RECORD_FILE):
+        try:
+            facts = json.loads(read_candidate_file(checkpoint / name, LARGEST_RECORD_BYTES))
+        except (OSError, ValueError, RecursionError):
+            continue  # not there, or not ours
+        facts = facts if isinstance(facts, dict) else {}
+        data = facts.get("data")
+        found = facts.get("data_key", data.get("key") if isinstance(data, dict) else None)
+        if isinstance(found, str) and re.fullmatch("[0-9a-f]{16}", found):
+            return found
+    return None

@@ -14,9 +14,9 @@ import click
 
 from ..contracts import Document, Questioner, SourceOptions, Span, TaskAnswer
 from ..errors import DataError, UsageError, did_you_mean
+from .blame import adapter_named
 from .door import parsed_options
-from .serving import ServedModel, served_model
-from .steps import brought_baselines
+from .serving import ServedModel, data_of_model, find_model, served_model
 from .workspace import Workspace, checked_source, find_workspace
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def predict(
     from ..tasks.predicting import predict as predicted
 
     workspace = find_workspace()
-    data = newest_data(workspace)
+    checkpoint, _ = find_model(model)
+    data = data_of_model(workspace, checkpoint)
     tasks = {known.name: known for known in data.manifest.tasks}
     if task is not None and task not in tasks:
         raise UsageError(f"there is no task '{task}' in these data", did_you_mean(task, list(tasks)))
@@ -52,29 +53,50 @@ def predict(
             f"the adapter '{adapter.name}' asks no questions that a model could answer",
             "`slm-ar generate --prompt ...` continues any text",
         )
-    if out.suffix not in (".jsonl", ".csv", ".tsv"):
-        raise UsageError(f"--out {out}: the ending says the format", "end it in .jsonl, .csv or .tsv")
     given = checked_source(source)
     assert given is not None
+    _check_out(out, given)
     questions: Iterator[Document] = adapter.questions(given, source_options(workspace, options))
     if task is not None:
         questions = (document for document in questions if any(span.task == task for span in document.spans))
     ends = answer_ends(held_documents(data, "dev"), tasks.values())
     started = time.monotonic()
     count = 0
-    with served_model(model, threads=workspace.machine().threads) as served, _answers_file(out) as write:
-        for name, answer in predicted(served.client, served.tokenizer, served.context, questions, tasks, ends):
+    with (
+        served_model(checkpoint, threads=workspace.machine().threads) as served,
+        _answers_file(out) as write,
+        adapter_named(adapter, workspace.recipe.data.adapter),
+    ):
+        context = min(served.context, workspace.recipe.evaluation.context)
+        for name, answer in predicted(served.client, served.tokenizer, context, questions, tasks, ends):
             write(name, answer)
             count += 1
+        if not count:  # told before the file is put in place: an older one with answers stays
+            raise DataError(f"{source}: no row asks for an answer", "leave the answer's column out, or its cells empty")
     seconds = time.monotonic() - started
-    if not count:
-        out.unlink(missing_ok=True)
-        raise DataError(f"{source}: no row asks for an answer", "leave the answer's column out, or its cells empty")
     facts = {"rows": count, "seconds": round(seconds, 3), "rows_per_second": round(count / seconds, 1), "out": str(out)}
     if as_json:
         click.echo(json.dumps(facts))
     else:
         click.echo(f"{out}: {count:,} answers in {seconds:.1f} s ({count / seconds:,.0f} rows per second)")
+
+
+def _check_out(out: Path, source: Path) -> None:
+    """Refuse a place where answers cannot be written, or would replace or join the data. Raises UsageError."""
+    if out.suffix not in (".jsonl", ".csv", ".tsv"):
+        raise UsageError(f"--out {out}: the ending says the format", "end it in .jsonl, .csv or .tsv")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder", "name a file")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}", "make it first, or write somewhere else")
+    place = out.resolve()
+    if place == source or (out.exists() and out.samefile(source)):
+        raise UsageError(f"--out {out} is the file of --input: its rows would be lost", "choose another name")
+    if source.is_dir() and place.is_relative_to(source):
+        raise UsageError(
+            f"--out {out} lies inside the folder of --input: the answers would become data",
+            "write them somewhere else",
+        )
 
 
 @click.command("eval")
@@ -86,23 +108,26 @@ def predict(
 def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int, as_json: bool) -> None:
     """Score the model on data that came later, beside the baselines, with slices; tells how far it drifted from dev."""
     from ..report.exam import exam_lines, slice_lines
+    from ..report.words import visible
     from ..tasks.exam import sit_exam
     from ..train.scorer import score_split
 
     workspace = find_workspace()
-    data = newest_data(workspace)
+    checkpoint, _ = find_model(model)
+    data = data_of_model(workspace, checkpoint)
     given = checked_source(source)
     assert given is not None
     adapter = workspace.adapter()
-    documents, skipped, in_train = new_documents(workspace, data, given, source_options(workspace, options), kb * 1000)
+    given_options = source_options(workspace, options)
+    with adapter_named(adapter, workspace.recipe.data.adapter):
+        documents, skipped, prepared = new_documents(workspace, data, given, given_options, kb * 1000)
     dev = held_documents(data, "dev")
-    with served_model(model, threads=workspace.machine().threads) as served:
+    with served_model(checkpoint, threads=workspace.machine().threads) as served:
         context = min(served.context, workspace.recipe.evaluation.context)
         score = score_split(served.client, served.tokenizer, "new", documents, context)
         dev_score = score_split(served.client, served.tokenizer, "dev", dev, context)
-        results = sit_exam(
-            served.client, served.tokenizer, context, "new", documents, data, adapter, brought_baselines(workspace)
-        )
+        # Without [baselines]: their files answer the questions of the prepared splits, not these.
+        results = sit_exam(served.client, served.tokenizer, context, "new", documents, data, adapter)
         dev_results = sit_exam(served.client, served.tokenizer, context, "dev", dev, data, adapter)
         retrieval = retrieval_lines(workspace, data, served, adapter)
     drift = score.bits_per_byte / dev_score.bits_per_byte - 1
@@ -111,7 +136,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
             "documents": len(documents),
             "bytes": score.byte_count,
             "beyond_cap": skipped,
-            "in_train": in_train,
+            "prepared_already": prepared,
             "bits_per_byte": score.bits_per_byte,
             "dev_bits_per_byte": dev_score.bits_per_byte,
             "slices": {key: dict(values) for key, values in score.slices.items()},
@@ -122,14 +147,15 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
         click.echo(json.dumps(facts, allow_nan=False, default=str))
         return
     lines = [f"{source}: {len(documents):,} documents, {score.byte_count:,} bytes scored"]
-    if in_train:
-        lines.append(f"  {in_train:,} more stand word for word in train and were left out")
+    if prepared:
+        lines.append(f"  {prepared:,} more stand word for word in the prepared data already and were left out")
     if skipped:
         lines.append(f"  {skipped:,} more are beyond --kb {kb}; documents were chosen by hash")
     lines.append(f"{score.bits_per_byte:.4f} bits per byte; dev {dev_score.bits_per_byte:.4f} ({_drift_words(drift)})")
     for key, values in score.slices.items():
-        shown = ", ".join(f"{value} {bits:.3f}" for value, bits in list(values.items())[:8])
-        lines.append(f"  by {key}: {shown}" + (f", and {len(values) - 8} more" if len(values) > 8 else ""))
+        first = list(values.items())[:8]
+        shown = ", ".join(f"{visible(value, 60, single_line=True)} {bits:.3f}" for value, bits in first)
+        lines.append(f"  by {visible(key)}: {shown}" + (f", and {len(values) - 8} more" if len(values) > 8 else ""))
     lines += exam_lines(results)
     by_name = {result.task.name: result for result in dev_results}
     for result in results:
@@ -145,16 +171,6 @@ def _drift_words(drift: float) -> str:
     if abs(drift) < 0.02:
         return "no drift"
     return f"drift: {abs(drift):.0%} {'more' if drift > 0 else 'fewer'} bits than on dev"
-
-
-def newest_data(workspace: Workspace) -> PreparedData:
-    """The data that the workspace's models were trained on. Raises UsageError before the first prepare."""
-    from ..prepare.pipeline import newest_prepared
-
-    data = newest_prepared(workspace.hidden_folder / "data")
-    if data is None:
-        raise UsageError("nothing is prepared here yet", "run `slm-ar prepare` and `slm-ar train` first")
-    return data
 
 
 def held_documents(data: PreparedData, split: str) -> list[HeldDocument]:
@@ -176,23 +192,27 @@ def source_options(workspace: Workspace, changed: tuple[str, ...]) -> SourceOpti
 def new_documents(
     workspace: Workspace, data: PreparedData, source: Path, options: SourceOptions, byte_cap: int
 ) -> tuple[list[HeldDocument], int, int]:
-    """(documents to score in order, how many are beyond the cap, how many stand in train and were left out)."""
+    """(documents to score in order, how many are beyond the cap, how many were prepared before and are left out).
+
+    Left out is what the model has read, and what any preparation of this workspace holds out: hidden and test are
+    opened by `finish` alone. Raises DataError when nothing is left.
+    """
     import hashlib
     import heapq
 
-    from ..prepare.heldout import HeldDocument
-    from ..prepare.known import train_digests
+    from ..prepare.heldout import HeldDocument, text_digest
+    from ..prepare.known import held_digests, train_digests
     from ..prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
 
     adapter = workspace.adapter()
-    known = train_digests(data)
+    known, held_out = train_digests(data), held_digests(workspace.hidden_folder / "data")
     tokenizer = load_tokenizer(data.folder / "tokenizer.json")
     heap: list[tuple[int, int, HeldDocument]] = []
-    total = beyond = in_train = place = 0
+    total = beyond = prepared = 0
     for place, document in enumerate(adapter.documents(source, options)):
         ids = encode_texts(tokenizer, [cut_at_spans(document.text, document.spans)])[0]
-        if known.holds(ids):
-            in_train += 1
+        if known.holds(ids) or text_digest(document.text) in held_out:
+            prepared += 1
             continue
         size = len(document.text.encode("utf-8"))
         rank = int.from_bytes(hashlib.sha256(document.id.encode()).digest()[:7], "big")
@@ -204,9 +224,9 @@ def new_documents(
             beyond += 1
     documents = [held for _, _, held in sorted(heap, key=lambda entry: entry[1])]
     if not documents:
-        found = f"all {in_train:,} documents stand in train already" if in_train else "it gave no documents"
+        found = f"all {prepared:,} documents stand in the prepared data already" if prepared else "it has no documents"
         raise DataError(f"{source}: nothing to score: {found}", "name data that the model has not seen")
-    return documents, beyond, in_train
+    return documents, beyond, prepared
 
 
 def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedModel, adapter: Any) -> list[str]:
@@ -225,17 +245,19 @@ def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedMode
     if collection is None:
         return []
     (task,) = tasks.values()
-    prompts = [prompt_of(query) for query in collection.queries.values()]
+    # A file of queries may hold many times more than were judged; answers to the others would be thrown away.
+    queries = {name: text for name, text in collection.queries.items() if name in collection.judgments}
+    prompts = [prompt_of(query) for query in queries.values()]
     ends = [len(prompt.encode("utf-8")) for prompt in prompts]
     asked = [
         Document(query, prompt, query, spans=(Span(end, end, task.name),))
-        for query, prompt, end in zip(collection.queries, prompts, ends, strict=True)
+        for query, prompt, end in zip(queries, prompts, ends, strict=True)
     ]
     stops = answer_ends(held_documents(data, "dev"), [task])
     answers = predicted(served.client, served.tokenizer, served.context, asked, tasks, stops)
     expansions = {"the model": {answer.document: answer.answer for _, answer in answers}}
     for name, texts in baseline_texts(data, task, adapter, prompts).items():
-        expansions[name] = dict(zip(collection.queries, texts, strict=True))
+        expansions[name] = dict(zip(queries, texts, strict=True))
     report = evaluate_retrieval(collection.texts(), collection.queries, collection.judgments, expansions)
     return ["retrieval with the expanded queries", *(f"  {line}" for line in report.lines())]
 

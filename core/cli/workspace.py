@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError, UsageError
+from .blame import adapter_named
 
 if TYPE_CHECKING:
     from ..contracts import Adapter
@@ -67,7 +68,9 @@ class Workspace:
         """Prepare the data, or find what was prepared before from equal inputs."""
         from ..prepare.pipeline import prepare
 
-        return prepare(self.recipe, self.adapter(), self.source(progress), self.hidden_folder / "data", progress)
+        adapter, source = self.adapter(), self.source(progress)
+        with adapter_named(adapter, self.recipe.data.adapter):
+            return prepare(self.recipe, adapter, source, self.hidden_folder / "data", progress)
 
     def machine(self) -> Machine:
         """How this machine trains: measured once per workspace, then remembered, so that a campaign stays one."""

@@ -1,20 +1,24 @@
-"""Which documents stand in train: so that newer data can be scored without what the model has already read.
+"""Which documents were prepared before: so that newer data are scored without what a model has read or is held out.
 
-Called by `slm-ar eval`. Compares token sequences, because the shards are all that is kept of train; memory is eight
-bytes per document of train.
+Called by `slm-ar eval`. Train is compared by token sequences, because the shards are all that is kept of it (eight
+bytes of memory per document); the held-out parts are compared by their texts, over every preparation of a workspace.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .manifest import PreparedData
+from .heldout import held_folder, read_split, text_digest
+from .manifest import MANIFEST_FILE, PreparedData
 from .shards import OFFSETS_FILE, TOKENS_FILE
+from .split import HELD_OUT, MIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,27 @@ def train_digests(data: PreparedData) -> TrainDigests:
         digests[number] = _digest(tokens[first:end])
     digests.sort()
     return TrainDigests(digests, dtype)
+
+
+def held_digests(data_root: Path) -> frozenset[bytes]:
+    """`text_digest` of every held-out document of all that was prepared below `data_root` (WORKSPACE/.slm/data).
+
+    What an older slm-ar prepared counts too: hidden and test must not be opened because a recipe was changed. A private
+    part that is gone opens nothing and is passed over.
+    """
+    names = set()
+    for path in data_root.glob(f"*/{MANIFEST_FILE}"):
+        try:
+            names.add(str(json.loads(path.read_text(encoding="utf-8"))["held_digest"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not a manifest: it names no private part
+    parts = [(held_folder(name), split) for name in sorted(names) for split in (MIX, *HELD_OUT)]
+    return frozenset(
+        text_digest(held.document.text)
+        for folder, split in parts
+        if (folder / f"{split}.jsonl").is_file()
+        for held in read_split(folder, split)
+    )
 
 
 def _digest(ids: np.ndarray[Any, Any]) -> np.uint64:

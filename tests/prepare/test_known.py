@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
 from toys import log_documents
 
-from slm_ar.core.prepare.heldout import read_split
-from slm_ar.core.prepare.known import train_digests
-from slm_ar.core.prepare.manifest import TOKENIZER_FILE, PreparedData
+from slm_ar.core.prepare.heldout import read_split, text_digest
+from slm_ar.core.prepare.known import held_digests, train_digests
+from slm_ar.core.prepare.manifest import MANIFEST_FILE, TOKENIZER_FILE, PreparedData
 from slm_ar.core.prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
 
 
@@ -23,3 +27,20 @@ def test_train_is_known_and_nothing_else(tiny_data: PreparedData) -> None:
         assert not digests.holds([*ids, ids[-1]])
     assert known == tiny_data.manifest.splits["train"].documents > 0
     assert not digests.holds([])
+
+
+def test_everything_held_out_of_every_preparation_is_known(
+    tiny_data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLM_AR_PRIVATE", str(tiny_data.held_folder.parents[1]))
+    digests = held_digests(tiny_data.folder.parent)
+    parts = ("mix", "dev", "hidden", "test")
+    texts = {item.document.text for part in parts for item in read_split(tiny_data.held_folder, part)}
+    assert digests == {text_digest(text) for text in texts} and texts
+    # An older format counts too; a damaged manifest and a private part that is gone hold nothing.
+    manifests = {"old": {"held_digest": tiny_data.manifest.held_digest}, "gone": {"held_digest": "0" * 16}, "bad": []}
+    for name, facts in manifests.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST_FILE).write_text(json.dumps(facts))
+    assert held_digests(tmp_path) == digests
+    assert held_digests(tmp_path / "nowhere") == frozenset()
