@@ -16,8 +16,9 @@ from platformdirs import user_cache_dir
 
 from ..contracts import Adapter, SourceOptions
 from ..errors import DataError, SlmArError
+from .blame import adapter_named
 from .door import parsed_options
-from .steps import display_for
+from .steps import display_for, train_shown
 from .workspace import Workspace, adapter_reference, checked_source, create_workspace, recipe_for
 
 if TYPE_CHECKING:
@@ -94,42 +95,46 @@ def _inspected(source: Path, name: str, why: str, options: tuple[str, ...], fast
     adapter = load_adapter(name)
     given = SourceOptions(options=parsed_options(options))
     display.phase("reading the documents")
-    facts = look_at(adapter.documents(source, given))
+    with adapter_named(adapter, name):
+        facts = look_at(adapter.documents(source, given))
     shown = Inspection(str(source), name, why, facts, None, "only read (--fast)", licences=licence_files(source))
     if fast:
         return shown
-    with tempfile.TemporaryDirectory(prefix="slm-ar-inspect-") as folder, _private_here(Path(folder) / "private"):
+    with tempfile.TemporaryDirectory(prefix="slm-ar-inspect-") as folder:
         overrides: dict[str, Any] = {"data.adapter": adapter_reference(name), "data.source": str(source)}
         overrides |= {f"data.options.{key}": value for key, value in given.options.items()}
         workspace = create_workspace(Path(folder) / "look", recipe_for(name), overrides)
         try:
-            data = workspace.prepared(display.phase)
+            with _private_here(Path(folder) / "private"):
+                data = workspace.prepared(display.phase)
         except DataError as error:
             return replace(shown, refusal=error.message)
         display.phase("training for a moment")
         return replace(
             shown,
             manifest=data.manifest,
-            pace=_measured_pace(workspace, data),
+            pace=_measured_pace(workspace, data, display),
             baselines=_dev_baselines(adapter, data, display),
             ceilings=_ceilings(adapter, data),
         )
 
 
-def _measured_pace(workspace: Workspace, data: PreparedData) -> Pace | None:
-    """Train the shipped train.py for a few seconds; None when it cannot (the page says the rest)."""
+def _measured_pace(workspace: Workspace, data: PreparedData, display: Display) -> Pace | None:
+    """Train the shipped train.py for a few seconds; None when it cannot (the page says the rest).
+
+    Waits while another process of this person trains: the pace would be half of it, and that run would be void.
+    """
     from ..agent.opening import train_job
     from ..report.inspection import Pace
-    from ..train.executor import LocalExecutor, window_context
+    from ..train.executor import LocalExecutor, device_lock, window_context
 
     machine = workspace.machine()
     asked = train_job(workspace.recipe, machine, workspace.train_py, 0)
     job = replace(asked, budget_seconds=PACE_SECONDS, budget_steps=None)
     folder = workspace.hidden_folder / "runs" / "pace"
     with LocalExecutor(machine, data) as executor:
-        training = executor.submit(job, folder)
-        while (outcome := training.poll()) is None:
-            pass
+        with device_lock(machine.device, display.note):
+            outcome = train_shown(executor, job, folder, display)
         if outcome.status is not None or not outcome.train_seconds:
             return None
         context = window_context(folder, workspace.recipe.evaluation.context)

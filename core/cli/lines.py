@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def data_lines(data: PreparedData) -> list[str]:
     """What prepare tells: sizes per split, vocabulary, duplicates, floors, warnings."""
+    from ..report.words import visible
+
     manifest = data.manifest
     lines = [f"prepared {data.digest} (adapter {manifest.adapter}, split by {manifest.split_rule})"]
     for name, size in manifest.splits.items():
@@ -40,8 +42,8 @@ def data_lines(data: PreparedData) -> list[str]:
         lines.append(f"  {manifest.groups_beyond_cap:,} groups are beyond max_train_mb or sample_groups")
     floors = ", ".join(f"{name} {value:.4f}" for name, value in manifest.floors.items())
     lines.append(f"  compressors on dev, bits per byte: {floors}")
-    lines += [f"  note: {notice}" for notice in manifest.notices]
-    lines += [f"  warning: {warning}" for warning in manifest.warnings]
+    lines += [f"  note: {visible(notice)}" for notice in manifest.notices]
+    lines += [f"  warning: {visible(warning)}" for warning in manifest.warnings]
     return lines
 
 

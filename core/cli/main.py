@@ -31,6 +31,10 @@ COMMANDS = {
 }
 
 
+RESUMING = ("run", "finish", "demo", "train", "prepare")
+"""Commands that find what they did before when they are called again."""
+
+
 class LazyGroup(click.Group):
     """Imports a command's module only when it is asked for: torch and pandas take seconds."""
 
@@ -79,14 +83,20 @@ def _run(arguments: list[str] | None) -> int:
     except SlmArError as error:
         if "--debug" in (arguments if arguments is not None else sys.argv):
             raise
-        click.echo(f"slm-ar: {error.message}", err=True)
+        from ..report.words import visible
+
+        # Errors quote names, cells and lines from files: whoever wrote those must not drive the terminal.
+        click.echo(f"slm-ar: {visible(error.message)}", err=True)
         if error.hint:
-            click.echo(f"  -> {error.hint}", err=True)
+            click.echo(f"  -> {visible(error.hint)}", err=True)
         return error.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("slm-ar: interrupted; what was recorded is saved, the same command goes on", err=True)
+        given = arguments if arguments is not None else sys.argv[1:]
+        command = next((word for word in given if not word.startswith("-")), "")
+        rest = "; what was recorded is saved, the same command goes on" if command in RESUMING else ""
+        click.echo(f"slm-ar: interrupted{rest}", err=True)
         return 130
     except click.ClickException as error:
         error.show()
@@ -101,7 +111,9 @@ def _run(arguments: list[str] | None) -> int:
     except Exception as error:
         if "--debug" in (arguments if arguments is not None else sys.argv):
             raise
-        click.echo(f"slm-ar: unexpected {type(error).__name__}: {str(error)[:500]}", err=True)
+        from ..report.words import visible
+
+        click.echo(f"slm-ar: unexpected {type(error).__name__}: {visible(str(error), 500)}", err=True)
         click.echo("  -> this is a bug: `slm-ar --debug ...` shows where; what was recorded is saved", err=True)
         return 1
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .words import visible
+
 if TYPE_CHECKING:
     from ..prepare.inspection import TextFacts
     from ..prepare.manifest import Manifest
@@ -64,7 +66,7 @@ def inspection_lines(found: Inspection) -> list[str]:
     for title, body in sections:
         if body:
             lines += ["", title, *(f"  {line}" for line in body)]
-    return lines
+    return [visible(line) for line in lines]  # names of fields, files and answers come from whoever wrote the data
 
 
 def _text_lines(found: Inspection) -> list[str]:
