@@ -171,7 +171,7 @@ class TableAdapter:
         suffixes = ("",) if settings.files else (*TABLE_SUFFIXES, *WORKBOOK_SUFFIXES, ".zip")
         found: list[tuple[str, Path, str]] = []
         workbooks: list[tuple[str, Path, str]] = []
-        for path in list_files(source, suffixes):
+        for path in list_files(source, suffixes, notices):
             name = path.name if path == source else path.relative_to(source).as_posix()
             if path.suffix.lower() == ".zip":
                 members = zip_members(path, ("",) if settings.files else TABLE_SUFFIXES)

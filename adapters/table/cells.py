@@ -75,6 +75,12 @@ def number_text(text: str, digits: int, decimal: str = ".") -> str | None:
 
 
 def amount_text(text: str, style: Style) -> str | None:
+    """`any_amount` below MAX_EXACT: errors are computed with floats, which know of larger numbers no last digit."""
+    plain = any_amount(text, style)
+    return plain if plain is not None and abs(float(plain)) < MAX_EXACT else None
+
+
+def any_amount(text: str, style: Style) -> str | None:
     """`number_text` of an answer, which may also carry a currency, a percent sign or thousands separators."""
     text = " ".join(text.split())
     plain = number_text(text, style.digits, style.decimal)

@@ -166,6 +166,11 @@ def _check_together(settings: Settings) -> None:
             "a series needs its value and its time",
             'Write [data.options] label = "VALUE" and time = "DATE", or wide = true when periods are columns.',
         )
+    if wanted.label and wanted.label in wanted.series:
+        raise DataError(
+            f"[data.options] series names the label '{wanted.label}', so the text would show the answer",
+            "A series is named by what stays the same, such as product and shop: remove the label from series.",
+        )
     if wanted.group and (wanted.time or is_series):
         raise DataError(
             "[data.options] group and time exclude each other: by time whole periods are dealt, not whole groups",

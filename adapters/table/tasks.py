@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...core.contracts import Task
 from ...core.errors import DataError, did_you_mean
 from ...core.sources import Notices
-from .cells import amount_text, label_text
+from .cells import amount_text, any_amount, label_text
 from .columns import Settings
 
 CLASSIFICATION, REGRESSION, SERIES, NONE = "classification", "regression", "series", "none"
@@ -41,7 +41,8 @@ class LabelSurvey:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.answers: Counter[str] = Counter()
-        self.count = self.numbers = 0
+        self.count = self.numbers = self.amounts = 0
+        """Labels, those of them that are numbers, and those of them that are small enough to be answers."""
         self.has_fractions = False
         self._mean = self._squares = 0.0
 
@@ -53,14 +54,17 @@ class LabelSurvey:
         self.count += 1
         if answer in self.answers or len(self.answers) <= MAX_CHOICES:
             self.answers[answer] += 1
-        number = amount_text(raw, self._settings.style)
+        number = any_amount(raw, self._settings.style)
         if number is None:
             return
         self.numbers += 1
         self.has_fractions |= "." in number
+        if amount_text(raw, self._settings.style) is None:
+            return
+        self.amounts += 1
         value = float(number)
         before = value - self._mean
-        self._mean += before / self.numbers
+        self._mean += before / self.amounts
         self._squares += before * (value - self._mean)
 
     @property
@@ -71,8 +75,8 @@ class LabelSurvey:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the labels that are numbers."""
-        return math.sqrt(self._squares / self.numbers) if self.numbers else 0.0
+        """Standard deviation of the labels that are amounts."""
+        return math.sqrt(self._squares / self.amounts) if self.amounts else 0.0
 
 
 def class_answer(raw: str, settings: Settings) -> str:
@@ -130,7 +134,7 @@ def _check_answers(label: str, answers: Counter[str], settings: Settings) -> Non
 
 def value_task(survey: LabelSurvey, settings: Settings) -> Task:
     """The number in the label. Raises DataError when none of them is a number."""
-    if not survey.numbers:
+    if not survey.amounts:
         raise DataError(
             f"the label '{settings.wanted.label}' holds no numbers",
             'Write [data.options] task = "classification", or decimal = "," when 1,5 means one and a half.',
@@ -183,7 +187,10 @@ DATE_ADVICE = (
     'For dates like 03/04/2024 say which comes first: [data.options] date_order = "dmy" or "mdy". '
     "Otherwise name another column as time."
 )
-NUMBER_ADVICE = 'Write [data.options] decimal = "," when 1,5 means one and a half, or task = "classification".'
+NUMBER_ADVICE = (
+    'Write [data.options] decimal = "," when 1,5 means one and a half, or task = "classification". '
+    "Numbers from 1e15 on are no amounts."
+)
 
 
 def date_rejects(name: str, column: str, notices: Notices) -> Rejects:

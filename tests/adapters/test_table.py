@@ -188,6 +188,17 @@ def test_amounts(tmp_path: Path) -> None:
     assert "'label' is not a number (first: row 42: 'cheap'): 1" in told
 
 
+def test_labels_beyond_all_amounts_are_rejected_and_told(tmp_path: Path) -> None:
+    labels = ["1e200", "9" * 401, "-1e15", "1e14", *(str(number * 7) for number in range(60))]
+    path = labelled(tmp_path / "t.csv", labels)
+    found = task(path, label="label")
+    assert found.kind == "value" and 0 < found.min_effect < float("inf")
+    assert answers(read(path, label="label")) == ["100000000000000", *labels[4:]]
+    assert "'label' is not a number (first: row 1: '1e200'): 3" in notices(path, label="label")
+    with pytest.raises(DataError, match="holds no numbers"):
+        task(labelled(tmp_path / "u.csv", ["1e200", "1e201"]), label="label", task="regression")
+
+
 @pytest.mark.parametrize(
     ("labels", "kind"),
     [

@@ -172,6 +172,25 @@ def test_series_that_are_too_short_are_told(wide: Path) -> None:
         list(adapter.documents(wide, SourceOptions(options={"series": "code", "wide": True})))
 
 
+def test_a_label_that_names_the_series_is_refused(long: Path) -> None:
+    with pytest.raises(DataError, match="series names the label 'sold'") as caught:
+        read(long, **{**LONG_OPTIONS, "series": "shop, sold"})
+    assert "remove the label" in caught.value.hint
+
+
+def test_values_beyond_all_amounts_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    values = ["1", "2", "1e200", "9" * 401, *map(str, range(40))]
+    path.write_text(
+        "".join(f"{n},tea,{v}\n" for n, v in [("day", "sold"), *enumerate(values)]).replace("day,tea", "day,item"),
+        encoding="utf-8",
+    )
+    adapter = TableAdapter()
+    options = SourceOptions(options={"series": "item", "label": "sold", "time": "day", "window": 2})
+    assert "1e" not in "".join(document.text for document in adapter.documents(path, options))
+    assert any("'sold' is not a number (first: row 3: '1e200'): 2" in line for line in adapter.notices)
+
+
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("item,W1,W2,W3\ntea,1,two,three\n", encoding="utf-8")
