@@ -37,6 +37,7 @@ _FIRST_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _OPENING = re.compile(r"\W?(once|one (?:day|morning|night|summer)|there (?:was|lived)|in a|long ago)\b", re.IGNORECASE)
 # UTF-8 that was read as Windows-1252 and saved again: curly quotes, accents, emoji, non-breaking blanks, a BOM.
 _MOJIBAKE = re.compile("[âÂ][€\u0080-\u00bf]|[Ãã][\u0080-\u00bf]|ðŸ|ï»¿|\ufffd")
+_ANY_WORD = re.compile(r"\w+")
 _NO_WORDS = bytes(code for code in range(128) if not chr(code).isalnum() and not chr(code).isspace())
 LONGEST_ENDING = 80
 """Characters in which the last word and the punctuation after it are looked for."""
@@ -52,7 +53,7 @@ class TinyStoriesAdapter:
     """Stories, each a document with one question: its last word. See `describe`."""
 
     name = "tinystories"
-    version = 1
+    version = 2
     split = SplitRule.GROUP
     duplicates = DuplicatePolicy.NEAR
     tasks: tuple[Task, ...] = (Task(TASK, kind="generate", metric="exact_match", direction="max", min_effect=0.01),)
@@ -144,7 +145,7 @@ class TinyStoriesAdapter:
     def _inputs(self, source: Path) -> Iterator[tuple[str, Path, str]]:
         """(name for ids, file, member of the zip) of everything readable."""
         suffixes = (*TEXT_SUFFIXES, *TABLE_SUFFIXES)
-        for path in list_files(source, (*suffixes, ".zip")):
+        for path in list_files(source, (*suffixes, ".zip"), self._counts):
             name = path.name if path == source else path.relative_to(source).as_posix()
             if path.suffix.lower() == ".zip":
                 for member in zip_members(path, suffixes):
@@ -213,6 +214,9 @@ def last_word(text: str) -> tuple[Span, ...]:
 def story_key(text: str) -> str:
     """The group of a story: equal for stories that differ in case, punctuation, blanks or mojibake only."""
     words = b" ".join(text.lower().encode("ascii", "ignore").translate(None, _NO_WORDS).split())
+    if not text.isascii() and len(text.encode("ascii", "ignore")) * 2 < len(text):
+        # Another script, where what is left of ASCII are the blanks and a few names.
+        words = " ".join(_ANY_WORD.findall(text.casefold())).encode()
     return hashlib.blake2b(words or text.encode(), digest_size=8).hexdigest()
 
 

@@ -125,6 +125,14 @@ def test_near_duplicates_share_a_group() -> None:
     assert TinyStoriesAdapter.duplicates is DuplicatePolicy.NEAR
 
 
+def test_stories_in_another_script_have_groups_of_their_own() -> None:
+    """Each holds the same few ASCII words, which must not be all that tells them apart."""
+    stories = [f"Жил-был кот {name} и его друг Tom. Они нашли {name * 2}, 2 раза." for name in ("Вася", "Петя", "Юра")]
+    assert len({story_key(story) for story in stories}) == 3
+    assert story_key("Кот сказал: «Привет!»") == story_key("кот СКАЗАЛ привет")
+    assert len({story_key(f"{name}住在森林里。OK.") for name in ("小猫", "小狗")}) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
