@@ -12,9 +12,10 @@ import click
 from ..errors import UsageError
 from .lines import data_lines, sample_lines, score_lines
 from .steps import (
+    check_baselines,
     demo_workspace,
     display_for,
-    exam_of,
+    exam_or_error,
     may_open_test,
     open_campaign,
     prepare_shown,
@@ -69,6 +70,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
     recipe = workspace.recipe
     with display_for(as_json, quiet) as display, workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
+        check_baselines(workspace, data.manifest.tasks)
         machine = workspace.machine()
         job = train_job(recipe, machine, workspace.train_py, seed)
         folder = workspace.hidden_folder / "runs" / "train"
@@ -82,7 +84,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
                 )
             score = executor.score(folder, "dev", recipe.evaluation.context)
             display.phase("answering the tasks of dev")
-            exam = exam_of(workspace, executor, folder, "dev")
+            exam, failure = exam_or_error(workspace, executor, folder, "dev")
     facts = {
         "dev_bits_per_byte": score.bits_per_byte,
         "dev_bits_per_record": score.bits_per_byte * score.byte_count / max(1, score.record_count),
@@ -96,9 +98,11 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         "tasks": [result.to_json() for result in exam],
     }
     if as_json:
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps(facts, allow_nan=False))
     elif not quiet:
         click.echo("\n".join([*score_lines(facts), *exam_lines(exam)]))
+    if failure is not None:
+        raise failure
 
 
 @click.command()
@@ -159,7 +163,7 @@ def report() -> None:
 def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     """Open test once, train the proven code longer, write a loadable folder."""
     from ..agent import finish as finishing
-    from ..export.folder import model_card, refuse_foreign_folder, write_model_folder
+    from ..export.folder import model_card, refuse_foreign_folder, rewrite_facts, write_model_folder
     from ..report.exam import exam_lines, exam_table
     from ..report.summary import summarise
 
@@ -173,6 +177,8 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     ):
         if campaign.state.sigma is None:
             raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
+        data = campaign.executor.data
+        check_baselines(workspace, data.manifest.tasks)
         opening.close()  # the question needs the terminal; it is asked of the campaign whose test would be opened
         if not yes and not may_open_test(campaign.state):
             click.echo("test stays closed", err=True)
@@ -183,18 +189,22 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             finishing.write_samples(campaign)
             headline = summarise(campaign.state).verdict.headline
             trained = finishing.train_longer(campaign, headline)
+            # The model first: an exam that fails must not cost what was trained.
+            write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
+            facts = {"folder": target.name, "dev_bits_per_byte": trained.dev_bits_per_byte}
+            campaign.journal.append("finished", facts)
             display.phase("answering the tasks of test")
-            exam = exam_of(workspace, campaign.executor, trained.folder, "test")
+            exam, failure = exam_or_error(workspace, campaign.executor, trained.folder, "test")
             trained.facts["table"].update(exam_table(exam))
             trained.facts["tasks"] = [result.to_json() for result in exam]
-        data = campaign.executor.data
-        write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
-        campaign.journal.append("finished", {"folder": target.name, "dev_bits_per_byte": trained.dev_bits_per_byte})
+            rewrite_facts(target, data, trained.facts, model_card(trained.facts))
         state = campaign.state
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)
     if not as_json and not quiet:
         click.echo("\n".join([*exam_lines(exam), f"model: {target}"]))
+    if failure is not None:
+        raise failure
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import SlmArError, UsageError
 from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
 if TYPE_CHECKING:
     from ..agent.campaign import Campaign
     from ..agent.state import CampaignState
-    from ..contracts import Display
+    from ..contracts import Display, Task
     from ..prepare.pipeline import PreparedData
     from ..tasks.exam import TaskResult
     from ..tasks.objective import Objective
@@ -116,9 +116,29 @@ def exam_of(workspace: Workspace, executor: LocalExecutor, folder: Path, split: 
         return sit_exam(client, executor.tokenizer, context, split, documents, data, workspace.adapter(), brought)
 
 
+def exam_or_error(
+    workspace: Workspace, executor: LocalExecutor, folder: Path, split: str
+) -> tuple[tuple[TaskResult, ...], SlmArError | None]:
+    """`exam_of`, or what went wrong with it: what was trained and scored before is told all the same."""
+    try:
+        return exam_of(workspace, executor, folder, split), None
+    except SlmArError as error:
+        return (), error
+
+
 def brought_baselines(workspace: Workspace) -> dict[str, Path]:
     """[baselines] of the recipe: name -> file, relative to the workspace."""
     return {name: workspace.root / Path(path).expanduser() for name, path in workspace.recipe.baselines.items()}
+
+
+def check_baselines(workspace: Workspace, tasks: Sequence[Task]) -> None:
+    """Refuse a line of [baselines] that cannot be used, before time is spent. Raises RecipeError and DataError."""
+    if not workspace.recipe.baselines:
+        return
+    from ..tasks.brought import assign_baselines, check_brought
+
+    assign_baselines(workspace.recipe.baselines, tasks)
+    check_brought(brought_baselines(workspace))
 
 
 def search(campaign: Campaign, workspace: Workspace, experiments: int | None, stop_at: float | None) -> CampaignState:

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..prepare.pipeline import MANIFEST_FILE, TOKENIZER_FILE, PreparedData
 
-RECORD_FILE = "slm_ar.json"
+RECORD_FILE, CARD_FILE = "slm_ar.json", "README.md"
 FILES = ("model.safetensors", "config.json", "train.py")
 
 
@@ -29,12 +29,23 @@ def write_model_folder(target: Path, checkpoint: Path, data: PreparedData, facts
     for name in FILES:
         shutil.copyfile(checkpoint / name, staging / name)
     shutil.copyfile(data.folder / TOKENIZER_FILE, staging / TOKENIZER_FILE)
-    public = json.loads((data.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    record = {"facts": dict(facts), "data": public}
-    (staging / RECORD_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-    (staging / "README.md").write_text(card, encoding="utf-8")
+    (staging / RECORD_FILE).write_text(_record(data, facts), encoding="utf-8")
+    (staging / CARD_FILE).write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     staging.replace(target)
+
+
+def rewrite_facts(target: Path, data: PreparedData, facts: Mapping[str, Any], card: str) -> None:
+    """Replace record and card of a folder that was just written, each whole or not at all: an exam came after it."""
+    for name, text in ((RECORD_FILE, _record(data, facts)), (CARD_FILE, card)):
+        unfinished = target / f".{name}.unfinished"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(target / name)
+
+
+def _record(data: PreparedData, facts: Mapping[str, Any]) -> str:
+    public = json.loads((data.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    return json.dumps({"facts": dict(facts), "data": public}, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def model_card(facts: Mapping[str, Any]) -> str:

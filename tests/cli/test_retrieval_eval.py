@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from commands_in_process import Command, last
 from toys import TINY_TRAIN_PY, remember_machine, toy_recipe_text
 
 from slm_ar.core.registry import load_adapter
+from slm_ar.core.tasks.predicting import predict
 
 
 def write_pairs(path: Path, seed: int, size: int) -> None:
@@ -20,7 +23,9 @@ def write_pairs(path: Path, seed: int, size: int) -> None:
             file.write(json.dumps({"query": query, "output": output}) + "\n")
 
 
-def test_expansions_search_a_persons_own_documents(slm_ar: Command, tmp_path: Path) -> None:
+def test_expansions_search_a_persons_own_documents(
+    slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, newer, root = tmp_path / "source", tmp_path / "newer.jsonl", tmp_path / "work"
     for folder in (source, root):
         folder.mkdir()
@@ -32,7 +37,7 @@ def test_expansions_search_a_persons_own_documents(slm_ar: Command, tmp_path: Pa
         "d3": "repair of a wooden boat",
     }
     (source / "docs.jsonl").write_text("".join(json.dumps({"id": k, "text": v}) + "\n" for k, v in texts.items()))
-    (source / "queries.tsv").write_text("q1\tharbour bus\nq2\tbake a pie\n")
+    (source / "queries.tsv").write_text("q1\tharbour bus\nq2\tbake a pie\nq3\tnever judged\n")
     (source / "qrels.tsv").write_text("q1\td1\t1\nq2\td2\t1\n")
     names = {"documents": "docs.jsonl", "queries": "queries.tsv", "judgments": "qrels.tsv", "skip": "docs.jsonl q*.tsv"}
     data = {"adapter": "query_expansion", "source": str(source), "dev_kb": 6, "hidden_kb": 6, "test_kb": 6}
@@ -43,8 +48,17 @@ def test_expansions_search_a_persons_own_documents(slm_ar: Command, tmp_path: Pa
     (root / "program.md").write_text("# toy\n")
     remember_machine(root)
     assert slm_ar("train", "--quiet", folder=root).code == 0
+    asked = []
+
+    def recorded(source: Any, tokenizer: Any, context: int, documents: Any, *rest: Any) -> Any:
+        asked.extend(document.id for document in documents)
+        return predicting(source, tokenizer, context, documents, *rest)
+
+    predicting = predict
+    monkeypatch.setattr("slm_ar.core.tasks.predicting.predict", recorded)
     ended = slm_ar("eval", "--source", str(newer), "--json", folder=root)
     assert ended.code == 0, ended.text
+    assert asked == ["q1", "q2"]  # nobody judged the third
     lines = last(ended)["retrieval"]
     assert any("raw query" in line for line in lines) and any("the model" in line for line in lines)
     assert any("2 judged queries, 3 documents" in line for line in lines)
