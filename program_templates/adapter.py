@@ -31,18 +31,32 @@ class TemplateAdapter:
     slice_keys: tuple[str, ...] = ()
     options: Mapping[str, str] = OPTIONS
 
+    def __init__(self) -> None:
+        self._counts = Notices()
+
+    @property
+    def notices(self) -> list[str]:
+        """What the last reading skipped or tolerated, one sentence per file and kind; prepare and inspect tell it."""
+        return self._counts.lines()
+
     def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
-        """One document per row, in order of file and row. Raises DataError naming the file and the reason."""
+        """One document per row with an answer, in order of file and row. Raises DataError naming file and reason."""
+        self._counts = Notices()
         found = False
-        for identity, row in _rows(source, options):
+        for identity, row in _rows(source, options, self._counts):
+            if _line(row)[1] == MISSING:
+                self._counts.count(str(source), "rows without an answer, skipped")
+                continue
             found = True
             yield _document(identity, row, options)
         if not found:
-            raise DataError(f"{source}: holds no rows", f"Read are files ending in {' '.join(TABLE_SUFFIXES)}.")
+            hint = "\n".join(self.notices) or f"Read are files ending in {' '.join(TABLE_SUFFIXES)}."
+            raise DataError(f"{source}: holds no rows with an answer", hint)
 
     def questions(self, source: Path, options: SourceOptions) -> Iterator[Document]:
         """Rows whose last cell is empty, as prompts: what `slm-ar predict` answers. Leave it out if none is asked."""
-        for identity, row in _rows(source, options):
+        self._counts = Notices()
+        for identity, row in _rows(source, options, self._counts):
             prompt, answer = _line(row)
             if answer == MISSING:
                 end = len(prompt.encode("utf-8"))
@@ -69,15 +83,15 @@ class TemplateAdapter:
             yield document
 
 
-def _rows(source: Path, options: SourceOptions) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """(id, row) of every row of every table."""
+def _rows(source: Path, options: SourceOptions, counts: Notices) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """(id, row) of every row of every table; an id stays the same wherever the source lies."""
     for name in options.options:
         if name not in OPTIONS:
             raise DataError(f"there is no option '{name}' in [data.options]", did_you_mean(name, list(OPTIONS)))
-    counts = Notices()
     for path in list_files(source, TABLE_SUFFIXES):
+        name = path.name if path == source else path.relative_to(source).as_posix()
         for number, row in enumerate(read_table(path, notices=counts), start=1):
-            yield f"{path.name}:{number}", row
+            yield f"{name}:{number}", row
 
 
 def _document(identity: str, row: Mapping[str, str], options: SourceOptions) -> Document:
