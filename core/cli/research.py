@@ -177,8 +177,6 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
     ):
         if campaign.state.sigma is None:
             raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
-        data = campaign.executor.data
-        check_baselines(workspace, data.manifest.tasks)
         opening.close()  # the question needs the terminal; it is asked of the campaign whose test would be opened
         if not yes and not may_open_test(campaign.state):
             click.echo("test stays closed", err=True)
@@ -189,6 +187,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             finishing.write_samples(campaign)
             headline = summarise(campaign.state).verdict.headline
             trained = finishing.train_longer(campaign, headline)
+            data = campaign.executor.data
             # The model first: an exam that fails must not cost what was trained.
             write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
             facts = {"folder": target.name, "dev_bits_per_byte": trained.dev_bits_per_byte}

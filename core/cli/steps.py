@@ -73,6 +73,8 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
     make_proposer(workspace.recipe.proposer.name)  # an unknown name is told before minutes are spent
     with workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
+        if not may_start:  # `finish`, which ends in an exam
+            check_baselines(workspace, data.manifest.tasks)
         display.phase("looking at the machine")
         machine = workspace.machine()
         objective = objective_of(workspace, data)

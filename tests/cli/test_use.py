@@ -16,6 +16,7 @@ from commands_in_process import Command, Ended, last, told
 from data_workspaces import make_row_workspace, write_rows
 
 from slm_ar.core.cli.serving import data_of_model
+from slm_ar.core.cli.steps import display_for, open_campaign
 from slm_ar.core.cli.workspace import find_workspace
 from slm_ar.core.errors import DataError
 from slm_ar.core.prepare.pipeline import newest_prepared
@@ -181,6 +182,8 @@ def test_a_baseline_of_ones_own_is_scored_beside(
     # What cannot be used at all is refused before anything is trained.
     (root / "preds.jsonl").unlink()
     told_before_training(slm_ar("train", "--json", folder=root), 4, "there is no file", "preds.jsonl")
+    with pytest.raises(DataError, match="there is no file"), display_for(False, True) as display:
+        open_campaign(find_workspace(root), display, may_start=False).__enter__()
     text = (root / "recipe.toml").read_text()
     (root / "recipe.toml").write_text(text.replace("vendor =", '"most frequent answer" ='))
     told_before_training(slm_ar("train", "--json", folder=root), 3, "fitted anyway")
