@@ -21,6 +21,9 @@ LARGEST_SHARE = 0.12
 HUGE_SHARE = 0.3
 """A held-out part that one group makes larger than this share is refused."""
 FEWEST_GROUPS = 8
+MOST_SKIPPED = 1
+"""Groups that find no room in train before it counts as full; `groups.LARGE_GROUPS` keeps so many more than it has to
+for the held-out parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +150,13 @@ def _deal_rest(rest: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) ->
     """
     kept: list[GroupInfo] = []
     train_bytes = 0
+    may_skip = MOST_SKIPPED if rule is SplitRule.GROUP else 0
     for group in rest:
         if kept and train_bytes + group.byte_count > sizes.train:
-            if rule is SplitRule.GROUP:
-                continue
-            break
+            if not may_skip or train_bytes >= sizes.train:
+                break
+            may_skip -= 1
+            continue
         kept.append(group)
         train_bytes += group.byte_count
     mix_cap = min(sizes.mix, int(train_bytes * sizes.mix_share))
