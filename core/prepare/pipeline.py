@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, TaskFinder
+from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, Task, TaskFinder
 from ..errors import BudgetError, DataError
 from ..recipe import Recipe
 from . import heldout, split
@@ -60,6 +60,9 @@ NOTABLE_OVERLAP_PERCENT = 5
 """From here on an overlap is a warning; the recipe's max_overlap_percent says where it ends."""
 NOTABLE_NGRAM_PERCENT = 40
 """From here on shared word 13-grams are a warning when groups are dealt by hash: by time, what recurs may recur."""
+
+SERIES_TASK = "next"
+"""The task of windows over a series, of kind value."""
 
 
 def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, progress: Progress) -> PreparedData:
@@ -144,6 +147,8 @@ class _Preparation:
         """The documents of every split, one file each: never inside the workspace."""
         data = recipe.data
         self.options = SourceOptions(columns=data.columns, since=data.since, until=data.until, options=data.options)
+        self.is_against_time = False
+        """Whether the recipe asks for another split than the one by time that the adapter finds right."""
         self.rule = self._rule()
         self.policy = DuplicatePolicy(data.duplicates) if data.duplicates != "auto" else adapter.duplicates
         self.sizes = split.SplitSizes(
@@ -161,15 +166,28 @@ class _Preparation:
         self.extras: list[Extra] = []
 
     def _rule(self) -> SplitRule:
-        if self.recipe.data.split != "auto":
-            return SplitRule(self.recipe.data.split)
         finds = getattr(self.adapter, "split_rule", None)
-        return SplitRule(finds(self.source, self.options)) if finds is not None else self.adapter.split
+        found = SplitRule(finds(self.source, self.options)) if finds is not None else self.adapter.split
+        if self.recipe.data.split == "auto":
+            return found
+        asked = SplitRule(self.recipe.data.split)
+        self.is_against_time = finds is not None and found is SplitRule.TIME and asked is not SplitRule.TIME
+        return asked
+
+    def _refuse_series(self, tasks: tuple[Task, ...]) -> None:
+        """A window of a series shows the values before it, which are the answers of earlier windows."""
+        if self.is_against_time and any(task.kind == "value" and task.name == SERIES_TASK for task in tasks):
+            raise DataError(
+                f'split = "{self.rule.value}" would show in train what is held out: windows of later periods hold the '
+                "values that earlier ones ask for",
+                'set [data] split = "auto" or "time" in recipe.toml',
+            )
 
     def run(self) -> Manifest:
         tasks = self.adapter.tasks
         if isinstance(self.adapter, TaskFinder):
             tasks = self.adapter.find_tasks(self.source, self.options)
+        self._refuse_series(tasks)
         self.spool.read(self.adapter, self.source, self.options, self.progress)
         if self.policy is not DuplicatePolicy.EXACT:
             self.progress("looking for near duplicates")
@@ -346,6 +364,11 @@ class _Preparation:
         extra: tuple[ExtraSize, ...],
     ) -> tuple[str, ...]:
         warnings = []
+        if self.is_against_time:
+            warnings.append(
+                f'the adapter would split this source by time; with split = "{self.rule.value}" in [data] train may '
+                "hold later documents than those it is scored on"
+            )
         hidden = sizes[split.HIDDEN].groups
         if hidden < 10:
             warnings.append(f"hidden holds {hidden} groups: too few to certify anything (10 needed, 30 wished)")

@@ -190,6 +190,37 @@ def test_a_split_in_the_recipe_wins(source: Path) -> None:
     assert data.manifest.split_rule == "group"
 
 
+class Timed(Asking):
+    """An adapter that finds that its source is to be split by time."""
+
+    found: ClassVar[tuple[Task, ...]] = (CAUSE,)
+
+    def split_rule(self, source: Path, options: SourceOptions) -> SplitRule:
+        return SplitRule.TIME
+
+    def find_tasks(self, source: Path, options: SourceOptions) -> tuple[Task, ...]:
+        return self.found
+
+
+@pytest.mark.parametrize("asked", ["group", "order", "time", "auto"])
+def test_a_split_against_time_is_told_and_refused_for_series(
+    source: Path, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(data={"split": asked})
+    warnings = prepared(source, Timed(log_documents(60)), recipe).manifest.warnings
+    assert len([line for line in warnings if "would split this source by time" in line]) == (
+        asked in ("group", "order")
+    )
+    monkeypatch.setattr(Timed, "name", "series")
+    monkeypatch.setattr(Timed, "found", (Task("next", "value", "wape", "min"),))
+    if asked in ("time", "auto"):
+        assert prepared(source, Timed(log_documents(60)), recipe).manifest.split_rule == "time"
+        return
+    with pytest.raises(DataError, match="would show in train what is held out") as caught:
+        prepared(source, Timed(log_documents(60)), recipe)
+    assert 'split = "auto"' in caught.value.hint
+
+
 def test_the_answers_are_those_of_train_alone(source: Path) -> None:
     adapter = ToyAdapter(log_documents(60))
     adapter.tasks = (CAUSE,)  # type: ignore[assignment]
