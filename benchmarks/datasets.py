@@ -136,8 +136,8 @@ def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
                 runs.append({"seed": seed, "bpb": score.bits_per_byte, "tokens": outcome.tokens})
                 runs[-1]["disturbed"] = outcome.disturbance
             context = window_context(folder / "run", workspace.recipe.evaluation.context)
-            with executor.client(folder / "run", context) as client:
-                exam = sit_exam(client, executor.tokenizer, context, "dev", documents, data, adapter)
+            opener = executor.opener(folder / "run", context)
+            exam = sit_exam(opener, executor.tokenizer, context, "dev", documents, data, adapter)
         return {
             "name": chosen.name,
             "recipe": recipe,

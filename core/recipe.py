@@ -321,8 +321,8 @@ class Recipe(_Table):
     finish: FinishTable = FinishTable()
     metric: MetricTable | None = None
     baselines: Mapping[str, Name] = Field(default_factory=dict)
-    """Name = file with the answers of another system (document, answer), scored beside the model; TASK.NAME where the
-    data have several tasks."""
+    """Name = file with the answers of another system (document, answer), scored beside the model;
+    "TASK.NAME" (in quotes, because of the dot) where the data have several tasks."""
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: independent of key order, comments and spelled-out defaults."""

@@ -24,8 +24,8 @@ def generate(prompt: str, model: Path | None, tokens: int, temperature: float, s
 
     # Bytes of the command line that are not UTF-8 arrive as surrogates, which no tokenizer takes.
     prompt = prompt.encode("utf-8", "replace").decode("utf-8")
-    with served_model(model) as served:
-        text = generate_text(served.client, served.tokenizer, prompt, served.context, tokens, temperature, seed=seed)
+    with served_model(model) as served, served.open() as client:
+        text = generate_text(client, served.tokenizer, prompt, served.context, tokens, temperature, seed=seed)
     click.echo(prompt + text)
 
 

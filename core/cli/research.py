@@ -196,6 +196,8 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             exam, failure = exam_or_error(workspace, campaign.executor, trained.folder, "test")
             trained.facts["table"].update(exam_table(exam))
             trained.facts["tasks"] = [result.to_json() for result in exam]
+            if exam:
+                campaign.journal.append("exam", {"split": "test", "tasks": trained.facts["tasks"]})
             rewrite_facts(target, data, trained.facts, model_card(trained.facts))
         state = campaign.state
         report_path = write_report(workspace, state)

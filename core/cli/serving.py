@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,8 @@ LARGEST_RECORD_BYTES = 64 << 20
 class ServedModel:
     """What answers with logits, and what is needed to ask."""
 
-    client: LogitsClient
+    open: Callable[[], LogitsClient]
+    """A fresh process with the model, for one purpose at a time; `with` ends it."""
     tokenizer: Tokenizer
     context: int
     folder: Path
@@ -59,8 +60,11 @@ def served_model(model: Path | None, threads: int | None = None) -> Iterator[Ser
         incubator = Incubator(mode, candidate_environment(threads or 1, spin_count))
         try:
             size, context = tokenizer.get_vocab_size(), window_context(folder, LONGEST_CONTEXT)
-            with LogitsClient(incubator, folder, environment, device, size, context, MEMORY_MB) as client:
-                yield ServedModel(client, tokenizer, context, checkpoint)
+
+            def opened() -> LogitsClient:
+                return LogitsClient(incubator, folder, environment, device, size, context, MEMORY_MB)
+
+            yield ServedModel(opened, tokenizer, context, checkpoint)
         finally:
             incubator.close()
 

@@ -114,8 +114,8 @@ def exam_of(workspace: Workspace, executor: LocalExecutor, folder: Path, split: 
     documents = list(read_split(data.held_folder, split))
     context = window_context(folder, workspace.recipe.evaluation.context)
     brought = brought_baselines(workspace)
-    with executor.client(folder, context) as client:
-        return sit_exam(client, executor.tokenizer, context, split, documents, data, workspace.adapter(), brought)
+    opener = executor.opener(folder, context)
+    return sit_exam(opener, executor.tokenizer, context, split, documents, data, workspace.adapter(), brought)
 
 
 def exam_or_error(

@@ -64,11 +64,12 @@ def predict(
     count = 0
     with (
         served_model(checkpoint, threads=workspace.machine().threads) as served,
+        served.open() as client,
         _answers_file(out) as write,
         adapter_named(adapter, workspace.recipe.data.adapter),
     ):
         context = min(served.context, workspace.recipe.evaluation.context)
-        for name, answer in predicted(served.client, served.tokenizer, context, questions, tasks, ends):
+        for name, answer in predicted(client, served.tokenizer, context, questions, tasks, ends):
             write(name, answer)
             count += 1
         if not count:  # told before the file is put in place: an older one with answers stays
@@ -124,11 +125,12 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     dev = held_documents(data, "dev")
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
         context = min(served.context, workspace.recipe.evaluation.context)
-        score = score_split(served.client, served.tokenizer, "new", documents, context)
-        dev_score = score_split(served.client, served.tokenizer, "dev", dev, context)
+        with served.open() as client:
+            score = score_split(client, served.tokenizer, "new", documents, context)
+            dev_score = score_split(client, served.tokenizer, "dev", dev, context)
         # Without [baselines]: their files answer the questions of the prepared splits, not these.
-        results = sit_exam(served.client, served.tokenizer, context, "new", documents, data, adapter)
-        dev_results = sit_exam(served.client, served.tokenizer, context, "dev", dev, data, adapter)
+        results = sit_exam(served.open, served.tokenizer, context, "new", documents, data, adapter)
+        dev_results = sit_exam(served.open, served.tokenizer, context, "dev", dev, data, adapter)
         retrieval = retrieval_lines(workspace, data, served, adapter)
     drift = score.bits_per_byte / dev_score.bits_per_byte - 1
     if as_json:
@@ -254,8 +256,9 @@ def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedMode
         for query, prompt, end in zip(queries, prompts, ends, strict=True)
     ]
     stops = answer_ends(held_documents(data, "dev"), [task])
-    answers = predicted(served.client, served.tokenizer, served.context, asked, tasks, stops)
-    expansions = {"the model": {answer.document: answer.answer for _, answer in answers}}
+    with served.open() as client:
+        answers = predicted(client, served.tokenizer, served.context, asked, tasks, stops)
+        expansions = {"the model": {answer.document: answer.answer for _, answer in answers}}
     for name, texts in baseline_texts(data, task, adapter, prompts).items():
         expansions[name] = dict(zip(queries, texts, strict=True))
     report = evaluate_retrieval(collection.texts(), collection.queries, collection.judgments, expansions)

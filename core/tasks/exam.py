@@ -12,7 +12,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ..prepare.manifest import PreparedData
-    from .asking import LogitsSource
+    from .asking import OpenSource
 
 BASELINES_VERSION = 1
 """Bumped when the baselines would answer otherwise from the same data."""
@@ -84,7 +83,7 @@ def _finite(value: Any) -> Any:
 
 
 def sit_exam(
-    source: LogitsSource,
+    open_source: OpenSource,
     tokenizer: Tokenizer,
     context: int,
     split: str,
@@ -107,7 +106,7 @@ def sit_exam(
     most = limit or MOST_QUESTIONS
     slices = answer_slices_of(adapter)
     rater = adapter if isinstance(adapter, Rater) else None
-    scores = score_tasks(lambda: nullcontext(source), tokenizer, split, documents, tasks, context, rater, slices, most)
+    scores = score_tasks(open_source, tokenizer, split, documents, tasks, context, rater, slices, most)
     baselines = measured_baselines(data, split, documents, adapter, most)
     assigned = assign_baselines(brought or {}, tasks)
     results = []

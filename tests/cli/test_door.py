@@ -83,6 +83,8 @@ def test_what_breaks_the_contract_is_found(slm_ar: Command, tmp_path: Path, kind
 def test_questions_must_end_where_the_answer_begins(tmp_path: Path) -> None:
     adapter = load_adapter(str(_written(tmp_path, "questions", "prompt, _group", "prompt + 'yes', _group")))
     source = write_rows(tmp_path / "rows.csv", 5, seed=4, answered=False)
+    with source.open("a", encoding="utf-8") as file:
+        file.write("r1,a,small,s\n")
     problems = testing.check_adapter(adapter, source, SourceOptions())
     assert any(problem.startswith("questions: ") for problem in problems)
 

@@ -93,8 +93,8 @@ def test_a_shipped_recipe_prepares_trains_and_answers(name: str, tmp_path: Path)
         if name not in FIRST_OF_ADAPTER:  # recipes of one adapter ask the same questions
             return
         documents = list(read_split(data.held_folder, "dev"))[:40]
-        with executor.client(tmp_path / "run", 64) as client:
-            results = sit_exam(client, executor.tokenizer, 64, "few", documents, data, workspace.adapter(), limit=8)
+        opener = executor.opener(tmp_path / "run", 64)
+        results = sit_exam(opener, executor.tokenizer, 64, "few", documents, data, workspace.adapter(), limit=8)
     assert {result.task.name for result in results} <= {task.name for task in data.manifest.tasks}
     assert bool(results) == (recipe.data.adapter != "text")
     for result in results:
