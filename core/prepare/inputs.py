@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from ..contracts import Adapter
@@ -70,7 +71,7 @@ def _digest_of(source: Path) -> str:
     total = hashlib.sha256()
     for path in files:
         relative = path.name if path == source else path.relative_to(source).as_posix()
-        total.update(relative.encode() + b"\0")
+        total.update(os.fsencode(relative) + b"\0")
         try:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())

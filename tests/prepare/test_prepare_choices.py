@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -284,6 +285,15 @@ def test_documents_without_a_day_are_left_to_the_adapter(source: Path) -> None:
     assert (
         sum(size.documents for size in prepared(source, ToyAdapter(documents), recipe).manifest.splits.values()) == 60
     )
+
+
+def test_any_name_of_a_file_counts_in_the_key(source: Path) -> None:
+    first = prepared(source, ToyAdapter(log_documents(60)))
+    try:
+        (source / os.fsdecode(b"caf\xe9.bin")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert prepared(source, ToyAdapter(log_documents(60))).manifest.key != first.manifest.key
 
 
 # --- older manifests ----------------------------------------------------------------------------------
