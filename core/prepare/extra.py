@@ -20,7 +20,7 @@ from .heldout import CHUNK_CHARACTERS, HeldDocument, from_json, to_json
 from .inputs import extra_source
 from .manifest import ExtraSize
 from .overlap import HeldIndex
-from .spool import Spool
+from .spool import Spool, read_documents
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -66,7 +66,7 @@ class Extra:
         taken: list[str] = []
         characters = 0
         with self.path.open("w", encoding="utf-8") as file:
-            for document in adapter.documents(extra_source(table, workspace), options):
+            for document in read_documents(adapter, extra_source(table, workspace), options):
                 if not document.text.strip():
                     continue
                 digest = spool.digest(document.text)

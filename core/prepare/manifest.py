@@ -16,7 +16,7 @@ from ..contracts import Task
 from .answers import ANSWERS_FILE
 from .shards import BYTES_FILE, OFFSETS_FILE, TOKENS_FILE
 
-FORMAT = 2
+FORMAT = 3
 """Bumped when the same documents would become other tokens, other splits or another manifest."""
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 SHARD_FILES = (TOKENS_FILE, OFFSETS_FILE, BYTES_FILE, TOKENIZER_FILE)
@@ -70,7 +70,8 @@ class ExtraSize:
     repeated: int
     """Documents dropped because their text was there before."""
     held_out: int
-    """Documents dropped because they stand, or nearly stand, in a held-out split."""
+    """Documents dropped because they stand, or nearly stand, in a held-out split, hold or share most of one, or belong to
+    its groups or period."""
     sampled_out: int
     """Documents left out by a weight below 1."""
     is_cut: bool

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, Task, TaskFinder
 from ..errors import BudgetError, DataError
 from ..recipe import Recipe
+from ..registry import adapter_mistakes
 from . import heldout, split
 from .answers import ANSWERS_FILE
 from .drift import drift_notices, newest_groups
@@ -167,7 +168,8 @@ class _Preparation:
 
     def _rule(self) -> SplitRule:
         finds = getattr(self.adapter, "split_rule", None)
-        found = SplitRule(finds(self.source, self.options)) if finds is not None else self.adapter.split
+        with adapter_mistakes(self.adapter):
+            found = SplitRule(finds(self.source, self.options)) if finds is not None else self.adapter.split
         if self.recipe.data.split == "auto":
             return found
         asked = SplitRule(self.recipe.data.split)
@@ -186,7 +188,8 @@ class _Preparation:
     def run(self) -> Manifest:
         tasks = self.adapter.tasks
         if isinstance(self.adapter, TaskFinder):
-            tasks = self.adapter.find_tasks(self.source, self.options)
+            with adapter_mistakes(self.adapter):
+                tasks = self.adapter.find_tasks(self.source, self.options)
         self._refuse_series(tasks)
         self.spool.read(self.adapter, self.source, self.options, self.progress)
         if self.policy is not DuplicatePolicy.EXACT:

@@ -13,6 +13,7 @@ import pytest
 from toys import ToyAdapter, log_documents, toy_recipe
 
 from slm_ar.core.contracts import Document, SourceOptions
+from slm_ar.core.errors import DataError
 from slm_ar.core.prepare import pipeline
 from slm_ar.core.prepare.heldout import private_root, private_scratch, read_split
 from slm_ar.core.prepare.pipeline import (
@@ -162,7 +163,7 @@ def test_nothing_is_left_after_a_preparation(source: Path, data_root: Path) -> N
 
 
 def test_nothing_is_left_after_a_failure(source: Path, data_root: Path) -> None:
-    with pytest.raises(FailingError):
+    with pytest.raises(DataError, match="FailingError"):
         prepare(toy_recipe(), Failing(log_documents(60)), source, data_root, lambda line: None)
     assert list(scratch().iterdir()) == []
     assert list(data_root.iterdir()) == []
