@@ -70,8 +70,8 @@ class ExtraSize:
     repeated: int
     """Documents dropped because their text was there before."""
     held_out: int
-    """Documents dropped because they stand, or nearly stand, in a held-out split, hold or share most of one, or belong to
-    its groups or period."""
+    """Documents dropped because they stand, or nearly stand, in a held-out split, hold most of one, or belong to its
+    groups or period."""
     sampled_out: int
     """Documents left out by a weight below 1."""
     is_cut: bool
