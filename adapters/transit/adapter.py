@@ -16,10 +16,11 @@ from .feed import Feed, Names, feed_zone, read_names
 from .incidents import incident_page, incident_records
 from .pages import Page, page_document, page_questions
 from .positions import position_page, position_records
-from .realtime import Snapshot, realtime_records, require_bindings
+from .realtime import realtime_records
 from .rows import Asking, Tally, clean, question_id
 from .schedule import schedule_pages
 from .settings import OPTIONS, Settings, read_settings
+from .snapshots import Inquiry, Snapshot, require_bindings
 from .survey import Log, Survey, feed_notice, look_at
 from .trips import trip_page, trip_records
 
@@ -98,7 +99,7 @@ class TransitAdapter:
             raise self._nothing_left(survey, settings)
 
     def questions(self, source: Path, options: SourceOptions) -> Iterator[Document]:
-        """One document per row without its answer, in the order of files and rows. Raises DataError.
+        """One document per row, or stop of a snapshot, without its answer, in the order of files. Raises DataError.
 
         The text is the header of the row's day, up to 20 lines before it whose answers are known, and the row up to
         its answer.
@@ -118,11 +119,7 @@ class TransitAdapter:
                 empty = False
                 yield Document(question_id(origin), text, group=day, time=day, spans=(Span(end, end, task),))
         if empty:
-            raise DataError(
-                f"{source}: no row waits for an answer",
-                "Leave the delay (or the actual time) of the rows to predict empty. "
-                "To compare with delays that are known: slm-ar eval --source " + str(source),
-            )
+            raise _nothing_asked(survey)
 
     def slices(self, document: Document) -> Mapping[str, str]:
         """The mode (`line` for arrivals and calls), the line where a document is of one, the month (2024-12)."""
@@ -227,6 +224,22 @@ class TransitAdapter:
         )
 
 
+def _nothing_asked(survey: Survey) -> DataError:
+    source = survey.source
+    hints = []
+    if survey.logs or not survey.snapshots:
+        hints.append("Leave the delay (or the actual time) of the rows to predict empty.")
+    if survey.snapshots and not survey.timetables:
+        hints.append("A stop of a snapshot is asked about with its schedule: put the static feed (zip) beside it.")
+    elif survey.snapshots:
+        hints.append(
+            "A snapshot asks about the stops that it gives no time for; with --option ask=ahead also about those whose "
+            "time it predicts."
+        )
+    hints.append(f"To compare with delays that are known: slm-ar eval --source {source}")
+    return DataError(f"{source}: no row waits for an answer", "\n".join(hints))
+
+
 def _minute_of(record: str) -> int | None:
     """The minute of the service day at which a record begins; None for a header, a heading, a stop of a timetable."""
     clock = record[:6]
@@ -259,8 +272,8 @@ def _line_of(document: Document) -> str:
 
 
 def _records(survey: Survey, settings: Settings, counts: Notices, *, asking: bool) -> Iterator[tuple[str, str]]:
-    """The records of all logs, then of all snapshots. Positions and snapshots ask nothing."""
-    if survey.snapshots and not asking:
+    """The records of all logs, then of all snapshots. Positions ask nothing."""
+    if survey.snapshots:
         require_bindings(survey.snapshots[0].name)  # before hours of reading, not after them
     sides: dict[tuple[str, ...], tuple[Names, tzinfo | None]] = {}
     for number, log in enumerate(survey.logs):
@@ -277,10 +290,14 @@ def _records(survey: Survey, settings: Settings, counts: Notices, *, asking: boo
             side = sides[key]
         asked = Asking(number, clean(_relative(log, survey.source))) if asking else None
         yield from _log_records(log, side, settings, counts, asked)
-    if not asking:
-        for feeds, snapshots in _joins(survey):
-            window, zone = settings.window, settings.zone
-            yield from realtime_records(snapshots, feeds, window, zone, counts, alone=not survey.logs)
+    places = {snapshot: len(survey.logs) + place for place, snapshot in enumerate(survey.snapshots)}
+    for feeds, snapshots in _joins(survey):
+        inquiry = None
+        if asking:
+            names = [Asking(places[each], clean(_relative(each, survey.source))) for each in snapshots]
+            inquiry = Inquiry(names, settings.asks_ahead)
+        window, zone = settings.window, settings.zone
+        yield from realtime_records(snapshots, feeds, window, zone, counts, alone=not survey.logs, inquiry=inquiry)
 
 
 def _log_records(
@@ -314,6 +331,6 @@ def _joins(survey: Survey) -> Iterator[tuple[list[Feed], list[Snapshot]]]:
     yield from groups.values()
 
 
-def _relative(log: Log, source: Path) -> str:
-    path = log.path.name if log.path == source else log.path.relative_to(source).as_posix()
-    return label(Path(path), log.member)
+def _relative(file: Log | Snapshot, source: Path) -> str:
+    path = file.path.name if file.path == source else file.path.relative_to(source).as_posix()
+    return label(Path(path), file.member)

@@ -54,14 +54,23 @@ def page_document(page: Page) -> Document:
 
 
 def page_questions(page: Page) -> Iterator[tuple[str, str]]:
-    """(origin, prompt) of every line that asks: the header, the last known lines before it, its own lead."""
+    """(origin, prompt) of every line that asks: the header, the last known lines before it, its own lead.
+
+    A heading stands above the lines that are known below it, and above the line that asks.
+    """
     history: deque[str] = deque(maxlen=HISTORY_LINES)
     heading = ""
+    below = 0  # known lines below the heading
     for lead, answer, rest, origin in page.entries:
         if origin:
-            shown = [heading, *history] if heading and heading not in history else list(history)
+            shown = list(history)
+            if heading and not 0 < below < HISTORY_LINES:
+                shown.insert(len(shown) - min(below, len(shown)), heading)
             yield origin, "\n".join([page.header, *shown, lead])
-            continue
-        if not answer:
-            heading = lead
-        history.append(f"{lead}{answer}{rest}")
+        elif not answer:
+            heading, below = lead, 0
+        else:
+            if heading and not below:
+                history.append(heading)
+            history.append(f"{lead}{answer}{rest}")
+            below += 1

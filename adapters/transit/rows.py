@@ -52,9 +52,18 @@ class Asking:
         """Sorts by file and row; `question_id` reads it."""
         return f"{self.number:06d}{row:012d}{self.name} row {row}"
 
+    def trip(self, place: int) -> str:
+        """The beginning of `call_origin` for the trip update at `place` of a snapshot."""
+        return f"{self.number:06d}{place:08d}{self.name}"
+
+
+def call_origin(asked: str, index: int, words: str) -> str:
+    """The origin of a question about stop `index` of the trip that `asked` (Asking.trip) names."""
+    return f"{asked[:14]}{min(index, 9999):04d}{asked[14:]} {words}"
+
 
 def question_id(origin: str) -> str:
-    """`bus.csv row 17`, rows counted from 1 after the header."""
+    """`bus.csv row 17`, rows counted from 1 after the header; `updates.pb trip 7 sequence 2 stop B`."""
     return origin[18:]
 
 

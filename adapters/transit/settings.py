@@ -20,8 +20,10 @@ OPTIONS = {
     "line_numbers": 'true writes the line "102 MARKHAM ROAD" as "102"; default false.',
     "timezone": 'where epoch seconds were noted, such as "America/New_York"; default: as the static feed says, or UTC.',
     "stop_ids": "true writes the stops of a timetable by id in place of name; default false.",
+    "ask": '"ahead": predict also asks about stops that a snapshot predicts; default "untold", those without a time.',
     "seconds": "false writes a timetable that tells seconds in whole minutes; default true, in tenths.",
 }
+ASKED = ("untold", "ahead")
 KINDS = ("auto", "logs", "schedule")
 
 
@@ -33,6 +35,8 @@ class Settings:
     window: Window
     zone: tzinfo | None
     wishes: Wishes
+    asks_ahead: bool
+    """Whether questions leave out what a snapshot predicts for a time after it was made."""
 
 
 def read_settings(options: SourceOptions) -> Settings:
@@ -49,6 +53,9 @@ def read_settings(options: SourceOptions) -> Settings:
     order = given.get("date_order", "")
     if order not in ("", "dmy", "mdy"):
         raise DataError(f"[data.options] date_order = '{order}' is unknown", 'Write "dmy" or "mdy".')
+    ask = given.get("ask", "untold")
+    if ask not in ASKED:
+        raise DataError(f"[data.options] ask = '{ask}' is unknown", 'Write "untold" or "ahead".')
     timezone = given.get("timezone", "")
     zone = zone_named(timezone) if isinstance(timezone, str) else None
     if timezone != "" and zone is None:
@@ -59,7 +66,7 @@ def read_settings(options: SourceOptions) -> Settings:
     since, until = parse_limit("since", options.since), parse_limit("until", options.until)
     window = Window(since, until, str(order), _truth(given, "line_numbers", False))
     wishes = Wishes(stop_ids=_truth(given, "stop_ids", False), seconds=_truth(given, "seconds", True))
-    return Settings(str(kind), window, zone, wishes)
+    return Settings(str(kind), window, zone, wishes, asks_ahead=ask == "ahead")
 
 
 def _truth(given: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -14,12 +14,13 @@ from ...core.sources import TABLE_SUFFIXES, label, list_files, read_table, strip
 from . import columns as log_columns
 from .feed import ROUTES, STOP_TIMES, STOPS, TRIPS, Feed, feed_part
 from .incidents import mode_of
-from .realtime import SUFFIXES as SNAPSHOT_SUFFIXES
-from .realtime import Snapshot
+from .snapshots import SUFFIXES as SNAPSHOT_SUFFIXES
+from .snapshots import Snapshot
 
 SUFFIXES = (*TABLE_SUFFIXES, *SNAPSHOT_SUFFIXES, ".txt", ".zip", ".xlsx", ".md")
 """More than can be read, so that what is left out can be named in the notices."""
 MAX_SKIPPED_NAMED = 40
+ASKABLE = "incident log, arrival log, trip log or GTFS-realtime snapshot"
 READABLE = "incident log, arrival log, trip log, position log, GTFS-realtime snapshot or static GTFS feed"
 
 
@@ -103,7 +104,7 @@ def look_at(source: Path, chosen: Mapping[str, str], kind: str, asking: bool = F
         elif not (name.endswith(".txt") and _home(path, member) in in_feeds) and kind != "schedule":
             _look_at_table(path, member, chosen, asking, survey)
     if kind == "logs" or (kind == "auto" and (survey.logs or survey.snapshots)):
-        usable = bool(survey.logs) or (bool(survey.snapshots) and not asking)
+        usable = bool(survey.logs or survey.snapshots)
     else:
         usable = bool(survey.timetables) and not asking
     if not usable:
@@ -191,8 +192,8 @@ def _nothing_usable(survey: Survey, chosen: Mapping[str, str], kind: str, asking
     seen = "\n".join(survey.skipped[:8]) or "The folder holds no csv, tsv, json lines or parquet file."
     if kind == "schedule":
         return DataError(f"{source}: holds no static GTFS feed (trips.txt and stop_times.txt)", survey.summary())
-    if asking and (survey.snapshots or survey.feeds):
-        return DataError(f"{source}: holds no incident log, arrival log or trip log to ask about", seen)
+    if asking and survey.feeds:
+        return DataError(f"{source}: holds no {ASKABLE} to ask about", seen)
     if kind == "logs" and survey.timetables:
         return DataError(
             f"{source}: holds no incident log or other log, only a static GTFS feed",

@@ -251,5 +251,5 @@ def test_a_missing_extra_names_the_command(snapshots: Path, monkeypatch: pytest.
         documents_of(snapshots)
     adapter = TransitAdapter()
     assert list(adapter.documents(snapshots, SourceOptions(options={"kind": "schedule"})))  # needs no extra
-    with pytest.raises(DataError, match="to ask about"):
+    with pytest.raises(DataError, match="needs the package"):
         list(adapter.questions(snapshots, SourceOptions()))
