@@ -53,7 +53,8 @@ class TableAdapter:
     name = "table"
     version = 1
     split = SplitRule.GROUP
-    duplicates = DuplicatePolicy.EXACT
+    duplicates = DuplicatePolicy.REPORT
+    """Equal rows are no copies but the base rates of the table."""
     tasks: tuple[Task, ...] = (LABEL_TASK, NEXT_TASK)
     options: Mapping[str, str] = OPTIONS
 

@@ -72,7 +72,7 @@ class Extra:
                 digest = spool.digest(document.text)
                 if groups.hold(document, adapter.name) or _stands_in(index, document.text):
                     held_out += 1
-                elif digest in spool.seen:
+                elif spool.has(digest):
                     repeated += 1
                 elif table.weight < 1 and _share_of(digest) >= table.weight:
                     sampled_out += 1
@@ -82,7 +82,7 @@ class Extra:
                     if used > room:
                         is_cut = True
                         break
-                    spool.seen.add(digest)
+                    spool.note(digest)
                     documents += 1
                     byte_count += size
                     file.write(to_json(HeldDocument(document, {})) + "\n")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..contracts import SplitRule
-from .split import GroupInfo, hash_rank, time_of
+from .split import HELD_OUT, MOST_PASSED, MOST_SKIPPED, GroupInfo, hash_rank, time_of
 
-LARGE_GROUPS = 7
-"""Groups that may each be larger than the cap they fall under: two per held-out part, and the first of train."""
+LARGE_GROUPS = 2 * len(HELD_OUT) + MOST_PASSED + MOST_SKIPPED
+"""Groups that may each be larger than the cap they fall under."""
 COUNTER_BITS = 1 << 23
 
 _Key = tuple[str, int]
@@ -56,7 +56,8 @@ class GroupTable:
     def __init__(self, rule: SplitRule, need_bytes: int, sample: int | None) -> None:
         self.total_bytes = 0
         """Bytes of the corpus, also of groups left out for want of room (but not of those outside the sample)."""
-        self._rule, self._need, self._sample = rule, need_bytes, sample
+        self.need_bytes = need_bytes
+        self._rule, self._sample = rule, sample
         self._groups: dict[str, _Group] = {}
         self._kept_bytes = self._largest = self._arrived = 0
         self._last_dealt: list[tuple[_Key, str]] = []
@@ -74,8 +75,7 @@ class GroupTable:
         if self._sample_cut is not None and -_sample_rank(name) <= self._sample_cut:
             self._left_out.add(name)
             return False
-        key = self._key(name, time)
-        if (self._cut is not None and key <= self._cut) or (self._gone and _name_number(name) in self._gone):
+        if not self.may_hold(name, time):
             self._left_out.add(name)
             self.total_bytes += byte_count
             return False
@@ -96,6 +96,32 @@ class GroupTable:
         self._kept_bytes += byte_count
         self._largest = max(self._largest, group.byte_count)
         self._leave_out()
+
+    def restore(self, name: str, time: str | None, byte_count: int) -> bool:
+        """Count another document, once all are read; False when its group was left out."""
+        if name not in self._groups:
+            if not self.may_hold(name, time):
+                return False
+            self._groups[name] = _Group(0, time, self._arrived)
+            self._arrived += 1
+        self._groups[name].byte_count += byte_count
+        self._kept_bytes += byte_count
+        self.total_bytes += byte_count
+        return True
+
+    def may_hold(self, name: str, time: str | None) -> bool:
+        """Whether a group is here or was never left out."""
+        if name in self._groups:
+            return True
+        if self._sample_cut is not None and -_sample_rank(name) <= self._sample_cut:
+            return False
+        key = self._key(name, time)  # also tells that a time is missing
+        return (self._cut is None or key > self._cut) and not (self._gone and _name_number(name) in self._gone)
+
+    def largest(self) -> tuple[str, int]:
+        """Name and bytes of the largest group."""
+        sizes = ((name, group.byte_count) for name, group in self._groups.items())
+        return max(sizes, key=lambda entry: entry[1], default=("", 0))
 
     def remove(self, name: str, byte_count: int) -> None:
         """Take a document back, once all are read; a group that holds nothing more is no group."""
@@ -133,7 +159,7 @@ class GroupTable:
         while self._last_dealt:
             key, name = self._last_dealt[0]
             group = self._groups[name]
-            if self._kept_bytes - group.byte_count <= self._need + LARGE_GROUPS * self._largest:
+            if self._kept_bytes - group.byte_count <= self.need_bytes + LARGE_GROUPS * self._largest:
                 return
             heapq.heappop(self._last_dealt)
             self._cut = key

@@ -16,7 +16,7 @@ from ..contracts import Task
 from .answers import ANSWERS_FILE
 from .shards import BYTES_FILE, OFFSETS_FILE, TOKENS_FILE
 
-FORMAT = 3
+FORMAT = 4
 """Bumped when the same documents would become other tokens, other splits or another manifest."""
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 SHARD_FILES = (TOKENS_FILE, OFFSETS_FILE, BYTES_FILE, TOKENIZER_FILE)
@@ -51,10 +51,25 @@ class Overlap:
     """Those that a document of train is equal to but for a few words (Jaccard of word 5-grams at least 0.8)."""
     ngram_percent: float
     """Percent of the split's word 13-grams that occur in train."""
+    elsewhere: int = 0
+    """Documents whose text stands in another one of dev, hidden and test as it is."""
+
+    @property
+    def exact_percent(self) -> float:
+        return 100 * self.exact / max(1, self.documents)
 
     @property
     def near_percent(self) -> float:
         return 100 * self.near / max(1, self.documents)
+
+    @property
+    def changed_percent(self) -> float:
+        """Of those that are nearly equal, without those that are equal."""
+        return 100 * (self.near - self.exact) / max(1, self.documents)
+
+    @property
+    def elsewhere_percent(self) -> float:
+        return 100 * self.elsewhere / max(1, self.documents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,26 @@ train; memory in the size of the held-out parts alone; near duplicates are verif
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..contracts import SplitRule
 from .heldout import text_digest
 from .manifest import Overlap
 from .near import NEAR, SHINGLE_WORDS, Hashes, WordHasher, jaccard, ngrams, shingles_of
+from .split import HELD_OUT
 
 NGRAM_WORDS = 13
 """Runs of 13 words are what published decontamination looks for (Brown et al. 2020)."""
 MOST_COMPARED = 32
 """Held-out documents that one document is compared with, in a corpus whose documents are all alike."""
 SIEVE_BITS = 22
+NOTABLE_PERCENT = 5
+"""From here on an overlap is a warning; the recipe's max_overlap_percent says where it ends."""
+NOTABLE_NGRAM_PERCENT = 40
+"""From here on shared word 13-grams are a warning when groups are dealt by hash: by time, what recurs may recur."""
 
 _Places = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -35,13 +41,18 @@ class HeldIndex:
         self._by_digest: dict[bytes, int] = {}
         self._shingles: list[Hashes] = []
         runs: list[Hashes] = []
+        first: list[int] = []
         for split, name, text in documents:
-            self._by_digest.setdefault(text_digest(text), len(self.ids))
+            place = len(self.ids)
+            first.append(self._by_digest.setdefault(text_digest(text), place))
             self.ids.append(name)
             self.splits.append(split)
             words = self._hasher.words(text)
-            self._shingles.append(shingles_of(words))
+            # What is equal is found by its digest: of copies only the first one is looked up.
+            self._shingles.append(shingles_of(words if first[place] == place else words[:0]))
             runs.append(ngrams(words, NGRAM_WORDS))
+        self._first = np.array(first, np.int64)
+        """Place of the first document with the same text, for each."""
         self._lookup = _Lookup(self._shingles)
         self._runs = runs
         self._run_values = np.unique(np.concatenate([np.empty(0, np.uint64), *runs]))
@@ -111,17 +122,51 @@ class HeldIndex:
         """Split -> what was marked."""
         found: dict[str, Overlap] = {}
         splits = np.array(self.splits)
+        elsewhere = self._elsewhere(splits)
         for split in dict.fromkeys(self.splits):
             mine = np.flatnonzero(splits == split)
             runs = np.concatenate([np.empty(0, np.uint64), *(self._runs[place] for place in mine)])
             seen = self._run_seen[np.searchsorted(self._run_values, runs)]
             found[split] = Overlap(
                 documents=len(mine),
-                exact=int(self._exact[mine].sum()),
-                near=int(self._near[mine].sum()),
+                exact=int(self._exact[self._first[mine]].sum()),
+                near=int(self._near[self._first[mine]].sum()),
                 ngram_percent=round(100 * float(seen.mean()), 2) if len(seen) else 0.0,
+                elsewhere=int(elsewhere[mine].sum()),
             )
         return found
+
+    def _elsewhere(self, splits: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether another one of dev, hidden and test holds the text too, for each document."""
+        count = np.zeros(len(splits), np.int64)
+        for split in HELD_OUT:
+            holds = np.zeros(len(splits), bool)
+            holds[self._first[splits == split]] = True
+            count += holds
+        several: np.ndarray[Any, np.dtype[np.bool_]] = count[self._first] > 1
+        return several
+
+
+def overlap_warnings(overlap: Mapping[str, Overlap], rule: SplitRule) -> Iterator[str]:
+    """What a person should know of the overlap of each held-out part, in sentences."""
+    for name, item in overlap.items():
+        if item.exact_percent >= NOTABLE_PERCENT:
+            yield (
+                f"{item.exact_percent:.0f} % of the documents of {name} stand word for word in train: the data repeat "
+                "themselves, and are kept as they are; scores measure what is known as well as what is new"
+            )
+        if item.elsewhere_percent >= NOTABLE_PERCENT:
+            yield f"{item.elsewhere_percent:.0f} % of the documents of {name} stand in another held-out part too"
+        if item.changed_percent >= NOTABLE_PERCENT:
+            yield (
+                f"{item.changed_percent:.0f} % of the documents of {name} differ from one of train in a few words "
+                '(duplicates = "near" in [data] would drop such copies)'
+            )
+        if rule is SplitRule.GROUP and item.ngram_percent >= NOTABLE_NGRAM_PERCENT:
+            yield (
+                f"{item.ngram_percent:.0f} % of the word 13-grams of {name} stand in train: documents overlap, and "
+                "scores measure copying in part; group what belongs together (see max_overlap_percent in [data])"
+            )
 
 
 def _within(hashes: Hashes, ends: _Places, lengths: list[int], size: int) -> tuple[Hashes, _Places]:

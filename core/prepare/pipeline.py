@@ -37,7 +37,7 @@ from .manifest import (
     Progress,
     SplitSize,
 )
-from .overlap import HeldIndex
+from .overlap import HeldIndex, overlap_warnings
 from .public_part import PublicPart, write_tasks
 from .spool import Spool
 from .tokenizer import TOKEN_SPLITS
@@ -56,11 +56,6 @@ __all__ = [
     "open_prepared",
     "prepare",
 ]
-
-NOTABLE_OVERLAP_PERCENT = 5
-"""From here on an overlap is a warning; the recipe's max_overlap_percent says where it ends."""
-NOTABLE_NGRAM_PERCENT = 40
-"""From here on shared word 13-grams are a warning when groups are dealt by hash: by time, what recurs may recur."""
 
 SERIES_TASK = "next"
 """The task of windows over a series, of kind value."""
@@ -163,7 +158,7 @@ class _Preparation:
         need = self.sizes.dev + self.sizes.hidden + self.sizes.test + self.sizes.train
         # Near duplicates are found when all is read, so more has to be kept until then.
         self.table = GroupTable(self.rule, need * (1 + (self.policy is DuplicatePolicy.NEAR)), data.sample_groups)
-        self.spool = Spool(scratch, self.table, self.policy)
+        self.spool = Spool(scratch, self.table, self.policy, self.rule)
         self.extras: list[Extra] = []
 
     def _rule(self) -> SplitRule:
@@ -192,12 +187,13 @@ class _Preparation:
                 tasks = self.adapter.find_tasks(self.source, self.options)
         self._refuse_series(tasks)
         self.spool.read(self.adapter, self.source, self.options, self.progress)
-        if self.policy is not DuplicatePolicy.EXACT:
+        # An adapter that keeps copies of its own accord means equal records: near ones cost more to count than to read.
+        if self.policy is DuplicatePolicy.NEAR or self.recipe.data.duplicates == "report":
             self.progress("looking for near duplicates")
             self.spool.find_near_duplicates()
-        dealt = split.deal(self.table.groups(), self.rule, self.sizes, self.table.total_bytes)
+        dealt, roots = self._deal()
         beyond_cap = self.table.left_out + len(self.table.groups()) - len(dealt)
-        sizes = self.spool.sort_out(dealt, self.parts)
+        sizes = self.spool.sort_out(dealt, roots, self.parts)
         self.progress("checking that nothing held out stands in train")
         index = self._held_index()
         self._note_train(index)
@@ -228,8 +224,8 @@ class _Preparation:
             token_dtype=public.token_dtype,
             train_tokens=public.token_count,
             bytes_per_token=round(public.byte_count / max(1, public.token_count), 4),
-            duplicates_dropped=self.spool.duplicates if self.policy is not DuplicatePolicy.REPORT else 0,
-            duplicates_kept=self.spool.duplicates if self.policy is DuplicatePolicy.REPORT else 0,
+            duplicates_dropped=self.spool.dropped,
+            duplicates_kept=self.spool.kept,
             groups_beyond_cap=beyond_cap,
             notices=self._notices(drift),
             floors=floors,
@@ -245,6 +241,23 @@ class _Preparation:
             extra=extra,
             tasks=tasks,
         )
+
+    def _deal(self) -> tuple[dict[str, str], dict[str, str]]:
+        """(group -> split, group -> the group that it was joined with)."""
+        groups, total = self.table.groups(), self.table.total_bytes
+        if self.spool.joints is None:
+            return split.deal(groups, self.rule, self.sizes, total), {}
+        joined = self.spool.joints.join(groups, min(split.part_caps(self.sizes, total).values()))
+        dealt = split.deal(joined.groups, self.rule, self.sizes, total)
+        if joined.apart:
+            self.spool.notices.append(
+                f"{joined.apart:,} groups hold what stands in many others too; together they would fill the held-out "
+                "parts, so they are dealt one by one, and what recurs may stand in train and in what is held out"
+            )
+        for name, root in joined.roots.items():
+            if root in dealt:
+                dealt[name] = dealt[root]
+        return dealt, joined.roots
 
     def _held_index(self) -> HeldIndex:
         return HeldIndex(
@@ -262,12 +275,16 @@ class _Preparation:
         return HeldGroups(self.adapter.name, names, since)
 
     def _note_train(self, index: HeldIndex) -> None:
-        """Hold train, without auxiliary text, against what is held out. Raises DataError for equal texts."""
+        """Hold train, without auxiliary text, against what is held out.
+
+        Raises DataError for equal texts, but where they are recurrences: by time, and where the policy keeps them.
+        """
+        recurs = self.rule is SplitRule.TIME or self.policy is DuplicatePolicy.REPORT
         leaks: list[tuple[int, str]] = []
         for chunk in heldout.in_chunks(self._documents(split.TRAIN)):
             for held in chunk:
                 equal = index.equal(held.document.text)
-                if equal is not None and index.splits[equal] in split.HELD_OUT:
+                if equal is not None and index.splits[equal] in split.HELD_OUT and not recurs:
                     leaks.append((equal, held.document.id))
             index.note_train([held.document.text for held in chunk])
         if leaks:
@@ -283,9 +300,10 @@ class _Preparation:
         found = {name: item for name, item in index.report().items() if name in split.HELD_OUT}
         limit = self.recipe.data.max_overlap_percent
         for name, item in found.items():
-            if item.near_percent > limit:
+            if item.changed_percent > limit:
                 raise DataError(
-                    f"{item.near:,} of the {item.documents:,} documents of {name} ({item.near_percent:.0f} %) differ "
+                    f"{item.near - item.exact:,} of the {item.documents:,} documents of {name} "
+                    f"({item.changed_percent:.0f} %) differ "
                     f"from one of train in a few words: scores would measure copying (limit: {limit:g} %)",
                     'set [data] duplicates = "near" in recipe.toml to drop such copies, group them together in the '
                     "adapter, or raise max_overlap_percent if the data are like that",
@@ -379,17 +397,7 @@ class _Preparation:
             warnings.append(f"hidden holds {hidden} groups: certificates will carry a warning (30 wished)")
         if public.vocab_size < public.vocab_asked:
             warnings.append(f"the corpus ran out of merges: vocabulary {public.vocab_size}, asked {public.vocab_asked}")
-        for name, item in overlap.items():
-            if item.near_percent >= NOTABLE_OVERLAP_PERCENT:
-                warnings.append(
-                    f"{item.near_percent:.0f} % of the documents of {name} differ from one of train in a few words "
-                    '(duplicates = "near" in [data] would drop such copies)'
-                )
-            if self.rule is SplitRule.GROUP and item.ngram_percent >= NOTABLE_NGRAM_PERCENT:
-                warnings.append(
-                    f"{item.ngram_percent:.0f} % of the word 13-grams of {name} stand in train: documents overlap, and "
-                    "scores measure copying in part; group what belongs together (see max_overlap_percent in [data])"
-                )
+        warnings += overlap_warnings(overlap, self.rule)
         for size, table in zip(extra, self.recipe.data.extra, strict=True):
             if size.is_cut:
                 warnings.append(f"auxiliary text from {table.source} was cut: train is full (max_train_mb in [data])")

@@ -21,9 +21,13 @@ LARGEST_SHARE = 0.12
 HUGE_SHARE = 0.3
 """A held-out part that one group makes larger than this share is refused."""
 FEWEST_GROUPS = 8
+LARGE = 2
+"""By hash a group of more than so many times the bytes of a held-out part is left to train."""
+MOST_PASSED = 6
+"""Groups that are left to train for their size. `groups.LARGE_GROUPS` keeps so many more, one for MOST_SKIPPED, and two
+for each held-out part, so that what it leaves out changes nothing here."""
 MOST_SKIPPED = 1
-"""Groups that find no room in train before it counts as full; `groups.LARGE_GROUPS` keeps so many more than it has to
-for the held-out parts."""
+"""Other groups that find no room in train before it counts as full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +67,26 @@ def deal(
             f"at least {FEWEST_GROUPS} groups are needed",
             'add data, or make documents smaller (text adapter: [data.options] unit = "block" or "lines")',
         )
-    caps = {name: min(getattr(sizes, name), int(total * LARGEST_SHARE)) for name in HELD_OUT}
+    caps = part_caps(sizes, total)
     if rule is SplitRule.GROUP:
         ranked = sorted(groups, key=lambda group: hash_rank(group.name))
-        dealt, rest = _deal_by_hash(ranked, caps)
+        dealt, rest, passed = _deal_by_hash(ranked, caps, MOST_PASSED)
+        if _missing(Counter(dealt.values())):
+            dealt, rest, passed = _deal_by_hash(ranked, caps, 0)
+        may_skip = MOST_SKIPPED + passed
     else:
         ranked = sorted(groups, key=lambda group: (time_of(group, rule), group.order), reverse=True)
         dealt, rest = _deal_by_time(ranked, caps)
-    dealt.update(_deal_rest(rest, rule, sizes))
+        may_skip = 0
+    dealt.update(_deal_rest(rest, may_skip, sizes))
     _refuse_empty(dealt, total)
     _refuse_huge(dealt, groups, total)
     return dealt
+
+
+def part_caps(sizes: SplitSizes, total_bytes: int) -> dict[str, int]:
+    """Held-out part -> the bytes that it may hold."""
+    return {name: min(getattr(sizes, name), int(total_bytes * LARGEST_SHARE)) for name in HELD_OUT}
 
 
 def hash_rank(name: str) -> bytes:
@@ -97,20 +110,28 @@ def time_of(group: GroupInfo, rule: SplitRule) -> str:
     return group.time
 
 
-def _deal_by_hash(ranked: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[dict[str, str], list[GroupInfo]]:
+def _deal_by_hash(
+    ranked: Sequence[GroupInfo], caps: dict[str, int], may_pass: int
+) -> tuple[dict[str, str], list[GroupInfo], int]:
+    """(group -> held-out part, the other groups in their order, how many of these were passed over)."""
     dealt: dict[str, str] = {}
+    passed: list[GroupInfo] = []
     position = 0
     for split in (TEST, HIDDEN, DEV):
         filled = taken = 0
         while position < len(ranked):
             group = ranked[position]
+            if group.byte_count > LARGE * caps[split] and len(passed) < may_pass:
+                passed.append(group)
+                position += 1
+                continue
             if taken >= 2 and filled + group.byte_count > caps[split]:
                 break
             dealt[group.name] = split
             filled += group.byte_count
             taken += 1
             position += 1
-    return dealt, list(ranked[position:])
+    return dealt, [*passed, *ranked[position:]], len(passed)
 
 
 def _deal_by_time(newest_first: Sequence[GroupInfo], caps: dict[str, int]) -> tuple[dict[str, str], list[GroupInfo]]:
@@ -143,22 +164,23 @@ def _deal_by_time(newest_first: Sequence[GroupInfo], caps: dict[str, int]) -> tu
     return dealt, list(newest_first[position:])
 
 
-def _deal_rest(rest: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) -> dict[str, str]:
+def _deal_rest(rest: Sequence[GroupInfo], may_skip: int, sizes: SplitSizes) -> dict[str, str]:
     """Train and mix from what is left; `rest` comes with the groups to keep first.
 
-    By hash a group that is too large is left out alone; by time train has no gap, so it begins after that group.
+    By hash groups that are too large are left out alone, `may_skip` of them; by time train has no gap, so it begins
+    after such a group. A train of one group alone may be larger than its cap: there would be none otherwise.
     """
     kept: list[GroupInfo] = []
     train_bytes = 0
-    may_skip = MOST_SKIPPED if rule is SplitRule.GROUP else 0
     for group in rest:
-        if kept and train_bytes + group.byte_count > sizes.train:
+        if train_bytes + group.byte_count > sizes.train and (kept or may_skip):
             if not may_skip or train_bytes >= sizes.train:
                 break
             may_skip -= 1
             continue
         kept.append(group)
         train_bytes += group.byte_count
+    kept = kept or list(rest[:1])
     mix_cap = min(sizes.mix, int(train_bytes * sizes.mix_share))
     dealt = {group.name: TRAIN for group in kept}
     mix_bytes = 0
@@ -168,6 +190,11 @@ def _deal_rest(rest: Sequence[GroupInfo], rule: SplitRule, sizes: SplitSizes) ->
         dealt[group.name] = MIX
         mix_bytes += group.byte_count
     return dealt
+
+
+def _missing(counts: Counter[str]) -> list[str]:
+    """Held-out parts with too few groups: one group has no variance, so its part could carry no interval."""
+    return [split for split in HELD_OUT if counts[split] < 2]
 
 
 def _refuse_huge(dealt: dict[str, str], groups: Sequence[GroupInfo], total: int) -> None:
@@ -182,8 +209,7 @@ def _refuse_huge(dealt: dict[str, str], groups: Sequence[GroupInfo], total: int)
 
 def _refuse_empty(dealt: dict[str, str], total: int) -> None:
     counts = Counter(dealt.values())
-    # One group has no variance, so a held-out part of one group could carry no interval.
-    missing = [split for split in (TRAIN, *HELD_OUT) if counts[split] < (1 if split == TRAIN else 2)]
+    missing = ([] if counts[TRAIN] else [TRAIN]) + _missing(counts)
     if missing:
         raise DataError(
             f"the corpus is too small to split: {total:,} bytes in {len(dealt)} groups leave too little for "

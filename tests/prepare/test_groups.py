@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slm_ar.core.contracts import SplitRule
 from slm_ar.core.errors import DataError
-from slm_ar.core.prepare.groups import DistinctCounter, GroupTable
+from slm_ar.core.prepare.groups import LARGE_GROUPS, DistinctCounter, GroupTable
 from slm_ar.core.prepare.split import GroupInfo, SplitSizes, deal
 
 SIZES = SplitSizes(dev=300, hidden=300, test=300, mix=100, mix_share=0.05, train=1500)
@@ -66,7 +66,7 @@ def test_the_table_stays_small_however_long_the_source_is(rule: SplitRule) -> No
         if table.wants(name, time, 50):
             table.add(name, time, 50)
         largest = max(largest, len(table.groups()) if number % 50 == 0 else 0)
-    assert largest <= (NEED + 8 * 50) / 50 + 1
+    assert largest <= (NEED + (LARGE_GROUPS + 1) * 50) / 50 + 1
     assert table.total_bytes == 5000 * 50
     assert abs(table.left_out - (5000 - len(table.groups()))) <= 3, "counted in a map of bits"
 

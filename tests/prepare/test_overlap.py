@@ -192,7 +192,7 @@ def test_the_policy_near_drops_what_differs_in_case_and_punctuation_alone(tmp_pa
 def test_the_policy_report_keeps_and_counts(tmp_path: Path) -> None:
     documents = with_near_copies(2)
     again = replace(documents[10], id="again")  # in the same group, so nothing straddles
-    data = prepared(tmp_path, [*documents, again], "report")
+    data = prepared(tmp_path, [*documents, again], duplicates="report")
     assert (data.manifest.duplicates_kept, data.manifest.near_kept) == (1, 2)
     assert sum(size.documents for size in data.manifest.splits.values()) == 83
 

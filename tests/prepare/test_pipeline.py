@@ -99,9 +99,9 @@ def test_every_document_is_in_exactly_one_split_and_is_kept_as_it_was(source: Pa
 
 def test_duplicates_are_dropped_before_the_split_so_none_can_straddle_it(source: Path) -> None:
     originals = log_documents(60)
-    copies = [replace(d, id=f"copy of {d.id}", group=f"copy {d.group}", time="2023-01-01") for d in originals[40:]]
+    copies = [replace(d, id=f"copy of {d.id}", group=f"copy {d.group}") for d in originals[40:]]
     third = [replace(copy, id=f"third {copy.id}", group=f"third {copy.group}") for copy in copies]
-    data = prepared(source, [*originals, *copies, *third])
+    data = prepared(source, [*originals, *copies, *third], toy_recipe(data={"split": "group"}))
     assert data.manifest.duplicates_dropped == 40
     assert sum(size.documents for size in data.manifest.splits.values()) == 60
     texts = train_documents(data)
@@ -114,15 +114,30 @@ def test_a_text_that_differs_only_at_its_blank_end_is_a_duplicate(source: Path) 
     assert data.manifest.duplicates_dropped == 1
 
 
-def test_kept_duplicates_that_straddle_train_and_a_held_out_part_are_refused(source: Path) -> None:
+@pytest.mark.parametrize("policy", ["exact", "report"])
+def test_by_time_a_text_that_comes_back_in_another_period_stays_and_is_told(source: Path, policy: str) -> None:
     originals = log_documents(60)
-    newest = originals[-1]
-    leak = replace(newest, id="the copy", group="an old group", time="2020-01-01")
-    with pytest.raises(DataError, match=r"1 document\(s\) of train also stand in a held-out split") as error:
-        prepared(source, [*originals, leak], duplicates="report")
-    assert f"'{newest.id}' (test)" in error.value.message
-    assert "'the copy' (train)" in error.value.message
-    assert not list(workspace_data(source).iterdir())
+    back = replace(originals[-1], id="the same again", group="an old group", time="2020-01-01")
+    twice = replace(originals[-1], id="read twice")
+    data = prepared(source, [*originals, back, twice], duplicates=policy)
+    kept = 62 if policy == "report" else 61
+    assert sum(size.documents for size in data.manifest.splits.values()) == kept, "exact drops it in one period"
+    assert (data.manifest.duplicates_dropped, data.manifest.duplicates_kept) == (62 - kept, kept - 60)
+    found = data.manifest.overlap["test"]
+    assert (found.exact, found.near) == (kept - 60, kept - 60)
+    (line,) = [line for line in data.manifest.warnings if "of test stand word for word in train" in line]
+    assert "repeat themselves" in line
+
+
+def test_kept_duplicates_are_dealt_together_when_groups_are_dealt_by_hash(source: Path) -> None:
+    originals = log_documents(60)
+    copies = [replace(d, id=f"copy of {d.id}", group=f"copy {d.group}") for d in originals]
+    data = prepared(source, [*originals, *copies], toy_recipe(data={"split": "group"}), duplicates="report")
+    assert (data.manifest.duplicates_dropped, data.manifest.duplicates_kept) == (0, 60)
+    assert sum(size.documents for size in data.manifest.splits.values()) == 120
+    assert sum(size.groups for size in data.manifest.splits.values()) == 60
+    assert {(item.exact, item.elsewhere) for item in data.manifest.overlap.values()} == {(0, 0)}
+    assert {item.document.group for item in held(data, "dev")} < {document.group for document in originals}
 
 
 def test_kept_duplicates_inside_train_are_counted(source: Path) -> None:

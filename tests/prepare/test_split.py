@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -176,6 +177,23 @@ def test_by_hash_one_group_larger_than_the_room_does_not_end_train() -> None:
     # By order what is older than the large group stays out with it: train has no gap.
     by_order = deal([replace(group, order=-group.order) for group in groups], SplitRule.ORDER, sizes)
     assert len(names_of(by_order, TRAIN)) == 10 - len(names_of(by_order, TEST)) - 4
+
+
+def test_by_hash_groups_that_would_fill_a_held_out_part_many_times_go_to_train() -> None:
+    """Three huge files and many small ones: the first by hash are huge, and test still holds small ones."""
+    small = [GroupInfo(f"s{n}", 10, None, n) for n in range(200)]
+    huge = [GroupInfo(f"h{n}", 700, None, 200 + n) for n in range(40)]
+    first = sorted(huge, key=lambda group: hash_rank(group.name))[:3]
+    groups = sorted([*small, *first], key=lambda group: hash_rank(group.name))
+    assert any(group in first for group in groups[:60]), "else the test shows nothing"
+    sizes = SplitSizes(dev=60, hidden=60, test=60, mix=0, mix_share=0, train=1500)
+    dealt = deal(groups, SplitRule.GROUP, sizes)
+    assert {dealt.get(group.name, "left out") for group in first} <= {"train", "left out"}
+    assert sum(dealt.get(group.name) == "train" for group in first) == 2, "two fit, and the third ends nothing"
+    for part in HELD_OUT:
+        assert sum(group.byte_count for group in groups if dealt.get(group.name) == part) == 60
+    eight = [GroupInfo(f"e{n}", 1000, None, n) for n in range(8)]
+    assert Counter(deal(eight, SplitRule.GROUP, sizes).values()) == {"test": 2, "hidden": 2, "dev": 2, "train": 1}
 
 
 @pytest.mark.parametrize("count", [0, 1, FEWEST_GROUPS - 1])
