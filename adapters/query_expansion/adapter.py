@@ -11,6 +11,7 @@ from ...core.contracts import Document, DuplicatePolicy, SourceOptions, Span, Sp
 from ...core.errors import DataError, did_you_mean
 from ...core.sources import Notices
 from . import baselines, rating, sample
+from .grouping import joined_groups
 from .pairs import Columns, Row, read_rows
 from .words import group_key, split_mode, target_lines, tidy, tidy_query, write_lines
 
@@ -19,7 +20,8 @@ OPTIONS = {
     "source_column": "Column of the query (without a header its number, in JSON also a path such as turn[].raw); "
     "found by name when it is called query, source, input or alike.",
     "target_column": "Column or path of the expansion; found by name when it is called output, target or alike.",
-    "group_column": "Column whose equal values never straddle two splits; default: queries with the same words.",
+    "group_column": "Column whose equal values never straddle two splits, and neither do values that share a query; "
+    "default: queries with the same words.",
     "skip": "Files to leave out: names or patterns divided by commas, such as *_templated.jsonl; default none.",
     "fillers_only": 'Pairs whose expansion adds only words that fit every query: "keep" (default) or "drop".',
     "documents": "For `slm-ar eval`: file of documents (id, text) that queries search; default none.",
@@ -42,7 +44,7 @@ class QueryExpansionAdapter:
     """Documents of a query and its expansion. See `describe`."""
 
     name = "query_expansion"
-    version = 1
+    version = 2
     split = SplitRule.GROUP
     duplicates = DuplicatePolicy.EXACT
     """Not NEAR: expansions of different queries share most of their words in templated sets, and that is the data."""
@@ -69,8 +71,9 @@ class QueryExpansionAdapter:
         self.record_count, self._counts = 0, Notices()
         settings = _settings(options)
         judged = self._judged_keys(source, settings)
+        groups = self._groups(source, settings)
         for row in read_rows(source, settings.columns, self._counts, skip=settings.skip):
-            document = self._pair(row)
+            document = self._pair(row, groups)
             if document is not None and self._is_wanted(document, row.name, settings, judged):
                 self.record_count += 1
                 yield document
@@ -155,7 +158,15 @@ class QueryExpansionAdapter:
 
     # --- one row --------------------------------------------------------------------------------
 
-    def _pair(self, row: Row) -> Document | None:
+    def _groups(self, source: Path, settings: _Settings) -> dict[str, str]:
+        """Value of group_column -> group, for which all rows are read once more; empty without such a column."""
+        if not settings.columns.group:
+            return {}
+        rows = read_rows(source, settings.columns, Notices(), skip=settings.skip)
+        pairs = ((row, query) for row in rows if (query := _query(row.source)))
+        return joined_groups(((_own_group(*pair), pair[1]) for pair in pairs), settings.columns.group, self._counts)
+
+    def _pair(self, row: Row, groups: Mapping[str, str]) -> Document | None:
         query = _query(row.source)
         lines, unread = target_lines(row.target)
         if not query or not lines:
@@ -164,7 +175,8 @@ class QueryExpansionAdapter:
             return None
         if unread:
             self._counts.count(row.name, "parts of expansions that are neither lex, vec nor hyde, left out", unread)
-        group = tidy(row.group) or group_key(query)
+        group = _own_group(row, query)
+        group = groups.get(group, group)
         return _document(f"{row.name}:{row.place}", query, write_lines(lines), group)
 
     def _is_wanted(self, document: Document, name: str, settings: _Settings, judged: set[str]) -> bool:
@@ -191,6 +203,10 @@ def _document(identity: str, query: str, target: str, group: str) -> Document:
     end = start + len(target.encode("utf-8"))
     spans = (Span(start, end, TASK.name),) if rating.new_words(query, target) else ()
     return Document(identity, f"{query}\n{target}\n", group, spans=spans)
+
+
+def _own_group(row: Row, query: str) -> str:
+    return tidy(row.group) or group_key(query)
 
 
 def _query(value: Any) -> str:

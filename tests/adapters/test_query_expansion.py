@@ -247,6 +247,25 @@ def test_numbered_columns_and_ids(tmp_path: Path) -> None:
     assert [question.text for question in asked] == ["What is it?\n", "And that?\n"]
 
 
+def test_values_of_the_group_column_that_share_a_query_are_one_group(tmp_path: Path) -> None:
+    asked = [("ann", "ssh key setup"), ("bob", "cheap food"), ("cid", "Setup key SSH"), ("dan", "cars"), ("", "cars")]
+    asked += [("cid", "cheap   food"), ("eve", "zoo")]
+    rows = [{"user": user, "query": query, "output": f"words {n}"} for n, (user, query) in enumerate(asked)]
+    path = write_jsonl(tmp_path / "a.jsonl", *rows)
+    adapter = QueryExpansionAdapter()
+    documents = list(adapter.documents(path, SourceOptions(options={"group_column": "user"})))
+    assert [document.group for document in documents] == ["ann", "ann", "ann", "dan", "dan", "ann", "eve"]
+    assert [line for line in adapter.notices if "values that share a query with another" in line]
+    assert [document.group for document in read(path)][:2] == ["key setup ssh", "cheap food"], "without the column"
+
+
+def test_a_group_column_whose_values_share_nearly_every_query_is_refused(tmp_path: Path) -> None:
+    rows = [{"user": f"u{n}", "query": query, "output": f"{n}"} for n in range(9) for query in ("cars", f"zoo {n}")]
+    with pytest.raises(DataError, match="18 of 18 pairs would be one group") as error:
+        read(write_jsonl(tmp_path / "a.jsonl", *rows), group_column="user")
+    assert "Remove group_column" in error.value.hint
+
+
 def test_tables_with_a_header(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('Query\tRewrite\n"a\tb"\tc\n', encoding="utf-8")
     (tmp_path / "b.csv").write_text('from;into\ncars;"lex: vehicles\nvec: which vehicles"\n', encoding="utf-8")
