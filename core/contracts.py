@@ -201,10 +201,14 @@ class Questioner(Protocol):
 
 @runtime_checkable
 class Rater(Protocol):
-    """An adapter that knows how to compare generated text with gold text."""
+    """An adapter that knows how to compare a generated text, or the number of a value task, with the true one."""
 
     def rate(self, task: str, prompt: str, gold: str, answer: str) -> Mapping[str, float]:
-        """Named figures of one answer, each a mean over answers when reported. Same names for every answer."""
+        """Named figures of one answer, each a mean over answers when reported. Same names for every answer of a task.
+
+        NaN keeps an answer out of a figure's mean. Figures called `NAME/PART` are parts of NAME, which is reported as
+        the mean of its parts, each counting the same. An empty mapping for tasks that it does not rate.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ from ...core.errors import DataError
 from ...core.sources import Notices, group_spilling, label, read_table
 from . import columns as log_columns
 from .arrivals import arrival_page, arrival_records
+from .eta import accuracies, horizon, minute_of, step_of
 from .feed import Feed, Names, feed_zone, read_names
 from .incidents import incident_page, incident_records
 from .pages import Page, page_document, page_questions
@@ -36,7 +37,6 @@ NEXT_STOP = Task(
     bins=(1.0, 2.0, 3.0, 4.0, 5.0, 10.0),
     clip=60.0,
 )
-HORIZON_MINUTES = (3, 6, 10, 15, 30)
 SAMPLE_BYTES_PER_DAY = 2600
 
 
@@ -130,22 +130,27 @@ class TransitAdapter:
     def answer_slices(self, document: Document, span: Span) -> Mapping[str, str]:
         """Line and hour of the record in which an answer stands; `any` where a record has no hour.
 
-        Delays of arrivals and calls also tell the horizon: how long ago the last delay was known (on the same trip,
-        for calls), in the steps by which agencies judge their predictions.
+        Delays of arrivals and calls also tell the horizon: how long before the true arrival the last event was, in the
+        steps by which agencies judge their predictions (eta.py).
         """
         raw = document.text.encode()
         start = raw.rfind(b"\n", 0, span.start) + 1
         record = raw[start : span.start].decode("utf-8", "replace")
-        minute = _minute_of(record)
+        minute = minute_of(record)
         line = _line_of(document)
         slices = {
             "line": line or record[6:].partition(" | ")[0] or "all",
             "hour": "any" if minute is None else f"{minute // 60 % 24:02d}",
         }
         if line and minute is not None:
-            before = _minute_of(raw[raw.rfind(b"\n", 0, max(0, start - 1)) + 1 : start].decode("utf-8", "replace"))
-            slices["horizon"] = "first" if before is None else _horizon((minute - before) % (24 * 60))
+            gold = raw[span.start : span.end].decode("utf-8", "replace")
+            minutes = horizon(raw[: span.start].decode("utf-8", "replace"), gold)
+            slices["horizon"] = "first" if minutes is None else "passed" if minutes < 0 else step_of(minutes)
         return slices
+
+    def rate(self, task: str, prompt: str, gold: str, answer: str) -> Mapping[str, float]:
+        """Whether the arrival came inside the window of its horizon, as the ETA Accuracy Benchmark has it (eta.py)."""
+        return accuracies(prompt, gold, answer)
 
     def describe(self) -> str:
         """Plain words for program.md."""
@@ -238,23 +243,6 @@ def _nothing_asked(survey: Survey) -> DataError:
         )
     hints.append(f"To compare with delays that are known: slm-ar eval --source {source}")
     return DataError(f"{source}: no row waits for an answer", "\n".join(hints))
-
-
-def _minute_of(record: str) -> int | None:
-    """The minute of the service day at which a record begins; None for a header, a heading, a stop of a timetable."""
-    clock = record[:6]
-    if len(clock) < 6 or clock[2] != ":" or clock[5] != " " or not (clock[:2] + clock[3:5]).isdecimal():
-        return None
-    return int(clock[:2]) * 60 + int(clock[3:5])
-
-
-def _horizon(minutes: int) -> str:
-    lower = 0
-    for upper in HORIZON_MINUTES:
-        if minutes < upper:
-            return f"{lower:02d}-{upper:02d} min"
-        lower = upper
-    return f"{lower}+ min"
 
 
 def _line_of(document: Document) -> str:

@@ -17,7 +17,7 @@ from statistics import median_low
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from ..contracts import Rater, Task, TaskAnswer, TaskScore
+from ..contracts import Task, TaskAnswer, TaskScore
 from ..errors import DataError
 from ..prepare.answers import (
     ANSWERS_FILE,
@@ -34,7 +34,7 @@ from ..prepare.answers import (
 )
 from ..prepare.heldout import HeldDocument
 from ..prepare.manifest import PreparedData
-from .metrics import LOG_LOSS, make_score
+from .metrics import LOG_LOSS, make_score, rated_by
 from .record_fields import MOST_LAGS, FieldTable, record_fields, series_before
 
 LEAST_PROBABILITY = 1e-6
@@ -141,8 +141,7 @@ def _answer(task: Task, question: Question, guess: Guess, adapter: object) -> Ta
     if guess.shares:
         probability = guess.shares.get(task.positive or guess.answer, 0.0)
         rated[LOG_LOSS] = _log_loss(guess, gold)
-    if task.kind == "generate" and isinstance(adapter, Rater):
-        rated.update(adapter.rate(task.name, question.prompt, gold, guess.answer))
+    rated.update(rated_by(adapter, task, question, guess.answer))
     document = question.document
     return TaskAnswer(document.id, question.index, document.group, gold, guess.answer, probability, rated=rated)
 

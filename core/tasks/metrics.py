@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts import GroupScore, Task, TaskAnswer, TaskScore
+from ..contracts import GroupScore, Rater, Task, TaskAnswer, TaskScore
 from ..errors import DataError
 from ..prepare.answers import Question, number
 
@@ -67,7 +67,7 @@ def metric_names(task: Task, answers: Sequence[TaskAnswer]) -> list[str]:
     else:
         names.append("exact_match")
     shared = set.intersection(*(set(answer.rated) for answer in answers)) if answers else set()
-    names += sorted(shared)
+    names += sorted(shared | {name.partition("/")[0] for name in shared})
     if any(answer.loss for answer in answers):
         names.append(BITS_PER_ANSWER)
     return list(dict.fromkeys(names))
@@ -97,7 +97,25 @@ def weighted_metric(task: Task, metric: str, answers: Sequence[TaskAnswer], weig
     if metric == "wape":
         pairs = np.array([_numbers(answer) for answer in answers])
         return _ratio(weights @ np.abs(pairs[:, 1] - pairs[:, 0]), weights @ np.abs(pairs[:, 0]))
-    return _ratio(weights @ np.array([_figure(task, metric, answer) for answer in answers]), weights.sum(1))
+    if parts := _parts(metric, answers):
+        figures = np.array([weighted_metric(task, part, answers, weights) for part in parts])
+        defined = np.isfinite(figures)
+        return _ratio(np.where(defined, figures, 0.0).sum(0), defined.sum(0).astype(np.float64))
+    figures = np.array([_figure(task, metric, answer) for answer in answers])
+    counted = np.isfinite(figures)
+    return _ratio(weights @ np.where(counted, figures, 0.0), weights @ counted)
+
+
+def _parts(metric: str, answers: Sequence[TaskAnswer]) -> list[str]:
+    """The figures `metric/PART` whose mean, each counting the same, is the metric; empty when it has none."""
+    return sorted(name for name in answers[0].rated if name.startswith(f"{metric}/"))
+
+
+def rated_by(rater: object, task: Task, question: Question, answer: str) -> dict[str, float]:
+    """What a Rater makes of a number or a text that was given as answer; nothing without one, and for choices."""
+    if task.kind == "choice" or not isinstance(rater, Rater):
+        return {}
+    return dict(rater.rate(task.name, question.prompt, question.gold, answer))
 
 
 def _figure(task: Task, metric: str, answer: TaskAnswer) -> float:
@@ -181,7 +199,7 @@ def as_groups(task: Task, answers: Sequence[TaskAnswer], metric: str | None = No
     name = metric or task.metric
     names, places = np.unique(np.array([answer.group for answer in answers]), return_inverse=True)
     membership = (places[None, :] == np.arange(len(names))[:, None]).astype(np.float64)
-    if name in ("macro_f1", "f1", "pr_auc"):
+    if name in ("macro_f1", "f1", "pr_auc") or _parts(name, answers):
         everything, left_out = membership.sum(0, keepdims=True), 1 - membership
         whole = np.nan_to_num(weighted_metric(task, name, answers, everything))
         without = np.nan_to_num(weighted_metric(task, name, answers, left_out)) if len(names) > 1 else whole
@@ -190,7 +208,8 @@ def as_groups(task: Task, answers: Sequence[TaskAnswer], metric: str | None = No
         figures = np.array([_figure(task, "mae" if name == "wape" else name, answer) for answer in answers])
         if name == "wape":
             figures /= np.mean([abs(_numbers(answer)[0]) for answer in answers]) or 1.0
-        values, counts = membership @ figures, membership.sum(1)
+        counted = np.isfinite(figures)
+        values, counts = membership @ np.where(counted, figures, 0.0), membership @ counted
     return tuple(
         GroupScore(str(group), float(value) * math.log(2), int(count))
         for group, value, count in zip(names, values, counts, strict=True)

@@ -17,7 +17,7 @@ from ..errors import DataError, did_you_mean
 from ..prepare.answers import MOST_GENERATED, MOST_QUESTIONS, AnswerSlices, Question, choose_questions, number
 from ..prepare.heldout import HeldDocument
 from ..sources import Notices, read_table
-from .metrics import make_score
+from .metrics import make_score, rated_by
 
 DOCUMENT_COLUMNS = ("document", "id")
 EXAMPLES = 3
@@ -225,7 +225,7 @@ def _answer(question: Question, reading: _Reading, task: Task, rater: Rater | No
     document = question.document
     found = reading.answers[document.id, question.index]
     answer = found.answer
-    rated = rater.rate(task.name, question.prompt, question.gold, answer) if rater and task.kind == "generate" else {}
+    rated = rated_by(rater, task, question, answer)
     return TaskAnswer(
-        document.id, question.index, document.group, question.gold, answer, found.probability, rated=dict(rated)
+        document.id, question.index, document.group, question.gold, answer, found.probability, rated=rated
     )

@@ -39,7 +39,7 @@ from .asking import (
     terminators,
     token_bytes,
 )
-from .metrics import LOG_LOSS, make_score
+from .metrics import LOG_LOSS, make_score, rated_by
 from .numbers import NumberTokens, decode_numbers
 
 if TYPE_CHECKING:
@@ -86,13 +86,11 @@ def score_tasks(
 
 
 def _judged(task: Task, question: Question, answer: TaskAnswer, nats: float, rater: Rater | None) -> TaskAnswer:
-    """The answer with what the truth cost and, for texts, what the adapter makes of it."""
-    rated = dict(answer.rated)
+    """The answer with what the truth cost and, for numbers and texts, what the adapter makes of it."""
+    rated = {**answer.rated, **rated_by(rater, task, question, answer.answer)}
     if task.kind == "choice":
         # A true answer that is no candidate costs what the model gave it among all texts.
         rated.setdefault(LOG_LOSS, nats)
-    elif task.kind == "generate" and rater is not None:
-        rated.update(rater.rate(task.name, question.prompt, question.gold, answer.answer))
     return replace(answer, loss=nats, rated=rated)
 
 
