@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import errno
 import gzip
 import io
 import os
@@ -30,6 +31,8 @@ MAX_ZIP_BYTES = 16 << 30
 MAX_ZIP_RATIO = 300
 SMALL_MEMBER_BYTES = 1 << 20
 """Below this size a high compression ratio is harmless, for example a column of zeros."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when the disk has no room left, or this person's share of it has none."""
 
 _READ_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, OSError)
 
@@ -270,11 +273,15 @@ def open_text(path: Path, *, member: str = "", notices: Notices | None = None) -
 def _rest_of_line(name: str, stream: IO[bytes], offset: int) -> bytes:
     rest = stream.readline(MAX_LINE_BYTES)
     if len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
-        raise DataError(
-            f"{name}: a line at byte {offset:,} is longer than {MAX_LINE_BYTES:,} bytes",
-            "Break the text into lines, one paragraph each.",
-        )
+        raise _line_too_long(name, offset)
     return rest
+
+
+def _line_too_long(name: str, offset: int) -> DataError:
+    return DataError(
+        f"{name}: a line at byte {offset:,} is longer than {MAX_LINE_BYTES:,} bytes",
+        "Break the text into lines, one paragraph each.",
+    )
 
 
 def _decode_block(name: str, block: bytes, notices: Notices | None) -> str:
@@ -299,19 +306,24 @@ def _decode_line(name: str, line: bytes, notices: Notices | None) -> str:
 
 def _utf16_lines(name: str, head: bytes, stream: IO[bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-16")()
-    offset, pending, block = 0, "", head
+    offset, began, block = 0, 0, head
+    pending: list[str] = []
     try:
         while block:
-            text = pending + decoder.decode(block)
-            cut = text.rfind("\n") + 1
-            yield from io.StringIO(text[:cut], newline="\n")
-            pending = text[cut:]
+            text = decoder.decode(block)
             offset += len(block)
+            cut = text.rfind("\n") + 1
+            if cut:
+                yield from io.StringIO("".join([*pending, text[:cut]]), newline="\n")
+                pending, began = [], offset
+            pending.append(text[cut:])
+            if offset - began > MAX_LINE_BYTES:
+                raise _line_too_long(name, began)
             block = stream.read(BLOCK_BYTES)
-        pending += decoder.decode(b"", final=True)
+        pending.append(decoder.decode(b"", final=True))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{name}: is not valid UTF-16 near byte {offset:,} ({error.reason})", "Save it again as UTF-8."
         ) from error
-    if pending:
-        yield pending
+    if rest := "".join(pending):
+        yield rest

@@ -8,7 +8,6 @@ The network is touched by a process of its own (`core.hub_reader`), which ends w
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import BudgetError, DataError
+from .files import DISK_FULL
 
 PREFIX = "hub:"
 GRAMMAR = "hub:OWNER/NAME, then optionally @REVISION, #CONFIG and :SPLIT, in this order"
@@ -157,7 +157,7 @@ def fetch_hub(source: str, cache_root: Path, max_bytes: int, progress: Progress,
             shutil.rmtree(folder, ignore_errors=True)
             staging.replace(folder)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in DISK_FULL:
             raise _disk_full(cache_root) from error
         raise DataError(
             f"{cache_root}: cannot hold what the hub sends ({error.strerror or error})", "Check the folder's rights."

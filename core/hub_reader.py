@@ -7,7 +7,6 @@ Streams through `datasets`; code that lies in a data set is never run.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import json
 import os
@@ -17,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .files import DISK_FULL
 
 ANSWER_SECONDS = 10
 BATCH_ROWS = 1000
@@ -202,7 +203,7 @@ def describe_error(error: BaseException) -> tuple[str, str]:
     for problem, kinds in PROBLEMS.items():
         if names & kinds:
             return problem, detail
-    if any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
+    if any(isinstance(link, OSError) and link.errno in DISK_FULL for link in chain):
         return "disk", detail
     if "scripts are no longer supported" in message:
         return "script", detail

@@ -1,4 +1,7 @@
-"""A group-by for more records than fit into memory, by external merge sort. Part of `core.sources`."""
+"""A group-by for more records than fit into memory, by external merge sort. Part of `core.sources`.
+
+Adapters call it; prepare says before where it may write (`spilling_into`): what is held out must not lie open in /tmp.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import heapq
 import marshal
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +26,17 @@ MAX_OPEN_RUNS = 64
 """Far below the 256 open files that macOS grants a process."""
 
 _sort_key = itemgetter(0)
+_folder: ContextVar[Path | None] = ContextVar("folder of temporary files", default=None)
+
+
+@contextmanager
+def spilling_into(folder: Path) -> Iterator[None]:
+    """Inside, `group_spilling` keeps its files in `folder`, whoever calls it."""
+    before = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(before)
 
 
 def group_spilling(
@@ -30,10 +46,11 @@ def group_spilling(
 
     Yields (key, payloads); payloads keep their order of arrival and must be used before the next group is asked for,
     as with itertools.groupby. About `memory_bytes` are held; the rest lies in a temporary folder (in `folder`, else
-    where the system keeps such), which is gone when the iterator ends or is closed. Strings sort by code point.
+    that of `spilling_into`, else where the system keeps such), which is gone when the iterator ends or is closed.
+    Strings sort by code point.
     Raises BudgetError when that disk is full.
     """
-    with tempfile.TemporaryDirectory(prefix="slm-ar-sort-", dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix="slm-ar-sort-", dir=folder or _folder.get()) as scratch:
         runs: list[Path] = []
         buffer: list[Record] = []
         size = 0
@@ -72,7 +89,7 @@ def _write_run(path: Path, records: Iterable[Record]) -> Path:
     except OSError as error:
         raise BudgetError(
             f"{path.parent}: cannot hold the temporary files for sorting ({error.strerror or error})",
-            "Free some disk space, or set TMPDIR to a folder on a larger disk.",
+            "Free some disk space, or set SLM_AR_PRIVATE (outside prepare: TMPDIR) to a folder on a larger disk.",
         ) from error
     return path
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ...core.contracts import SourceOptions
 from ...core.errors import DataError, did_you_mean
 from ...core.sources import JSON_SUFFIXES, Dialect, Table, strip_gz
-from .cells import PERIODS, Style, label_text, limit_of
+from .cells import PERIODS, Moment, Style, label_text, limit_of
 
 TASKS = ("auto", "classification", "regression", "series")
 OPTIONS = {
@@ -78,8 +78,16 @@ class Settings:
     since: str | None
     until: str | None
 
-    def holds(self, day: str) -> bool:
-        """Whether an ISO day lies between since and until, both included."""
+    def holds(self, moment: Moment) -> bool:
+        """Whether a moment lies between since and until, both included. Raises DataError for one without a date."""
+        if self.since is None and self.until is None:
+            return True
+        if moment.unit == "index":
+            raise DataError(
+                "[data] since and until are dates, but the periods of these data are only numbered (such as W0, W1)",
+                "Remove since and until from [data], or leave rows or columns out of the file.",
+            )
+        day = moment.period("day")
         return (self.since is None or day >= self.since) and (self.until is None or day <= self.until)
 
 

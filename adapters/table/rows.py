@@ -27,7 +27,7 @@ def row_documents(
         if layout.time and moment is None:
             dates.add(row.get(layout.time, ""))
             continue
-        if moment is not None and moment.unit != "index" and not settings.holds(moment.period("day")):
+        if moment is not None and not settings.holds(moment):
             continue
         answer = ""
         if kind != NONE:

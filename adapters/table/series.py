@@ -75,7 +75,7 @@ def window_documents(
     fewest = max(1, settings.window // 2)
     given = 0
     for point in points:
-        inside = point.moment.unit == "index" or settings.holds(point.moment.period("day"))
+        inside = settings.holds(point.moment)
         known = len(history) - history.count(MISSING)
         if point.value != MISSING and known >= fewest and inside:
             start = prompt(point, list(history))

@@ -6,7 +6,6 @@ disk), dedup before the split, the tokenizer sees train alone, the manifest is w
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from itertools import chain
@@ -14,8 +13,10 @@ from pathlib import Path
 
 from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, Task, TaskFinder
 from ..errors import BudgetError, DataError
+from ..files import DISK_FULL
 from ..recipe import Recipe
 from ..registry import adapter_mistakes
+from ..spilling import spilling_into
 from . import heldout, split
 from .answers import ANSWERS_FILE
 from .drift import drift_notices, newest_groups
@@ -81,13 +82,13 @@ def prepare(recipe: Recipe, adapter: Adapter, source: Path, data_root: Path, pro
     staging = data_root / f"unfinished-{key}"
     try:
         staging.mkdir()
-        with heldout.private_scratch() as scratch:
+        with heldout.private_scratch() as scratch, spilling_into(scratch):
             manifest = _Preparation(recipe, adapter, source, key, staging, scratch, progress).run()
         (staging / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         shutil.rmtree(data_root / key, ignore_errors=True)
         staging.replace(data_root / key)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in DISK_FULL:
             raise BudgetError(
                 f"the disk is full: preparing {source} stopped in {data_root}", "free some space and run it again"
             ) from error

@@ -83,6 +83,13 @@ def test_dated_columns_show_their_date(tmp_path: Path) -> None:
     assert later.time == "2024-03-01"
 
 
+def test_since_of_numbered_periods_is_refused_not_passed_over(wide: Path) -> None:
+    options = SourceOptions(since="2024-02-15", options={"series": "code", "wide": True, "window": 2})
+    with pytest.raises(DataError, match="only numbered") as error:
+        list(TableAdapter().documents(wide, options))
+    assert "Remove since and until" in error.value.hint
+
+
 def test_windows_of_a_long_table_in_any_order(long: Path) -> None:
     documents = read(long, **LONG_OPTIONS)
     assert [document.text for document in documents] == [

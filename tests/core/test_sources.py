@@ -117,6 +117,11 @@ def test_a_huge_line_is_read_and_an_endless_one_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 1 << 20)
     with pytest.raises(DataError, match=r"t\.txt.*byte 0.*longer than"):
         list(open_text(path))
+    wide = write(tmp_path / "u.txt", ("a\n" * 9 + "x" * 3_000_000 + "\nend").encode("utf-16"))
+    with pytest.raises(DataError, match=r"u\.txt.*a line at byte .*longer than"):
+        list(open_text(wide))
+    monkeypatch.undo()
+    assert [len(line) for line in open_text(wide)] == [2] * 9 + [3_000_001, 3]
 
 
 def test_broken_utf16_names_the_offset(tmp_path: Path) -> None:
@@ -373,6 +378,20 @@ def test_group_spilling_merges_many_runs_and_leaves_nothing(tmp_path: Path, monk
     assert any(tmp_path.iterdir())
     assert sum(len(list(payloads)) for _, payloads in groups) == 2000 - 20
     assert not any(tmp_path.iterdir())
+
+
+def test_group_spilling_keeps_its_files_where_prepare_says(tmp_path: Path) -> None:
+    records = [(str(number), "x" * 50) for number in range(500)]
+    with spilling.spilling_into(tmp_path):
+        groups = group_spilling(records, memory_bytes=2000)
+        next(groups)
+        assert len(list(tmp_path.iterdir())) == 1
+        groups.close()
+    assert not list(tmp_path.iterdir())
+    elsewhere = group_spilling(records, memory_bytes=2000)
+    next(elsewhere)
+    assert not list(tmp_path.iterdir())
+    elsewhere.close()
 
 
 def test_group_spilling_cleans_up_when_closed_early(tmp_path: Path) -> None:
