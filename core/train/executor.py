@@ -136,15 +136,21 @@ class LocalExecutor:
         return TrainingRun(job, folder, child, self.data, incubator.pid)
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:
-        """Score the checkpoint in `folder` in a fresh process. Raises InvalidCheckpointError."""
+        """Score the checkpoint in `folder`, once it has passed the probes of integrity.py.
+
+        Raises InvalidCheckpointError, and then there is no number.
+        """
+        from .integrity import Probes
         from .scorer import score_split
 
         if split not in self._documents:
             self._documents[split] = tuple(read_split(self.data.held_folder, split))
         window = window_context(folder, context)
         documents = self._documents[split]
+        probes = Probes()
         with self.client(folder, window) as client:
-            score = score_split(client, self.tokenizer, split, documents, window)
+            score = score_split(client, self.tokenizer, split, documents, window, probes=probes)
+        probes.run(self.opener(folder, window))
         score = replace(score, groups=self._nameless(score.groups))
         if self.objective is None:
             return score

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from .process import Child, Incubator, tree_memory_mb
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from .integrity import Probes
 
 SEGMENT_BYTES = 16_384
 """Documents longer than this are scored in segments of at most this many bytes."""
@@ -159,6 +161,23 @@ class LogitsClient:
 
         Raises InvalidCheckpointError when the answer has the wrong shape, is not finite, or does not come.
         """
+        return self._finite(self._received(self._send(ids, positions)))
+
+    def stream(
+        self, requests: Iterable[tuple[np.ndarray[Any, Any], Sequence[tuple[int, int]]]]
+    ) -> Iterator[torch.Tensor]:
+        """`logits` of one request after the other; the model computes the next while the caller looks at the last."""
+        asked: int | None = None
+        for ids, positions in requests:
+            answer = None if asked is None else self._received(asked)
+            asked = self._send(ids, positions)
+            if answer is not None:
+                yield self._finite(answer)
+        if asked is not None:
+            yield self._finite(self._received(asked))
+
+    def _send(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> int:
+        """Ask; returns how many positions were asked for."""
         rows, length = ids.shape
         np.frombuffer(self._map, np.int32, rows * length, self._ids_at)[:] = ids.reshape(-1)
         asked = sum(end - start for start, end in positions)
@@ -167,6 +186,10 @@ class LogitsClient:
             self._child.control.socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             self._refuse("the model's process ended")
+        return asked
+
+    def _received(self, asked: int) -> torch.Tensor:
+        """A copy of the answer to the last request, which the model's process cannot change any more."""
         answer = self._answer(ANSWER_SECONDS)
         if answer is None or answer.get("event") != "logits":
             self._refuse("the model failed while it computed logits")
@@ -176,7 +199,9 @@ class LogitsClient:
             self._refuse(f"forward gave logits of shape [{count}, {width}], asked [{asked}, >= {self.vocab_size}]")
         assert isinstance(width, int)
         copied = np.frombuffer(self._map, np.float32, asked * width, 0).reshape(asked, width).copy()
-        logits = torch.from_numpy(copied)[:, : self.vocab_size]
+        return torch.from_numpy(copied)[:, : self.vocab_size]
+
+    def _finite(self, logits: torch.Tensor) -> torch.Tensor:
         if not bool(torch.isfinite(logits).all()):
             self._refuse("forward gave logits that are not finite")
         return logits
@@ -210,8 +235,10 @@ def score_split(
     documents: Sequence[HeldDocument],
     context: int,
     batch_rows: int | None = None,
+    probes: Probes | None = None,
 ) -> SplitScore:
-    """Score `documents`. Raises InvalidCheckpointError, also when the tokenizer does not round-trip a document."""
+    """Score `documents`; `probes` note what they will ask again. Raises InvalidCheckpointError, also when the tokenizer
+    does not round-trip a document."""
     started = time.monotonic()
     segments: list[tuple[int, Sequence[int]]] = []
     for owner, held in enumerate(documents):
@@ -221,28 +248,42 @@ def score_split(
             raise InvalidCheckpointError(f"the tokenizer does not give document '{held.document.id}' back")
         segments.extend((owner, ids) for ids in encoded)
     windows = make_windows(segments, context)
-    nats = _nats_per_document(client, windows, len(documents), batch_rows or client.rows_per_request(context))
+    if probes is not None:
+        probes.draw(windows)
+    nats = _nats_per_document(client, windows, len(documents), batch_rows or client.rows_per_request(context), probes)
     return _summed(split, documents, nats, len(windows.targets), time.monotonic() - started)
 
 
-def _nats_per_document(client: LogitsClient, windows: Windows, documents: int, batch_rows: int) -> list[float]:
+def _nats_per_document(
+    client: LogitsClient, windows: Windows, documents: int, batch_rows: int, probes: Probes | None
+) -> list[float]:
     nats = [0.0] * documents
+    spans = list(zip(windows.starts.tolist(), windows.ends.tolist(), strict=True))
+    firsts = range(0, len(spans), batch_rows)
+    answers = client.stream(
+        (windows.ids[first : first + batch_rows], spans[first : first + batch_rows]) for first in firsts
+    )
     target_at = 0
-    for first in range(0, len(windows.ids), batch_rows):
-        last = min(len(windows.ids), first + batch_rows)
-        positions = list(zip(windows.starts[first:last].tolist(), windows.ends[first:last].tolist(), strict=True))
-        logits = client.logits(windows.ids[first:last], positions)
-        targets = torch.from_numpy(windows.targets[target_at : target_at + len(logits)])
+    for first, logits in zip(firsts, answers, strict=True):
+        losses = token_nats(logits, windows.targets[target_at : target_at + len(logits)])
         target_at += len(logits)
-        losses = torch.logsumexp(logits, dim=1) - logits.gather(1, targets[:, None])[:, 0]
-        losses = losses.double()
         at = 0
-        for row, (start, end) in enumerate(positions):
-            nats[int(windows.owners[first + row])] += float(losses[at : at + end - start].sum())
+        for row, (start, end) in enumerate(spans[first : first + batch_rows], first):
+            own = losses[at : at + end - start]
+            nats[int(windows.owners[row])] += float(own.sum())
+            if probes is not None:
+                probes.note(row, own)
             at += end - start
     if target_at != len(windows.targets):
         raise InvalidCheckpointError("not every token was scored")
     return nats
+
+
+def token_nats(logits: torch.Tensor, targets: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """What each target costs under the softmax of its float32 logits [n, vocab_size]: float64 [n]."""
+    picked = logits.gather(1, torch.from_numpy(targets)[:, None])[:, 0]
+    losses: np.ndarray[Any, np.dtype[np.float64]] = (torch.logsumexp(logits, dim=1) - picked).double().numpy()
+    return losses
 
 
 def _summed(

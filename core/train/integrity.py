@@ -1,0 +1,215 @@
+"""Integrity probes: a score counts only if a process that cannot know the later text gives the same answers.
+
+Called by the executor with every score. While a split is scored, windows drawn at random are noted: which row, and what
+each of its tokens cost. Then a second, fresh process of the same model is asked about them, in another order and in
+other company. Most come with another text after a random cut ("swapped"), and what stands before the cut must cost the
+same; the others come as they were ("again"). Nothing in what the first process is asked tells which windows are noted,
+and the second never sees what stood behind the cut. So a model that looks ahead, at other rows or at its memory is found
+out whichever requests it recognises, by count, time, shape or process: to give the same answer twice it would have to
+know a text that was not shown to it.
+
+What the probes do not see: looking ahead at very few places. A model that does so at a share f of all places passes N
+probes with chance (1 - f)^N; it gains no more than what those places cost.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..prepare.tokenizer import PAD
+from .scorer import InvalidCheckpointError, Windows, token_nats
+
+if TYPE_CHECKING:
+    import torch
+
+SWAPPED_WINDOWS = 256
+"""Windows that are asked with another end, at most ..."""
+SWAPPED_SHARE = 0.2
+"""... and this share of all windows, but never fewer than LEAST_SWAPPED where there are as many."""
+LEAST_SWAPPED = 64
+AGAIN_SHARE = 0.05
+LEAST_AGAIN = 8
+TOLERANCE = 1e-4
+"""Nats that a token may cost more or less, plus the same share of what it costs: float32 rounding in another batch."""
+TRACE_TOKENS = 8
+"""So many tokens in a row that stand elsewhere in the requests could tell what stood behind a cut."""
+CUTS_TRIED = 4
+ENDS_TRIED = 20
+
+
+class Source(Protocol):
+    """What scorer.LogitsClient offers."""
+
+    def stream(self, requests: Iterable[tuple[NDArray[Any], Sequence[tuple[int, int]]]]) -> Iterator[torch.Tensor]: ...
+
+    def rows_per_request(self, length: int) -> int: ...
+
+
+OpenSource = Callable[[], AbstractContextManager[Source]]
+"""Opens a fresh process with the same model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A window to be asked again: `ids` as they are sent, for logits of [start, end); [start, until) must agree."""
+
+    row: int
+    ids: NDArray[np.int32]
+    start: int
+    end: int
+    until: int
+    is_swapped: bool
+
+
+class Probes:
+    """The probes of one evaluation: `draw` before it, `note` during it, `run` after it.
+
+    Every evaluation draws anew, from the system's randomness: nothing that a candidate knows tells what is drawn.
+    """
+
+    def __init__(self, generator: np.random.Generator | None = None) -> None:
+        self._random = generator or np.random.default_rng(secrets.randbits(128))
+        self._probes: dict[int, Probe] = {}
+        self._nats: dict[int, NDArray[np.float64]] = {}
+        self._targets: dict[int, NDArray[np.int64]] = {}
+
+    @property
+    def drawn(self) -> Sequence[Probe]:
+        return tuple(self._probes.values())
+
+    def draw(self, windows: Windows) -> None:
+        """Choose windows, each token with about the same chance, and for most a cut and what is put behind it."""
+        count = len(windows.ids)
+        swapped = min(SWAPPED_WINDOWS, max(LEAST_SWAPPED, round(SWAPPED_SHARE * count)))
+        again = max(LEAST_AGAIN, round(AGAIN_SHARE * count))
+        lengths = windows.ends - windows.starts
+        order = np.argsort(-(self._random.random(count) ** (1 / np.maximum(lengths, 1))), kind="stable")
+        traces = _Traces()
+        for row in order.tolist():
+            probe = None
+            if swapped and (probe := self._swapped(windows, row, traces)) is not None:
+                swapped -= 1
+            elif again and (probe := self._again(windows, row, traces)) is not None:
+                again -= 1
+            elif not swapped and not again:
+                break
+            if probe is not None:
+                self._probes[row] = probe
+        ends = np.cumsum(lengths)
+        self._targets = {row: windows.targets[ends[row] - lengths[row] : ends[row]] for row in self._probes}
+
+    def _swapped(self, windows: Windows, row: int, traces: _Traces) -> Probe | None:
+        """The window with another end, unless the other probes give away what stood there."""
+        ids, start, end = windows.ids[row], int(windows.starts[row]), int(windows.ends[row])
+        for _ in range(CUTS_TRIED if end - start > 1 else 0):
+            cut = int(self._random.integers(start + 1, end))
+            sent, sent_end = self._other_end(windows, row, cut)
+            if traces.admit(sent, ids, cut):
+                return Probe(row, sent, start, sent_end, cut, True)
+        return None
+
+    def _again(self, windows: Windows, row: int, traces: _Traces) -> Probe | None:
+        ids, end = windows.ids[row], int(windows.ends[row])
+        return Probe(row, ids, int(windows.starts[row]), end, end, False) if traces.admit(ids) else None
+
+    def _other_end(self, windows: Windows, row: int, cut: int) -> tuple[NDArray[np.int32], int]:
+        """The window with the end of another one from the same place on, of another document if there is one; else
+        with tokens from anywhere in the split. The token behind the cut is always another one. And where text ends."""
+        ids = windows.ids[row]
+        best: int | None = None
+        for other in self._random.integers(len(windows.ids), size=ENDS_TRIED).tolist():
+            if windows.ends[other] > cut and windows.ids[other][cut] != ids[cut]:
+                best = other
+                if windows.owners[other] != windows.owners[row]:
+                    break
+        if best is not None:
+            return np.concatenate([ids[:cut], windows.ids[best][cut:]]), int(windows.ends[best])
+        end = int(windows.ends[row])
+        others = windows.targets[windows.targets != ids[cut]]
+        if not len(others):  # a text of one single token
+            others = np.array([PAD + 1 if ids[cut] != PAD + 1 else PAD + 2])
+        sent = ids.copy()
+        sent[cut:end] = self._random.choice(others, end - cut)
+        return sent, end
+
+    def note(self, row: int, nats: NDArray[np.float64]) -> None:
+        """What the tokens of a window cost in the score."""
+        if row in self._probes:
+            self._nats[row] = nats.copy()
+
+    def run(self, open_source: OpenSource) -> None:
+        """Ask a fresh process and compare. Raises InvalidCheckpointError with the reason in plain words."""
+        probes = [self._probes[row] for row in self._nats]
+        self._random.shuffle(probes)
+        if not probes:
+            return
+        wrong = []
+        with open_source() as source:
+            rows = source.rows_per_request(len(probes[0].ids))
+            batches = [probes[first : first + rows] for first in range(0, len(probes), rows)]
+            requests = ((np.stack([p.ids for p in batch]), [(p.start, p.end) for p in batch]) for batch in batches)
+            for batch, logits in zip(batches, source.stream(requests), strict=True):
+                at = 0
+                for probe in batch:
+                    size = probe.until - probe.start
+                    nats = token_nats(logits[at : at + size], self._targets[probe.row][:size])
+                    at += probe.end - probe.start
+                    if not _agree(self._nats[probe.row][:size], nats):
+                        wrong.append(probe)
+        if wrong:
+            self._refuse(probes, wrong)
+
+    def _refuse(self, probes: Sequence[Probe], wrong: Sequence[Probe]) -> None:
+        again = [probe for probe in wrong if not probe.is_swapped]
+        if not again:
+            asked = sum(probe.is_swapped for probe in probes)
+            raise InvalidCheckpointError(
+                f"the model looks ahead: in {len(wrong)} of {asked} windows its predictions changed with the text that "
+                "comes after them"
+            )
+        asked = len(probes) - sum(probe.is_swapped for probe in probes)
+        raise InvalidCheckpointError(
+            f"the model gave other answers for the same text in {len(again)} of {asked} windows: they depend on "
+            "chance, on the other rows of a batch or on what was asked before"
+        )
+
+
+def _agree(scored: NDArray[np.float64], nats: NDArray[np.float64]) -> bool:
+    return bool((np.abs(scored - nats) <= TOLERANCE * (1 + np.abs(scored))).all())
+
+
+class _Traces:
+    """What the probes show to the second process, so that none of them gives away what another one hides.
+
+    Windows overlap by half, and texts repeat: a window whose tokens around its cut stand in another probe is left out.
+    """
+
+    def __init__(self) -> None:
+        self._shown: set[bytes] = set()
+        self._hidden: set[bytes] = set()
+
+    def admit(self, sent: NDArray[np.int32], original: NDArray[np.int32] | None = None, cut: int = 0) -> bool:
+        """Take a window in as it is sent, unless something would be given away."""
+        shown = _runs_of_tokens(sent)
+        if not self._hidden.isdisjoint(shown):
+            return False
+        if original is not None:
+            hidden = _runs_of_tokens(original[: cut + 1])[-1]
+            if hidden in self._shown or hidden in shown:
+                return False
+            self._hidden.add(hidden)
+        self._shown.update(shown)
+        return True
+
+
+def _runs_of_tokens(ids: NDArray[np.int32]) -> list[bytes]:
+    """For every token it and the TRACE_TOKENS - 1 before it."""
+    raw = np.concatenate([np.full(TRACE_TOKENS - 1, -1, np.int32), ids]).tobytes()
+    return [raw[4 * at : 4 * (at + TRACE_TOKENS)] for at in range(len(ids))]
