@@ -4,9 +4,9 @@ Called by the executor with every score. While a split is scored, windows drawn 
 each of its tokens cost. Then a second, fresh process of the same model is asked about them, in another order and in
 other company. Most come with another text after a random cut ("swapped"), and what stands before the cut must cost the
 same; the others come as they were ("again"). Nothing in what the first process is asked tells which windows are noted,
-and the second never sees what stood behind the cut. So a model that looks ahead, at other rows or at its memory is found
-out whichever requests it recognises, by count, time, shape or process: to give the same answer twice it would have to
-know a text that was not shown to it.
+and the second never sees what stood behind the cut. So a model that looks ahead, at other rows or at its memory is
+found out whichever requests it recognises, by count, time, shape or process: to give the same answer twice it would
+have to know a text that was not shown to it.
 
 What the probes do not see: looking ahead at very few places. A model that does so at a share f of all places passes N
 probes with chance (1 - f)^N; it gains no more than what those places cost.
