@@ -237,6 +237,11 @@ def check_head(name: str, head: bytes) -> None:
             raise DataError(f"{name}: {reason}", advice)
     if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         offset = head.index(b"\0")
+        if head[:64].count(b"\0") * 3 > len(head[:64]):
+            raise DataError(
+                f"{name}: looks like UTF-16 text without a byte order mark (zero byte at offset {offset})",
+                "Save it as UTF-8: iconv -f UTF-16LE -t UTF-8 FILE > NEW",
+            )
         raise DataError(f"{name}: is binary, not text (zero byte at offset {offset})", "Export it as text (UTF-8).")
 
 

@@ -141,6 +141,11 @@ def _read_delimited(name: str, lead: str, lines: Iterator[str], notices: Notices
         reader = csv.reader(tail, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
         first = next(reader, [])
     except csv.Error as error:
+        if "\r" in lead.rstrip("\r\n"):
+            raise DataError(
+                f"{name}: its lines end in a carriage return alone, as old Macintosh files do",
+                "Write ordinary line ends: tr '\\r' '\\n' < FILE > NEW",
+            ) from error
         raise DataError(f"{name}: its header cannot be read ({error})", "Save it again as CSV (UTF-8).") from error
     if len(first) > MAX_COLUMNS:
         raise DataError(

@@ -205,6 +205,7 @@ class TableAdapter:
         known: tuple[str, ...] = ()
         for name, path, member in self._inputs(source, settings, notices):
             table = read_table(path, member=member, notices=notices, dialect=settings.dialect)
+            _check_cells(table)
             layout = lay_out(table, settings, first, _is_series(settings), asking)
             if first is None:
                 first, known = tuple(field for field, _ in layout.fields), table.columns
@@ -322,13 +323,16 @@ def _is_series(settings: Settings) -> bool:
     return settings.task == SERIES or settings.wide or bool(settings.wanted.series)
 
 
-def _check_text(table: Table, layout: Layout, settings: Settings) -> None:
+def _check_cells(table: Table) -> None:
     if len(table.columns) == 1 and not strip_gz(table.name).endswith((*JSON_SUFFIXES, ".parquet")):
         raise DataError(
             f"{table.name}: is no table: its first line has one cell, '{table.columns[0][:60]}'",
             'If cells are separated by something rare: [data.options] delimiter = "#". Logs and texts are read by the '
             "text adapter.",
         )
+
+
+def _check_text(table: Table, layout: Layout, settings: Settings) -> None:
     if not layout.fields and not layout.series:
         raise DataError(
             f"{table.name}: no column is left for the text beside '{settings.wanted.label}'",

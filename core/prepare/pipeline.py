@@ -192,7 +192,12 @@ class _Preparation:
         if self.policy is DuplicatePolicy.NEAR or self.recipe.data.duplicates == "report":
             self.progress("looking for near duplicates")
             self.spool.find_near_duplicates()
-        dealt, roots = self._deal()
+        try:
+            dealt, roots = self._deal()
+        except DataError as error:
+            dropped = self.spool.dropped + self.spool.near_duplicates * (self.policy is DuplicatePolicy.NEAR)
+            why = f"; {dropped:,} documents were dropped because they repeat an earlier one" if dropped else ""
+            raise DataError(f"{self.source}: {error.message}{why}", error.hint) from error
         beyond_cap = self.table.left_out + len(self.table.groups()) - len(dealt)
         sizes = self.spool.sort_out(dealt, roots, self.parts)
         self.progress("checking that nothing held out stands in train")

@@ -401,7 +401,7 @@ def test_nested_json_and_parquet_with_gaps(tmp_path: Path) -> None:
         ({"label": "late", "delimiter": "::"}, "is not one character"),
         ({"label": "late", "quotes": "none"}, "quotes = 'none' is unknown"),
         ({"label": True}, "label = True must be a text"),
-        ({"label": "late", "delimiter": ";"}, "no column 'late'"),
+        ({"label": "late", "delimiter": ";"}, "is no table: its first line has one cell"),
         ({"delimiter": ";"}, r"is no table: its first line has one cell, 'id, item ,price(.|\n)*text adapter"),
         ({"series": "city"}, "a series needs its value and its time"),
         ({"task": "series"}, "a series needs the columns that name it"),

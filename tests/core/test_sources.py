@@ -124,6 +124,16 @@ def test_a_huge_line_is_read_and_an_endless_one_refused(tmp_path: Path, monkeypa
     assert [len(line) for line in open_text(wide)] == [2] * 9 + [3_000_001, 3]
 
 
+def test_utf16_without_a_mark_and_old_line_ends_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b\n1,2\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"t\.csv: looks like UTF-16 text without a byte order mark") as error:
+        list(open_text(path))
+    assert "iconv" in error.value.hint
+    with pytest.raises(DataError, match=r"m\.csv: its lines end in a carriage return alone") as error:
+        read_table(write(tmp_path / "m.csv", "a,b\r1,2\r3,4\r"))
+    assert "tr '" in error.value.hint
+
+
 def test_broken_utf16_names_the_offset(tmp_path: Path) -> None:
     path = write(tmp_path / "t.txt", "abc\n".encode("utf-16") + b"\x00")
     with pytest.raises(DataError, match=r"t\.txt: is not valid UTF-16 near byte \d+"):

@@ -11,6 +11,7 @@ import pytest
 from toys import toy_recipe
 
 from slm_ar.adapters.table import TableAdapter
+from slm_ar.adapters.text import TextAdapter
 from slm_ar.core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule
 from slm_ar.core.errors import BudgetError, DataError
 from slm_ar.core.prepare import pipeline, spool
@@ -97,6 +98,15 @@ def test_rows_that_differ_in_their_answer_alone_count_as_equal() -> None:
     assert asked_text(inner) == inner.text, "an answer inside a text is not all that the text says"
     begins = Document("q", "x\n", "q", spans=(Span(0, 1, "label"),))
     assert asked_text(begins) == "x\n", "nothing is asked"
+
+
+def test_a_corpus_of_copies_is_refused_with_their_number(tmp_path: Path) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("the same again\n\n" * 50, encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"a\.txt: the corpus is too small to split: 1 group.*; 49 documents were dropped"
+    ):
+        prepare(toy_recipe(), TextAdapter(), source, tmp_path / "w" / ".slm" / "data", lambda line: None)
 
 
 # --- groups that share texts ----------------------------------------------------------------------
