@@ -37,6 +37,16 @@ NEXT_STOP = Task(
     bins=(1.0, 2.0, 3.0, 4.0, 5.0, 10.0),
     clip=60.0,
 )
+MOVED = Task(
+    "moved",
+    kind="value",
+    metric="mae",
+    direction="min",
+    min_effect=0.5,
+    bins=(20.0, 100.0, 200.0, 400.0),
+    clip=2000.0,
+)
+"""Metres since the fix before."""
 SAMPLE_BYTES_PER_DAY = 2600
 
 
@@ -44,10 +54,10 @@ class TransitAdapter:
     """Logs of incidents, arrivals, trips and positions, realtime snapshots, and timetables. See `describe`."""
 
     name = "transit"
-    version = 1
+    version = 2
     split = SplitRule.TIME
     duplicates = DuplicatePolicy.EXACT
-    tasks: tuple[Task, ...] = (DELAY, NEXT_STOP)
+    tasks: tuple[Task, ...] = (DELAY, NEXT_STOP, MOVED)
     slice_keys: tuple[str, ...] = ("mode", "line", "month")
     options: Mapping[str, str] = OPTIONS
 
@@ -69,15 +79,25 @@ class TransitAdapter:
         return SplitRule.GROUP if survey.reads_schedule(settings.kind) else SplitRule.TIME
 
     def find_tasks(self, source: Path, options: SourceOptions) -> tuple[Task, ...]:
-        """Delays for logs, minutes to the next stop for timetables, both for calls, none for positions."""
+        """Delays for logs, minutes to the next stop for timetables, both for calls.
+
+        Positions ask for the minutes to the stop that a vehicle heads for, else for how far it came.
+        """
         settings = read_settings(options)
         survey = look_at(source, options.columns, settings.kind)
         if survey.reads_schedule(settings.kind):
             return (NEXT_STOP,)
         kinds = {log.match.kind.name for log in survey.logs}
-        if survey.snapshots or log_columns.TRIPS.name in kinds:
-            return (DELAY, NEXT_STOP)
-        return () if kinds == {log_columns.POSITIONS.name} else (DELAY,)
+        positions = [log for log in survey.logs if log.match.kind is log_columns.POSITIONS]
+        tasks = []
+        if survey.snapshots or kinds - {log_columns.POSITIONS.name}:
+            tasks.append(DELAY)
+        has_stops = any("next_stop" in log.match.columns for log in positions)
+        if survey.snapshots or log_columns.TRIPS.name in kinds or has_stops:
+            tasks.append(NEXT_STOP)
+        if survey.snapshots or positions:
+            tasks.append(MOVED)
+        return tuple(tasks)
 
     def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
         """One document per service day and mode or line, by day; or one per run-time profile. Raises DataError."""
@@ -150,7 +170,7 @@ class TransitAdapter:
 
     def rate(self, task: str, prompt: str, gold: str, answer: str) -> Mapping[str, float]:
         """Whether the arrival came inside the window of its horizon, as the ETA Accuracy Benchmark has it (eta.py)."""
-        return accuracies(prompt, gold, answer)
+        return {} if task == MOVED.name else accuracies(prompt, gold, answer)
 
     def describe(self) -> str:
         """Plain words for program.md."""
@@ -162,8 +182,9 @@ class TransitAdapter:
             "Arrivals: `05:54 31 | +0.3` is scheduled time, stop and vehicle block where they vary, and the delay in "
             "signed minutes.\n"
             "Calls of a trip stand together below a line `trip 3845 > New York`: `05:54 Trenton | +0.3`.\n"
-            "Positions: `+31 +12 -3 8.1` is seconds, ten-thousandths of a degree north and east since the line before, "
-            "and speed; they have no answers.\n"
+            "Positions: `+31 +12 -3 8.1 to Old Mill | +1.0` is seconds, ten-thousandths of a degree north and east "
+            "since the line before, speed, and the minutes to the stop, the answer; without stops "
+            "`+31 | 140 | +12 -3 8.1` has the metres since the line before as the answer.\n"
             "The delay is the answer that counts. Fields are words: ` | ` and newlines separate them. Delays follow "
             "the hour, the weekday, the line, the place, the cause, and the delays just before.\n"
             "Timetables: a document is one line, headsign, stop pattern and run-time profile; `Marion St | +1.1` is "
@@ -232,7 +253,9 @@ class TransitAdapter:
 def _nothing_asked(survey: Survey) -> DataError:
     source = survey.source
     hints = []
-    if survey.logs or not survey.snapshots:
+    if survey.logs and all(log.match.kind is log_columns.POSITIONS for log in survey.logs):
+        hints.append("Position logs ask nothing: they tell where a vehicle was, and the model is scored on that.")
+    elif survey.logs or not survey.snapshots:
         hints.append("Leave the delay (or the actual time) of the rows to predict empty.")
     if survey.snapshots and not survey.timetables:
         hints.append("A stop of a snapshot is asked about with its schedule: put the static feed (zip) beside it.")
@@ -300,7 +323,7 @@ def _log_records(
         return arrival_records(table, found, tally, window, asked)
     if log.match.kind is log_columns.TRIPS:
         return trip_records(table, found, tally, window, zone, (names.stops, names.lines), asked)
-    return position_records(table, found, tally, window, zone, names.lines)
+    return position_records(table, found, tally, window, zone, (names.stops, names.lines))
 
 
 def _side(feeds: list[Feed], settings: Settings) -> tuple[Names, tzinfo | None]:

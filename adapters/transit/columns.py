@@ -134,6 +134,11 @@ POSITIONS = LogKind(
         ),
         Field("direction", ("direction_id", "direction", "direction_ref", "bound"), needed=False),
         Field("speed", ("speed", "speed_mps", "speed_kmh", "speed_mph"), needed=False),
+        Field(
+            "next_stop",
+            ("next_stop_name", "next_stop", "next_stop_point_name", "next_stop_id", "stop_name", "stop_id"),
+            needed=False,
+        ),
     ),
     answers=(),
     least_share=1.0,

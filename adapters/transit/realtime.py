@@ -188,7 +188,8 @@ class _Join:
             north=position.north,
             east=position.east,
             speed=position.speed,
-            place=f"{position.status} {stop}" if stop else "",
+            status=position.status if stop else "",
+            stop=stop,
         )
         return position_key(moment[0], route.line), "\t".join(fix)
 

@@ -447,5 +447,7 @@ def test_real_snapshots_and_positions(real_data: Path) -> None:
     options = SourceOptions(options={"timezone": "America/Los_Angeles"})
     documents = list(TransitAdapter().documents(real_data / "avl", options))
     assert {document.group for document in documents} == {"2026-03-25", "2026-03-30"}
-    first = next(document for document in documents if document.spans)
+    first = next(document for document in documents if document.id.startswith("2026-03-30"))
+    positions = [document for document in documents if document.group == "2026-03-25"]
+    assert {span.task for document in positions for span in document.spans} == {"moved"}
     assert first.text.startswith("line 200 Mon Mar 30\ntrip\n22:40 Tasman & 1st | +0.0\n")

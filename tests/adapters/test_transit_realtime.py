@@ -132,6 +132,29 @@ def test_updates_are_joined_to_the_feed_and_the_last_report_counts(snapshots: Pa
         assert expected in notices
 
 
+def test_vehicles_on_their_way_to_a_stop_are_followed_until_they_are_there(tmp_path: Path) -> None:
+    source = tmp_path / "vehicles"
+    source.mkdir()
+    write_feed(source / "static.zip")
+    for number, (clock, stop_id, status) in enumerate(
+        [("08:07:00", "B", 2), ("08:09:00", "B", 0), ("08:11:00", "B", 1), ("08:12:00", "C", 2)]
+    ):
+        made = message(number)
+        entity = made.entity.add()
+        entity.id = "v"
+        entity.vehicle.trip.trip_id = "t1"
+        entity.vehicle.vehicle.id = "42"
+        entity.vehicle.position.latitude, entity.vehicle.position.longitude = 46.75, 7.62
+        entity.vehicle.timestamp = at(f"2024-01-02 {clock}")
+        entity.vehicle.stop_id, entity.vehicle.current_status = stop_id, status
+        (source / f"{number}.pb").write_bytes(made.SerializeToString())
+    (document,) = documents_of(source)
+    assert document.text == (
+        "positions 1 Tue Jan 02\nvehicle 42\n08:07:00 46.7500 7.6200 to Old Mill | +4.0\n"
+        "+120 +0 +0 near Old Mill | +2.0\n+120 +0 +0 at Old Mill\n+60 +0 +0 to Market\n"
+    )
+
+
 def test_snapshots_conform(snapshots: Path) -> None:
     assert check_adapter(TransitAdapter(), snapshots) == []
 

@@ -120,7 +120,7 @@ def test_positions(tmp_path: Path) -> None:
     options = SourceOptions(options={"timezone": "America/Los_Angeles"})
     assert {document.id: document.text for document in adapter.documents(source, options)} == {
         "2026-03-25/positions 200": (
-            "positions 200 Wed Mar 25\nvehicle 0130 to 1\n17:47:27 37.2933 -121.9501 0.0\n+31 +12 -3 8.1\n"
+            "positions 200 Wed Mar 25\nvehicle 0130 to 1\n17:47:27 37.2933 -121.9501 0.0\n+31 | 140 | +12 -3 8.1\n"
             "vehicle 0130 to 0\n17:49:38 37.2945 -121.9504 0.0\n"
         ),
         "2026-03-25/positions Rapid 5": (
@@ -128,13 +128,43 @@ def test_positions(tmp_path: Path) -> None:
             "vehicle to 1\n17:47:27 37.4200 -121.8800\nvehicle to 1\n17:47:27 37.4300 -121.8700\n"
         ),
     }
-    assert adapter.find_tasks(source, options) == ()
+    assert [task.name for task in adapter.find_tasks(source, options)] == ["moved"]
     notices = "\n".join(adapter.notices)
     assert "fixes of the same vehicle and second, one was taken: 1" in notices
     assert "rows skipped, unreadable date, time or number (first: row 6: time = '1774486047', lat = '0'" in notices
     assert check_adapter(TransitAdapter(), source) == []
     with pytest.raises(DataError, match="no incident, arrival or other record between 2030-01-01"):
         documents_of(source, since="2030-01-01")
+
+
+HEADING = """vehicle,timestamp,lat,lon,route,next_stop
+1,2024-01-02 08:00:00,46.7500,7.6200,3,B
+1,2024-01-02 08:01:00,46.7510,7.6200,3,B
+1,2024-01-02 08:02:30,46.7520,7.6200,3,C
+1,2024-01-02 08:12:30,46.7530,7.6200,3,C
+1,2024-01-02 08:13:00,46.7540,7.6200,3,D
+1,2024-01-02 08:13:30,46.7550,7.6200,3,
+"""
+
+
+def test_positions_that_tell_the_next_stop_ask_for_the_minutes_to_it(tmp_path: Path) -> None:
+    """Until it is first seen past the stop; not over a gap of ten minutes, and not where the stop is not told."""
+    source = write(tmp_path / "avl", positions__csv=HEADING, stops__txt="stop_id,stop_name\nB,Old Mill\nC,Market\n")
+    adapter = TransitAdapter()
+    (document,) = adapter.documents(source, SourceOptions())
+    assert document.text == (
+        "positions 3 Tue Jan 02\nvehicle 1\n08:00:00 46.7500 7.6200 to Old Mill | +2.5\n+60 +10 +0 to Old Mill | +1.5\n"
+        "+90 +10 +0 to Market\n+600 +10 +0 to Market | +0.5\n+30 +10 +0 to D\n+30 +10 +0\n"
+    )
+    assert {span.task for span in document.spans} == {"next_stop"} and len(document.spans) == 3
+    assert [task.name for task in adapter.find_tasks(source, SourceOptions())] == ["next_stop", "moved"]
+    raw, span = document.text.encode(), document.spans[0]
+    rated = adapter.rate("next_stop", raw[: span.start].decode(), "+2.5", "+2.0")
+    assert rated["eta_accuracy/00-03 min"] == 1.0
+    assert adapter.rate("moved", "positions 3 Tue Jan 02\nvehicle 1\n+31 | ", "140", "0") == {}
+    assert check_adapter(TransitAdapter(), source) == []
+    with pytest.raises(DataError, match=r"no row waits for an answer\nPosition logs ask nothing"):
+        list(adapter.questions(source, SourceOptions()))
 
 
 def test_renamed_columns_of_a_trip_log_give_a_table_to_paste(tmp_path: Path) -> None:
