@@ -51,6 +51,7 @@ def ensure_campaign(
     train_py: str,
     may_start: bool = True,
     objective: Objective | None = None,
+    isolation: str = "none",
 ) -> str | None:
     """Go on with the campaign of this identity, or start it; what happened in words, or None if nothing did.
 
@@ -88,7 +89,7 @@ def ensure_campaign(
         "held_digest": manifest.held_digest,
         "identity": identity,
         "floors": manifest.floors,
-        "isolation": "none",
+        "isolation": isolation,
         "split_bytes": {name: size.byte_count for name, size in manifest.splits.items()},
         "split_groups": {name: size.groups for name, size in manifest.splits.items()},
         "vocab_size": manifest.vocab_size,

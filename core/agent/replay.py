@@ -220,6 +220,15 @@ def _samples(state: CampaignState, event: Event) -> CampaignState:
     return replace(state, samples={**state.samples, **event.body["samples"]})
 
 
+def _sandbox(state: CampaignState, event: Event) -> CampaignState:
+    """A campaign is as well isolated as its weakest part."""
+    level, name = event.body["level"], event.body["name"]
+    words = f"level {level} ({name})" if level else "none"
+    before = str(state.facts.get("isolation", "none"))
+    weakest = min(before, words) if before != "none" and level else "none"
+    return replace(state, facts={**state.facts, "isolation": weakest, "sandbox_now": words})
+
+
 def _stopped(state: CampaignState, event: Event) -> CampaignState:
     return replace(state, stop_reason=event.body["reason"])
 
@@ -242,6 +251,7 @@ _APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
     "final_opened": _final_opened,
     "final": _final,
     "samples": _samples,
+    "sandbox": _sandbox,
     "stopped": _stopped,
     "exhausted": _nothing,
     "finished": _nothing,

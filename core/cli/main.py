@@ -15,7 +15,7 @@ COMMANDS = {
     "demo": "research:demo",
     "new": "workspace:new",
     "inspect": "data:inspect",
-    "doctor": "model:doctor",
+    "doctor": "doctor:doctor",
     "prepare": "research:prepare",
     "train": "research:train",
     "run": "research:run",

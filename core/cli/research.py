@@ -27,6 +27,7 @@ from .steps import (
     workspace_from_recipe,
     write_report,
 )
+from .unsafe import allow_unsafe, unsafe_is_allowed
 from .workspace import TRAIN_FILE, find_workspace
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
@@ -54,6 +55,7 @@ def prepare(as_json: bool, quiet: bool) -> None:
 
 @click.command()
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of the run.")
+@allow_unsafe
 @as_json
 @quiet
 def train(seed: int, as_json: bool, quiet: bool) -> None:
@@ -74,7 +76,8 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         machine = workspace.machine()
         job = train_job(recipe, machine, workspace.train_py, seed)
         folder = workspace.hidden_folder / "runs" / "train"
-        with LocalExecutor(machine, data) as executor:
+        with LocalExecutor(machine, data, allow_unsafe=unsafe_is_allowed()) as executor:
+            isolation = executor.isolation(folder.parent)
             with device_lock(machine.device, display.note):
                 outcome = train_shown(executor, job, folder, display)
             if outcome.status is not None:
@@ -95,6 +98,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         "tokens": outcome.tokens,
         "train_seconds": outcome.train_seconds,
         "disturbance": outcome.disturbance,
+        "isolation": isolation.words,
         "tasks": [result.to_json() for result in exam],
     }
     if as_json:
@@ -111,6 +115,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
 @click.option("--experiments", type=click.IntRange(1), help="Experiments of this night; the recipe has the default.")
 @click.option("--hours", type=click.FloatRange(0, 10_000, min_open=True), help="Propose nothing new after this time.")
 @click.option("--until", metavar="HH:MM", help="Propose nothing new after this time of day.")
+@allow_unsafe
 @as_json
 @quiet
 def run(
@@ -158,6 +163,7 @@ def report() -> None:
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@allow_unsafe
 @as_json
 @quiet
 def finish(yes: bool, as_json: bool, quiet: bool) -> None:
@@ -187,6 +193,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             finishing.write_samples(campaign)
             headline = summarise(campaign.state).verdict.headline
             trained = finishing.train_longer(campaign, headline)
+            trained.facts["isolation"] = campaign.state.facts.get("isolation", "none")
             data = campaign.executor.data
             # The model first: an exam that fails must not cost what was trained.
             write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
@@ -234,6 +241,7 @@ def adopt(current: bool) -> None:
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("slm-ar-demo"), show_default=True)
+@allow_unsafe
 @as_json
 @quiet
 def demo(folder: Path, as_json: bool, quiet: bool) -> None:

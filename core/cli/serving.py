@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from .unsafe import unsafe_is_allowed
 from .workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -45,28 +46,29 @@ def served_model(model: Path | None, threads: int | None = None) -> Iterator[Ser
     from ..prepare.tokenizer import load_tokenizer
     from ..train.device import probe_device
     from ..train.executor import window_context
-    from ..train.process import Incubator, candidate_environment
+    from ..train.process import candidate_environment
+    from ..train.sandbox.choice import Sandboxes
     from ..train.scorer import LogitsClient
 
     checkpoint, tokenizer_file = find_model(model)
     tokenizer = load_tokenizer(tokenizer_file)
     device, mode = probe_device()
     with tempfile.TemporaryDirectory(prefix="slm-ar-model-") as name:
-        folder = Path(name)
+        folder = Path(name) / "model"
+        folder.mkdir()
         for file in CHECKPOINT_FILES:
             shutil.copyfile(checkpoint / file, folder / file)
         spin_count = None if threads is None else 0
-        environment = candidate_environment(threads or 1, spin_count, folder)
-        incubator = Incubator(mode, candidate_environment(threads or 1, spin_count))
-        try:
+        environment = candidate_environment(threads or 1, spin_count)
+        with Sandboxes(mode, device, environment, unsafe_is_allowed()) as sandboxes:
+            sandboxes.incubator("serve", folder.parent)  # a missing sandbox is told before anything else
             size, context = tokenizer.get_vocab_size(), window_context(folder, LONGEST_CONTEXT)
 
             def opened() -> LogitsClient:
+                incubator = sandboxes.incubator("serve", folder.parent)
                 return LogitsClient(incubator, folder, environment, device, size, context, MEMORY_MB)
 
             yield ServedModel(opened, tokenizer, context, checkpoint)
-        finally:
-            incubator.close()
 
 
 def find_model(model: Path | None) -> tuple[Path, Path]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SlmArError, UsageError
+from .unsafe import unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def train_shown(executor: Any, job: Any, folder: Path, display: Display) -> Any:
 def open_campaign(workspace: Workspace, display: Display, may_start: bool = True) -> Iterator[Campaign]:
     """Lock the workspace, prepare, and open its campaign: the one that fits, or a new one when anything changed."""
     from ..agent.campaign import Campaign
+    from ..agent.isolation import hold_isolation
     from ..agent.journal import Journal, workspace_lock
     from ..agent.opening import ensure_campaign
     from ..agent.proposers import make_proposer
@@ -80,9 +82,13 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
         objective = objective_of(workspace, data)
         with (
             Journal(workspace.hidden_folder) as journal,
-            LocalExecutor(machine, data, objective) as executor,
+            LocalExecutor(machine, data, objective, unsafe_is_allowed()) as executor,
         ):
-            why = ensure_campaign(journal, workspace.recipe, data, machine, workspace.train_py, may_start, objective)
+            isolation = executor.isolation(workspace.hidden_folder / "runs")
+            why = ensure_campaign(
+                journal, workspace.recipe, data, machine, workspace.train_py, may_start, objective, isolation.words
+            )
+            hold_isolation(journal, isolation, unsafe_is_allowed())
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)

@@ -17,6 +17,7 @@ from ..errors import DataError, UsageError, did_you_mean
 from .blame import adapter_named
 from .door import parsed_options
 from .serving import ServedModel, data_of_model, find_model, served_model
+from .unsafe import allow_unsafe
 from .workspace import Workspace, checked_source, find_workspace
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PREDICTION_COLUMNS = ("document", "task", "answer", "probability")
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder; default: the workspace's newest.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A key of [data.options], changed.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@allow_unsafe
 def predict(
     source: Path, out: Path, task: str | None, model: Path | None, options: tuple[str, ...], as_json: bool
 ) -> None:
@@ -106,6 +108,7 @@ def _check_out(out: Path, source: Path) -> None:
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A key of [data.options], changed.")
 @click.option("--kb", default=EVALUATION_KB, show_default=True, type=click.IntRange(1), help="Score this much at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@allow_unsafe
 def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int, as_json: bool) -> None:
     """Score the model on data that came later, beside the baselines, with slices; tells how far it drifted from dev."""
     from ..report.exam import exam_lines, slice_lines

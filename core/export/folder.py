@@ -48,6 +48,12 @@ def _record(data: PreparedData, facts: Mapping[str, Any]) -> str:
     return json.dumps({"facts": dict(facts), "data": public}, indent=1, ensure_ascii=False, allow_nan=False)
 
 
+def _isolation_line(isolation: str) -> str:
+    if isolation in ("", "none"):
+        return "Isolation of the training code: none was proved, so the scores are explored, not certified."
+    return f"Isolation of the training code: {isolation}, proved at every start."
+
+
 def model_card(facts: Mapping[str, Any]) -> str:
     """The card in Markdown; `facts` holds name, description, headline, training and how to load it."""
     lines = [
@@ -77,7 +83,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "`<|bos|>` is token 0 and opens every document; `<|eos|>` is 1. train.py imports the slm-ar package.",
         'Or, without loading code yourself: `slm-ar generate --model THIS_FOLDER --prompt "..."`.',
         "",
-        "Isolation of the training code: none was proved, so the scores are explored, not certified.",
+        _isolation_line(str(facts.get("isolation", "none"))),
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""The first code of a candidate process: become "train" (run train.py) or "serve" (answer with its logits).
+"""The first code of a candidate process: become "train" (run train.py), "serve" (answer with its logits) or "probe"
+(try the walls).
 
 Called by incubator.py in the forked child, or as a fresh interpreter. The current folder is the run's private folder.
 """
@@ -27,6 +28,10 @@ def run_candidate(role: str, control: int) -> None:
         from .logits_server import serve
 
         serve(control)
+    elif role == "probe":
+        from .sandbox.probes import answer
+
+        answer(control)
     else:
         raise ValueError(f"unknown role {role!r}")
 

@@ -31,7 +31,9 @@ from ..prepare.tokenizer import load_tokenizer
 from .device import Machine
 from .disturbance import Watch
 from .files import last_line, log_tail, read_config
-from .process import Child, Incubator, candidate_environment, tree_memory_mb
+from .process import Child, candidate_environment, process_count, tree_memory_mb
+from .sandbox.area import byte_count, empty_folder
+from .sandbox.choice import Isolation, Sandboxes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,6 +46,7 @@ LARGEST_HEADER_BYTES = 64 << 20
 LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
+MOST_PROCESSES = 512
 OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
 
 
@@ -87,11 +90,18 @@ class LocalExecutor:
     Use as a context manager: leaving it ends every process.
     """
 
-    def __init__(self, machine: Machine, data: PreparedData, objective: Objective | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        data: PreparedData,
+        objective: Objective | None = None,
+        allow_unsafe: bool = False,
+    ) -> None:
+        """`allow_unsafe`: go on without a sandbox where none proves itself."""
         self.machine = machine
         self.data = data
         self.objective = objective
-        self._incubator: Incubator | None = None
+        self._sandboxes = Sandboxes(machine.mode, machine.device, self._environment(), allow_unsafe)
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Sequence[HeldDocument]] = {}
 
@@ -99,8 +109,14 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._incubator is not None:
-            self._incubator.close()
+        self._sandboxes.close()
+
+    def isolation(self, place: Path) -> Isolation:
+        """What the sandbox of this command proved; `place` is where run folders will lie. Raises NoSandboxError."""
+        if self._sandboxes.isolation is None:
+            self._sandboxes.incubator("train", place)
+        assert self._sandboxes.isolation is not None
+        return self._sandboxes.isolation
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -131,8 +147,8 @@ class LocalExecutor:
             "budget_steps": job.budget_steps,
         }
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
-        incubator = self._hatched()
-        child = incubator.start("train", folder, self._environment(folder))
+        incubator = self._sandboxes.incubator("train", folder.parent)
+        child = incubator.start("train", folder, self._environment())
         return TrainingRun(job, folder, child, self.data, incubator.pid)
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:
@@ -173,26 +189,17 @@ class LocalExecutor:
         from .scorer import LogitsClient
 
         return LogitsClient(
-            self._hatched(),
+            self._sandboxes.incubator("serve", folder.parent),
             folder,
-            self._environment(folder),
+            self._environment(),
             self.machine.device,
             self.data.manifest.vocab_size,
             context,
             0.8 * self.machine.memory_mb,
         )
 
-    def _environment(self, folder: Path) -> dict[str, str]:
-        return candidate_environment(self.machine.threads, self.machine.spin_count, folder)
-
-    def _hatched(self) -> Incubator:
-        if self._incubator is not None and not self._incubator.is_alive:
-            self._incubator.close()
-            self._incubator = None
-        if self._incubator is None:
-            environment = candidate_environment(self.machine.threads, self.machine.spin_count)
-            self._incubator = Incubator(self.machine.mode, environment)
-        return self._incubator
+    def _environment(self) -> dict[str, str]:
+        return candidate_environment(self.machine.threads, self.machine.spin_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +277,10 @@ class TrainingRun:
 
     def _hand_over_data(self) -> None:
         """Open the shards for the candidate; this instant starts the budget."""
-        descriptor = os.open(self._data.folder / TOKENS_FILE, os.O_RDONLY)
+        shards = self._data.folder / TOKENS_FILE
+        with contextlib.suppress(OSError):  # nobody may open them for writing through the descriptor
+            shards.chmod(0o400)
+        descriptor = os.open(shards, os.O_RDONLY)
         self._watch = Watch(self._own_pids)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
@@ -299,8 +309,10 @@ class TrainingRun:
             self._ended_by = (Status.OOM, f"used {memory:,.0f} MB, the cap is {self.job.memory_mb:,.0f} MB")
         elif now - self._disk_looked > DISK_LOOK_SECONDS:
             self._disk_looked = now
-            if _folder_bytes(self.folder) > self._disk_cap:
-                self._ended_by = (Status.QUOTA, f"wrote more than {self._disk_cap / 1e9:.1f} GB")
+            if byte_count(self.folder) + self._child.area.byte_count() > self._disk_cap:
+                self._ended_by = (Status.QUOTA, f"wrote more than {self._disk_cap / 1e9:.1f} GB or 100,000 files")
+            elif process_count(self._child.pid) > MOST_PROCESSES:
+                self._ended_by = (Status.QUOTA, f"started more than {MOST_PROCESSES} processes")
 
     def _finish(self) -> TrainOutcome:
         now = time.monotonic()
@@ -341,6 +353,8 @@ class TrainingRun:
             path.write_bytes(content)
 
     def _judge(self, ended: dict[str, Any]) -> tuple[Status | None, str]:
+        if ended.get("survivors"):
+            return Status.INVALID, f"{ended['survivors']} of its processes could not be ended"
         if self._ended_by is not None:
             return self._ended_by
         if self._saved is not None:
@@ -355,15 +369,6 @@ class TrainingRun:
         if ended.get("status") == 0:
             return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
         return Status.CRASHED, last_line(tail) or f"train.py ended with exit code {ended.get('status')}"
-
-
-def empty_folder(folder: Path) -> None:
-    """Make `folder` an empty folder, whatever a candidate left in its place; links are removed, never followed."""
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        folder.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:
@@ -438,12 +443,3 @@ def outcome_facts(outcome: TrainOutcome) -> dict[str, Any]:
 
 def _count(value: Any, before: int) -> int:
     return value if isinstance(value, int) and before <= value < 1 << 53 else before
-
-
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(parent) / name).lstat().st_size
-    return total

@@ -1,6 +1,7 @@
 """The harness's side of the incubator: start a candidate process, listen to it, end it with all its descendants.
 
-Used by executor.py and scorer.py. Promises: candidates get an allow-listed environment and a private folder; no
+Used by executor.py and scorer.py through sandbox/choice.py. Promises: the launcher, the incubator and its candidates
+get an allow-listed environment; a candidate works in a private folder that nothing of an earlier run is left in; no
 process of a run survives `Child.end`, nor the death of the harness itself.
 """
 
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
+from .sandbox.area import Area, open_log
+from .sandbox.plans import Plan, child_launcher, launcher, process_cap, walls_for
 
 ALLOWED_VARIABLES = (
     "PATH",
@@ -31,11 +34,12 @@ ALLOWED_VARIABLES = (
     "LD_LIBRARY_PATH",
     "SYSTEMROOT",
 )
+PRIVATE_FOLDER_VARIABLES = ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "HF_HOME")
 HATCH_SECONDS = 120
 
 
-def candidate_environment(threads: int, spin_count: int | None, folder: Path | None = None) -> dict[str, str]:
-    """The whole environment of an incubator or candidate: allow-listed names, thread counts, private caches."""
+def candidate_environment(threads: int, spin_count: int | None) -> dict[str, str]:
+    """The environment of launcher, incubator and candidate: allow-listed names and thread counts, nothing else."""
     environment = {name: os.environ[name] for name in ALLOWED_VARIABLES if name in os.environ}
     environment |= {
         "OMP_NUM_THREADS": str(threads),
@@ -44,70 +48,108 @@ def candidate_environment(threads: int, spin_count: int | None, folder: Path | N
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "USER": "slm-ar",
     }
     if spin_count is not None:
         environment["GOMP_SPINCOUNT"] = str(spin_count)
-    if folder is not None:
-        private = folder / "tmp"
-        private.mkdir(exist_ok=True)
-        for name in ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "HF_HOME"):
-            environment[name] = str(private)
     return environment
 
 
 def tree_memory_mb(pid: int) -> float:
-    """Resident memory of a process and all its descendants, in MB; 0 when it is gone."""
+    """Resident memory of a candidate, all its descendants and all that left it, in MB; 0 when it is gone."""
+    return sum(_resident_bytes(member) for member in _run_of(pid)) / 1e6
+
+
+def process_count(pid: int) -> int:
+    """Processes of the candidate's run; 0 when it is gone."""
+    return len(_run_of(pid))
+
+
+def _run_of(pid: int) -> list[Any]:
+    """Everything below the candidate's incubator, to which also its daemons come back."""
     import psutil
 
     try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        parent = psutil.Process(pid).parent()
+        return parent.children(recursive=True) if parent is not None else []
     except psutil.Error:
-        return 0.0
-    total = 0
-    for member in family:
-        with contextlib.suppress(psutil.Error):
-            total += member.memory_info().rss
-    return total / 1e6
+        return []
+
+
+def _resident_bytes(process: Any) -> int:
+    import psutil
+
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 class Incubator:
-    """One incubator process; `start` gives one candidate at a time."""
+    """One incubator process in its sandbox, for one role; `start` gives one candidate at a time."""
 
-    def __init__(self, mode: str, environment: Mapping[str, str]) -> None:
-        self.mode = mode
+    def __init__(
+        self, role: str, mode: str, environment: Mapping[str, str], plan: Plan, place: Path, device: str
+    ) -> None:
+        """`role`: "train" (may write its folder) or "serve"; `place`: where the private folder may be made."""
+        self.role, self.mode, self.plan, self.device = role, mode, plan, device
+        self.is_spent = False
+        """Something of a run could not be taken away: the sandbox must go with it."""
+        self.area = Area(place)
+        self._processes = process_cap()
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-E", "-P", "-m", "slm_ar.core.train.incubator", str(theirs.fileno()), mode],
-                env=dict(environment),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-            )
-        self._lines = Lines(ours)
-        if self._lines.next(HATCH_SECONDS) is None:
-            self.close()
-            raise TrainingError(
-                "the process that starts training did not come up", "run `slm-ar doctor`; the reason stands above"
-            )
-
-    def start(self, role: str, folder: Path, environment: Mapping[str, str]) -> Child:
-        """Start `role` ("train" or "serve") in `folder`. Raises TrainingError when the incubator is gone."""
-        ours, theirs = socket.socketpair()
-        order = {"order": "start", "role": role, "folder": str(folder), "environment": dict(environment)}
+        program = [sys.executable, "-E", "-P", "-m", "slm_ar.core.train.incubator", str(theirs.fileno()), mode]
+        log = open_log(self.area.root)
         with theirs:
             try:
-                socket.send_fds(self._lines.socket, [json.dumps(order).encode() + b"\n"], [theirs.fileno()])
+                self._process = subprocess.Popen(
+                    [*launcher(plan, self.area, role, device), *program, _process_namespace()],
+                    env=self._with_private_folders(environment),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd="/",
+                )
+            finally:
+                os.close(log)
+        self.lines = Lines(ours)
+        if self.lines.next(HATCH_SECONDS) is None:
+            reason = self._last_words()
+            self.close()
+            raise TrainingError(f"the process that starts training did not come up: {reason}", "run `slm-ar doctor`")
+
+    def start(self, role: str, folder: Path, environment: Mapping[str, str]) -> Child:
+        """Start `role` ("train", "serve" or "probe") for the run in `folder`, which keeps its log.
+
+        The candidate works on what Area.fill takes from `folder`; a "train" brings back what it wrote when it has
+        ended. Raises TrainingError when the incubator is gone.
+        """
+        self.area.fill(role, folder, may_link=self.plan.is_isolated and self.role == "serve")
+        ours, theirs = socket.socketpair()
+        order = {
+            "order": "start",
+            "role": role,
+            "folder": str(self.area.work),
+            "environment": self._with_private_folders(environment),
+            "walls": walls_for(self.plan, self.area, self.role, self.device, self._processes),
+            "launcher": child_launcher(self.plan, self.area, self.role),
+        }
+        log = open_log(folder)
+        with theirs:
+            try:
+                socket.send_fds(self.lines.socket, [json.dumps(order).encode() + b"\n"], [theirs.fileno(), log])
             except OSError as error:
                 ours.close()
                 raise TrainingError("the process that starts training has died", "run the command again") from error
-        started = self._lines.next(30)
+            finally:
+                os.close(log)
+        started = self.lines.next(30)
         if started is None or started.get("event") != "started":
             ours.close()
             raise TrainingError("the process that starts training has died", "run the command again")
-        return Child(started["pid"], Lines(ours), self._lines)
+        pid = self._pid_outside(started["pid"])
+        return Child(pid, Lines(ours), self, folder if role == "train" else None)
 
     @property
     def pid(self) -> int:
@@ -115,16 +157,52 @@ class Incubator:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return not self.is_spent and self._process.poll() is None
 
     def close(self) -> None:
         """End the incubator; it takes all its descendants with it."""
-        self._lines.socket.close()
+        self.lines.socket.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self.area.remove()
+
+    def _with_private_folders(self, environment: Mapping[str, str]) -> dict[str, str]:
+        return {**environment, **dict.fromkeys(PRIVATE_FOLDER_VARIABLES, str(self.area.tmp))}
+
+    def _pid_outside(self, inside: int) -> int:
+        """The number under which the harness sees a process of the sandbox."""
+        if not self.plan.has_own_processes:
+            return inside
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(OSError, StopIteration):
+                    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8", errors="replace")
+                    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+                    if numbers[-1] == str(inside):
+                        return process.pid
+        return inside if not psutil.pid_exists(inside) else _NO_PROCESS
+
+    def _last_words(self) -> str:
+        from .files import last_line, log_tail
+
+        return last_line(log_tail(self.area.root)) or "it said nothing"
+
+
+_NO_PROCESS = 1 << 30
+"""Larger than any process number."""
+
+
+def _process_namespace() -> str:
+    """A name of the harness's own process namespace; empty where there is none."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 @dataclass(slots=True)
@@ -133,12 +211,20 @@ class Child:
 
     pid: int
     control: Lines
-    incubator: Lines
+    incubator: Incubator
+    home: Path | None = None
+    """The run's folder, for what it wrote."""
     ended: dict[str, Any] | None = field(default=None)
+
+    @property
+    def area(self) -> Area:
+        """Where it works: its private folder, as long as it runs."""
+        return self.incubator.area
 
     def wait(self, seconds: float) -> dict[str, Any] | None:
         """The candidate's next message, or None after `seconds` or at its end."""
         limit = time.monotonic() + seconds
+        lines = self.incubator.lines
         while True:
             if (message := self.control.pending()) is not None:
                 return message
@@ -147,19 +233,26 @@ class Child:
             left = limit - time.monotonic()
             if left <= 0:
                 return None
-            sockets = [lines.socket for lines in (self.control, self.incubator) if not lines.is_closed]
+            sockets = [line.socket for line in (self.control, lines) if not line.is_closed]
             readable, _, _ = select.select(sockets, [], [], left)
             if self.control.socket in readable:
                 self.control.fill()
-            elif self.incubator.socket in readable:
-                self._see_end(self.incubator.next(1))
+            elif lines.socket in readable:
+                self._see_end(lines.next(1))
+
+    def await_end(self, seconds: float) -> dict[str, Any]:
+        """How it ended by itself; killed after `seconds`. The control line stays open."""
+        limit = time.monotonic() + seconds
+        while self.ended is None and (left := limit - time.monotonic()) > 0:
+            self.wait(left)
+        return self.ended if self.ended is not None else self.end()
 
     def end(self) -> dict[str, Any]:
         """Kill the candidate and all its descendants, if that is still to do; returns how it ended."""
         if self.ended is None:
             try:
-                self.incubator.socket.sendall(json.dumps({"order": "kill"}).encode() + b"\n")
-                self._see_end(self.incubator.next(15))
+                self.incubator.lines.socket.sendall(json.dumps({"order": "kill"}).encode() + b"\n")
+                self._see_end(self.incubator.lines.next(15))
             except OSError:
                 self._see_end(None)
         self.control.socket.close()
@@ -167,10 +260,18 @@ class Child:
         return self.ended
 
     def _see_end(self, message: dict[str, Any] | None) -> None:
-        self.ended = message or {"event": "ended", "status": -9, "survivors": 0}
+        self.ended = message or {"event": "ended", "status": -9, "survivors": 0, "spent": True}
         if not self.control.is_closed:  # what was said before the end is still in the socket
             while select.select([self.control.socket], [], [], 0)[0] and self.control.fill():
                 pass
+        try:
+            if self.home is not None:
+                self.area.collect(self.home)
+            else:
+                self.area.empty()
+        except OSError:
+            self.ended["spent"] = True  # the next run must not find it
+        self.incubator.is_spent = bool(self.ended.get("spent"))
 
 
 class Lines:

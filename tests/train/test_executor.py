@@ -51,16 +51,14 @@ def outcome_of(executor: LocalExecutor, folder: Path, train_py: str, **limits: f
     return finish(executor.submit(job(train_py, **limits), folder / "run"))  # type: ignore[arg-type]
 
 
-def left_over(folder: Path) -> list[str]:
-    """Processes whose working folder is the run's."""
+def left_over(executor: LocalExecutor) -> list[str]:
+    """Processes below the incubators of an executor, which are themselves."""
     found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd().startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
-    return found
+    for incubator in executor._sandboxes._incubators.values():
+        below = psutil.Process(incubator.pid).children(recursive=True) if incubator.is_alive else []
+        found += [process for process in below if "slm_ar.core.train.incubator" not in " ".join(process.cmdline())]
+        found += [process for process in below if process.cwd() != "/"]
+    return [" ".join(process.cmdline()) for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
 
 # --- runs that work -------------------------------------------------------------------------
@@ -74,7 +72,7 @@ def test_a_run_by_steps_gives_a_checkpoint_that_is_scored(executor: LocalExecuto
     assert 0 < outcome.train_seconds <= outcome.wall_seconds
     assert outcome.peak_memory_mb > 50
     assert 1 < executor.score(tmp_path / "run", "dev", 32).bits_per_byte < 9
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_equal_seeds_give_equal_scores_and_other_seeds_do_not(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -134,7 +132,7 @@ def test_each_way_to_end_without_a_checkpoint_has_its_status(
     outcome = outcome_of(executor, tmp_path, with_main(main))
     assert outcome.status is status
     assert reason in outcome.reason
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_a_syntax_error_names_itself(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -150,7 +148,7 @@ def test_a_hang_before_ready_is_a_timeout_of_the_start_up(executor: LocalExecuto
     assert outcome.status is Status.TIMEOUT
     assert "start-up" in outcome.reason
     assert time.monotonic() - started < 5
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_a_run_that_ignores_its_budget_is_a_timeout_within_the_wall_limit(
@@ -169,7 +167,7 @@ def test_signals_do_not_save_a_run_from_its_end(executor: LocalExecutor, tmp_pat
         "    signal.signal(number, signal.SIG_IGN)\ntime.sleep(600)"
     )
     assert outcome_of(executor, tmp_path, with_main(main), startup=0.7).status is Status.TIMEOUT
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_a_run_above_its_memory_is_out_of_memory(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -178,7 +176,7 @@ def test_a_run_above_its_memory_is_out_of_memory(executor: LocalExecutor, tmp_pa
     assert outcome.status is Status.OOM
     assert "the cap is 900 MB" in outcome.reason
     assert outcome.peak_memory_mb > 900
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_memory_is_counted_over_all_processes_of_a_run(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -188,7 +186,7 @@ def test_memory_is_counted_over_all_processes_of_a_run(executor: LocalExecutor, 
     )
     outcome = outcome_of(executor, tmp_path, with_main(main), memory_mb=700)
     assert outcome.status is Status.OOM
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_a_run_that_fills_the_disk_is_stopped(
@@ -230,19 +228,18 @@ def test_a_daemon_that_left_its_session_does_not_survive(executor: LocalExecutor
     )
     outcome = outcome_of(executor, tmp_path, with_main(daemon + GOOD_MAIN))
     assert outcome.status is None
-    pid = int((tmp_path / "run" / "daemon").read_text())
-    assert not psutil.pid_exists(pid)
-    assert left_over(tmp_path) == []
+    assert (tmp_path / "run" / "daemon").exists()
+    assert left_over(executor) == []
 
 
 def test_cancel_ends_the_run_and_its_children(executor: LocalExecutor, tmp_path: Path) -> None:
     main = "import os, time\nos.fork()\nopen('here', 'w').close()\ntime.sleep(600)"
     run = executor.submit(job(with_main(main)), tmp_path / "run")
     deadline = time.monotonic() + 20
-    while not (tmp_path / "run" / "here").exists() and time.monotonic() < deadline:
+    while not (run._child.area.work / "here").exists() and time.monotonic() < deadline:
         run.poll(0.05)
     run.cancel()
-    assert left_over(tmp_path) == []
+    assert left_over(executor) == []
 
 
 def test_a_run_sees_an_allow_listed_environment(
@@ -261,14 +258,14 @@ def test_a_run_sees_an_allow_listed_environment(
     assert str(executor.data.folder) not in json.dumps(seen)
     assert seen["environment"]["OMP_NUM_THREADS"] == "1"
     for name in ("HOME", "TMPDIR", "HF_HOME"):
-        assert seen["environment"][name].startswith(str(tmp_path / "run"))
+        assert seen["environment"][name] == str(executor._sandboxes._incubators["train"].area.tmp)
     assert seen["input"] == ""
 
 
 def test_killing_the_train_process_from_outside_is_a_crash(executor: LocalExecutor, tmp_path: Path) -> None:
     main = "import time\nopen('here', 'w').close()\ntime.sleep(600)"
     run = executor.submit(job(with_main(main)), tmp_path / "run")
-    while not (tmp_path / "run" / "here").exists():
+    while not (run._child.area.work / "here").exists():
         assert run.poll(0.05) is None
     os.kill(run._child.pid, signal.SIGKILL)
     outcome = finish(run, 10)
@@ -281,19 +278,18 @@ def test_when_the_incubator_dies_the_run_crashes_and_the_next_one_works(
 ) -> None:
     with LocalExecutor(machine, tiny_data) as own:
         run = own.submit(job(with_main("import time\nopen('here', 'w').close()\ntime.sleep(600)")), tmp_path / "run")
-        while not (tmp_path / "run" / "here").exists():
+        while not (run._child.area.work / "here").exists():
             assert run.poll(0.05) is None
-        assert own._incubator is not None
-        os.kill(own._incubator.pid, signal.SIGKILL)
+        incubator = own._sandboxes._incubators["train"]
+        before = psutil.Process(incubator.pid).children(recursive=True)
+        os.kill(incubator.pid, signal.SIGKILL)
         assert finish(run, 20).status is Status.CRASHED
-        deadline = time.monotonic() + 5
-        while left_over(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left_over(tmp_path) == []
+        assert psutil.wait_procs(before, timeout=5)[1] == []
         assert outcome_of(own, tmp_path, TINY_TRAIN_PY).status is None
-        children = psutil.Process(own._incubator.pid).children()
-        assert children == []
-    assert not own._incubator.is_alive
+        assert left_over(own) == []
+        started = own._sandboxes._incubators["train"]
+        assert started is not incubator
+    assert not started.is_alive
 
 
 def test_runs_need_free_disk(executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

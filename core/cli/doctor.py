@@ -1,0 +1,116 @@
+"""`slm-ar doctor`: what this machine can do, which walls hold around training code, and how to get better ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import SlmArError
+
+if TYPE_CHECKING:
+    from ..train.device import Machine
+    from ..train.sandbox.choice import Isolation
+
+NOT_ISOLATED = 1
+"""Exit code where nothing can be certified."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def doctor(as_json: bool) -> int:
+    """What this machine can do, which sandbox holds here, and which recipe fits it.
+
+    The exit code is 0 where results can be certified, else 1.
+    """
+    from ..train.device import probe_machine
+    from ..train.sandbox.choice import repair_lines
+
+    machine = probe_machine("auto", "auto", "auto")
+    isolation, failure = _proved(machine)
+    facts: dict[str, Any] = {**machine.facts, **_surroundings()}
+    facts["recipes"] = fitting_recipes(machine.device)
+    facts["isolation"] = isolation.words if isolation is not None else "none"
+    facts["sandbox"] = isolation.to_json() if isolation is not None else {"level": 0, "failure": failure}
+    facts["repair"] = repair_lines(isolation)
+    is_certifiable = isolation is not None and isolation.level > 0
+    click.echo(json.dumps(facts) if as_json else "\n".join(_lines(machine, facts, isolation, failure)))
+    return 0 if is_certifiable else NOT_ISOLATED
+
+
+def _proved(machine: Machine) -> tuple[Isolation | None, str]:
+    """What the best sandbox here stopped; without one, what is open to training code."""
+    from ..train.process import candidate_environment
+    from ..train.sandbox.choice import Sandboxes
+
+    environment = candidate_environment(machine.threads, machine.spin_count)
+    with (
+        tempfile.TemporaryDirectory(prefix="slm-ar-doctor-") as name,
+        Sandboxes(machine.mode, machine.device, environment, may_be_unsafe=True) as sandboxes,
+    ):
+        try:
+            sandboxes.incubator("train", Path(name) / "runs")
+        except SlmArError as error:
+            return None, error.message
+        return sandboxes.isolation, ""
+
+
+def _lines(machine: Machine, facts: dict[str, Any], isolation: Isolation | None, failure: str) -> list[str]:
+    rows = [
+        ("python", facts["python"]),
+        ("torch", machine.torch),
+        ("device", f"{machine.device} ({machine.name}), {machine.memory_mb / 1000:.0f} GB memory"),
+        ("threads", f"{machine.threads} of {facts['cores']} (fastest of those tried)"),
+        ("precision", machine.precision),
+        ("start-up", "warm: forked from a process with torch" if machine.mode == "warm" else "cold: a fresh process"),
+        ("free disk", f"{facts['free_disk_gb']:.0f} GB here"),
+        ("git", facts["git"] or "not found: revisions stay in the journal alone"),
+        ("recipes", ", ".join(facts["recipes"])),
+        ("sandbox", facts["isolation"] if isolation is not None else f"none: {failure}"),
+    ]
+    lines = [f"{name:<10} {value}" for name, value in rows]
+    if isolation is not None:
+        proof = isolation.proof
+        lines.append(f"{'':<10} {proof.plan.promise}")
+        lines += [f"{'':<10}   {'stopped' if item.is_stopped else 'OPEN   '}  {item.name}" for item in proof.outcomes]
+        lines += [f"{'':<10} not {plan.name}: {reason}" for plan, reason in isolation.passed_over]
+    lines += [f"{'better':<10} {line}" for line in facts["repair"]]
+    lines += [f"{'':<10} probe step, {name}: {seconds * 1000:.1f} ms" for name, seconds in machine.probe.items()]
+    return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
+
+
+def fitting_recipes(device: str) -> list[str]:
+    """Shipped recipes that suit a kind of device, best first."""
+    if device == "cuda":
+        return ["transit-rtx5080", "transit-seed-80m", "text-laptop", "demo"]
+    return ["demo", "transit-laptop", "text-laptop"]
+
+
+def _surroundings() -> dict[str, Any]:
+    import os
+    import platform
+    import subprocess
+
+    from ..train.device import torch_version
+
+    warnings = []
+    try:
+        git = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        git = ""
+    if Path("/proc/driver/nvidia").exists() and "+cpu" in torch_version():
+        warnings.append("an NVIDIA driver is here but torch is a CPU build; the README has the line that replaces it")
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    if free < 2:
+        warnings.append(f"only {free:.1f} GB are free on this disk")
+    return {
+        "python": platform.python_version(),
+        "cores": os.cpu_count() or 1,
+        "free_disk_gb": free,
+        "git": git,
+        "warnings": warnings,
+    }

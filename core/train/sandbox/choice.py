@@ -1,0 +1,151 @@
+"""Chooses the best sandbox that proves itself, and keeps the incubators of one command: one per role.
+
+Used by executor.py, the commands that open a model, and doctor. Promises: no incubator is handed out whose sandbox has
+not just stopped a probe; without a sandbox there is none at all, unless that was asked for in so many words.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import TrainingError
+from ..process import Incubator
+from .canaries import Proof, prove
+from .plans import NONE, Plan, plans_here
+
+
+class NoSandboxError(TrainingError):
+    """No sandbox holds here, or a weaker one than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """The level that was proved, and why nothing better was."""
+
+    proof: Proof
+    passed_over: tuple[tuple[Plan, str], ...]
+
+    @property
+    def level(self) -> int:
+        return self.proof.plan.level
+
+    @property
+    def words(self) -> str:
+        """For the journal and the report: "level 3 (bubblewrap)", or "none"."""
+        plan = self.proof.plan
+        return f"level {plan.level} ({plan.name})" if plan.is_isolated else "none"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "name": self.proof.plan.name,
+            "promise": self.proof.plan.promise,
+            "probes": {item.name: item.is_stopped for item in self.proof.outcomes},
+            "passed_over": {plan.name: reason for plan, reason in self.passed_over},
+        }
+
+
+class Sandboxes:
+    """The incubators of one command, in sandboxes of one kind. Use as a context manager, or `close` it."""
+
+    def __init__(self, mode: str, device: str, environment: Mapping[str, str], may_be_unsafe: bool) -> None:
+        self.mode, self.device, self.environment = mode, device, dict(environment)
+        self.may_be_unsafe = may_be_unsafe
+        self.isolation: Isolation | None = None
+        self._incubators: dict[str, Incubator] = {}
+
+    def __enter__(self) -> Sandboxes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process."""
+        for incubator in self._incubators.values():
+            incubator.close()
+        self._incubators.clear()
+
+    def incubator(self, role: str, place: Path) -> Incubator:
+        """The incubator for `role`, started and proved if need be; `place` is where run folders lie.
+
+        Raises NoSandboxError; TrainingError when not even an unprotected process comes up.
+        """
+        known = self._incubators.pop(role, None)
+        if known is not None and known.is_alive:
+            self._incubators[role] = known
+            return known
+        if known is not None:
+            known.close()
+        if self.isolation is None:
+            self.isolation = self._choose(role, place)
+        else:
+            plan = self.isolation.proof.plan
+            proof = self._try(plan, role, place)
+            if proof.failure and plan.is_isolated:
+                raise NoSandboxError(f"the sandbox ({plan.name}) does not hold any more: {proof.failure}", REPAIR)
+        return self._incubators[role]
+
+    def _choose(self, role: str, place: Path) -> Isolation:
+        passed_over: list[tuple[Plan, str]] = []
+        lost_device = ""
+        for plan, reason in plans_here():
+            if plan == NONE and not self.may_be_unsafe:
+                break
+            if not reason:
+                proof = self._try(plan, role, place)
+                if not proof.failure or plan == NONE:
+                    return Isolation(proof, tuple(passed_over))
+                reason = proof.failure
+                lost_device = proof.lost_device or lost_device
+            passed_over.append((plan, reason))
+        if lost_device and self.device != "cpu":
+            raise NoSandboxError(
+                f"the {self.device} device is lost inside the sandbox: {lost_device}",
+                'see docs/sandbox.md; or train on the CPU ([machine] device = "cpu"), or go on without walls with '
+                "--allow-unsafe (results are then explored, not certified)",
+            )
+        why = "; ".join(f"{plan.name}: {reason}" for plan, reason in passed_over)
+        raise NoSandboxError(f"no sandbox holds on this machine ({why})", REPAIR)
+
+    def _try(self, plan: Plan, role: str, place: Path) -> Proof:
+        """Start an incubator by `plan` and probe it; it is kept when it may be used."""
+        try:
+            incubator = Incubator(role, self.mode, self.environment, plan, place, self.device)
+        except (TrainingError, OSError) as error:
+            if plan == NONE:
+                raise
+            return Proof(plan, (), str(getattr(error, "message", error)))
+        try:
+            proof = prove(incubator, self.environment, place)
+        except BaseException:
+            incubator.close()
+            raise
+        if proof.failure and plan != NONE:
+            incubator.close()
+        else:
+            self._incubators[role] = incubator
+        return proof
+
+
+def repair_lines(isolation: Isolation | None) -> list[str]:
+    """How to get a better level on this machine; empty when there is none better."""
+    if isolation is not None and isolation.level == 3:
+        return []
+    if platform.system() == "Darwin":
+        return [] if isolation is not None and isolation.level == 2 else ["docs/sandbox.md tells what Seatbelt needs"]
+    return [
+        "install bubblewrap: `sudo apt install bubblewrap` (Debian, Ubuntu, WSL2), `sudo dnf install bubblewrap`",
+        "Ubuntu 24.04 and newer: let bubblewrap make namespaces; docs/sandbox.md has the AppArmor profile",
+        "in a container: allow user namespaces, or run slm-ar on the machine itself",
+    ]
+
+
+REPAIR = (
+    "`slm-ar doctor` shows what was tried and how to mend it (on Debian and Ubuntu: sudo apt install bubblewrap); to "
+    "go on without walls, so that results are explored and not certified, add --allow-unsafe"
+)

@@ -1,0 +1,152 @@
+"""A system-call filter for candidate code on Linux: no network, no way into other processes, no traces that last.
+
+`install` is called in the candidate's own process, after the fork and before its code; it cannot be undone. What is
+refused here would otherwise cross the walls around it: sockets (landlock knows no UDP), io_uring (opens sockets past
+any filter), other processes' memory, new namespaces, and everything that outlives a process without being a file of
+the run: System V and POSIX queues, keyrings, extended attributes. chmod is answered with success and does nothing, so
+that a descriptor handed over for reading cannot be made writable by its owner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterable
+
+REFUSED = (  # noqa: SIM905  (a list of words is read as words)
+    "ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise bpf perf_event_open userfaultfd "
+    "add_key request_key keyctl shmget shmat shmctl semget semop semctl semtimedop msgget msgsnd msgrcv msgctl "
+    "mq_open mq_unlink mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick "
+    "mount_setattr unshare setns init_module delete_module finit_module kexec_load kexec_file_load reboot swapon "
+    "swapoff acct quotactl quotactl_fd settimeofday clock_settime adjtimex clock_adjtime open_by_handle_at "
+    "name_to_handle_at sethostname setdomainname fanotify_init personality syslog ioprio_set sched_setattr "
+    "sched_setparam sched_setscheduler setpriority iopl ioperm"
+).split()
+UNKNOWN = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
+"""Answered as an old kernel would; libraries then take the way that the filter understands."""
+UNSUPPORTED = ("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat")
+WITHOUT_EFFECT = ("chmod", "fchmod", "fchmodat", "fchmodat2")
+SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+
+_COMMON = {
+    "clone3": 435, "fchmodat2": 452, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+    "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443, "setxattrat": 463,
+    "pidfd_send_signal": 424,
+}  # fmt: skip
+_X86_64 = {
+    "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42, "socketpair": 53, "clone": 56,
+    "kill": 62, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
+    "chmod": 90, "fchmod": 91, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
+    "personality": 135, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "pivot_root": 155,
+    "adjtimex": 159, "chroot": 161, "acct": 163, "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167,
+    "swapoff": 168, "reboot": 169, "sethostname": 170, "setdomainname": 171, "iopl": 172, "ioperm": 173,
+    "init_module": 175, "delete_module": 176, "quotactl": 179, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
+    "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "tkill": 200, "semtimedop": 220,
+    "clock_settime": 227, "tgkill": 234, "mq_open": 240, "mq_unlink": 241, "kexec_load": 246, "add_key": 248,
+    "request_key": 249, "keyctl": 250, "ioprio_set": 251, "fchmodat": 268, "unshare": 272,
+    "rt_tgsigqueueinfo": 297, "perf_event_open": 298, "fanotify_init": 300, "prlimit64": 302,
+    "name_to_handle_at": 303, "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310,
+    "process_vm_writev": 311, "kcmp": 312, "finit_module": 313, "sched_setattr": 314, "seccomp": 317,
+    "kexec_file_load": 320, "bpf": 321, "userfaultfd": 323,
+}  # fmt: skip
+_AARCH64 = {
+    "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
+    "ioctl": 29, "ioprio_set": 30, "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "fchmod": 52,
+    "fchmodat": 53, "quotactl": 60, "acct": 89, "capset": 91, "personality": 92, "unshare": 97, "kexec_load": 104,
+    "init_module": 105, "delete_module": 106, "clock_settime": 112, "syslog": 116, "ptrace": 117,
+    "sched_setparam": 118, "sched_setscheduler": 119, "kill": 129, "tkill": 130, "tgkill": 131,
+    "rt_sigqueueinfo": 138, "setpriority": 140, "reboot": 142, "sethostname": 161, "setdomainname": 162,
+    "settimeofday": 170, "adjtimex": 171, "mq_open": 180, "mq_unlink": 181, "msgget": 186, "msgctl": 187,
+    "msgrcv": 188, "msgsnd": 189, "semget": 190, "semctl": 191, "semtimedop": 192, "semop": 193, "shmget": 194,
+    "shmctl": 195, "shmat": 196, "socket": 198, "socketpair": 199, "connect": 203, "add_key": 217,
+    "request_key": 218, "keyctl": 219, "clone": 220, "swapon": 224, "swapoff": 225, "rt_tgsigqueueinfo": 240,
+    "perf_event_open": 241, "prlimit64": 261, "fanotify_init": 262, "name_to_handle_at": 264,
+    "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268, "process_vm_readv": 270,
+    "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274, "seccomp": 277, "bpf": 280,
+    "userfaultfd": 282, "kexec_file_load": 294,
+}  # fmt: skip
+MACHINES = {"x86_64": (0xC000003E, _X86_64 | _COMMON), "aarch64": (0xC00000B7, _AARCH64 | _COMMON)}
+"""Machine -> (audit architecture, system call numbers)."""
+
+NEW_NAMESPACES = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
+TERMINAL_INPUT = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX: typing into the terminal of the person."""
+_X32_BIT = 0x40000000
+_LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENTS = 0, 4, 16
+
+Program = list[tuple[int, int, int, int]]
+
+
+def is_known_machine() -> bool:
+    return platform.machine() in MACHINES
+
+
+def build(machine: str, unix_sockets: bool, only_own_signals: int | None) -> bytes:
+    """The filter as the kernel's array of sock_filter, for one machine.
+
+    `unix_sockets`: AF_UNIX may be opened (inside a network namespace); otherwise only unnamed stream pairs.
+    `only_own_signals`: a process id; signals to any other are refused (kernels that do not scope them themselves).
+    """
+    architecture, numbers = MACHINES[machine]
+    program: Program = [
+        (_LOAD, 0, 0, _AT_ARCHITECTURE),
+        (_JUMP_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+    if machine == "x86_64":
+        program += [(_JUMP_ABOVE, 0, 1, _X32_BIT), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    for names, answer in (
+        (REFUSED, errno.EPERM),
+        (UNKNOWN, errno.ENOSYS),
+        (UNSUPPORTED, errno.EOPNOTSUPP),
+        (WITHOUT_EFFECT, 0),
+    ):
+        for name in names:
+            if name in numbers:
+                program += [(_JUMP_EQUAL, 0, 1, numbers[name]), (_RETURN, 0, 0, _ERRNO | answer)]
+    refuse = (_RETURN, 0, 0, _ERRNO | errno.EACCES)
+    if unix_sockets:
+        program += _when(numbers["socket"], 0, [(_JUMP_EQUAL, 1, 0, 1), refuse])
+    else:
+        program += [(_JUMP_EQUAL, 0, 1, numbers["socket"]), refuse, (_JUMP_EQUAL, 0, 1, numbers["connect"]), refuse]
+        datagram = [(_AND, 0, 0, 0xF), (_JUMP_EQUAL, 0, 1, 2), refuse]  # a pair of these could send to any path
+        program += _when(numbers["socketpair"], 1, datagram)
+    program += _when(numbers["clone"], 0, [(_JUMP_SET, 0, 1, NEW_NAMESPACES), (_RETURN, 0, 0, _ERRNO | errno.EPERM)])
+    others = [(_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+    program += _when(numbers["prlimit64"], 0, others)
+    typing = [step for code in TERMINAL_INPUT for step in ((_JUMP_EQUAL, 0, 1, code), refuse)]
+    program += _when(numbers["ioctl"], 1, typing)
+    if only_own_signals is not None:
+        for name in SIGNALS:
+            own = [(_JUMP_EQUAL, 1, 0, only_own_signals), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+            program += _when(numbers[name], 0, own)
+    program.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("=HBBI", *step) for step in program)
+
+
+def _when(number: int, argument: int, steps: Iterable[tuple[int, int, int, int]]) -> Program:
+    """`steps` on the low half of an argument of one system call; allowed if none of them returns."""
+    body = [(_LOAD, 0, 0, _AT_ARGUMENTS + 8 * argument), *steps, (_RETURN, 0, 0, _ALLOW)]
+    return [(_JUMP_EQUAL, 0, len(body), number), *body]
+
+
+def install(unix_sockets: bool, only_own_signals: bool) -> None:
+    """Filter this process and all it starts, for good. Raises OSError; needs PR_SET_NO_NEW_PRIVS before."""
+    machine = platform.machine()
+    code = build(machine, unix_sockets, os.getpid() if only_own_signals else None)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    set_filter, allow_speculation = 1, 4
+    for flags in (allow_speculation, 0):  # old kernels slow a filtered process down unless told not to
+        if call(MACHINES[machine][1]["seccomp"], set_filter, flags, program) == 0:
+            return
+    raise OSError(ctypes.get_errno(), "the system-call filter was refused")
