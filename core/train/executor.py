@@ -38,6 +38,7 @@ from .sandbox.choice import Isolation, Sandboxes
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from .integrity import Watched
     from .scorer import LogitsClient
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -74,7 +75,7 @@ class Objective(Protocol):
 
     def score(
         self,
-        open_source: Callable[[], LogitsClient],
+        open_source: Callable[[], Watched],
         tokenizer: Tokenizer,
         split: str,
         documents: Sequence[HeldDocument],
@@ -166,7 +167,7 @@ class LocalExecutor:
         probes = Probes()
         with self.client(folder, window) as client:
             score = score_split(client, self.tokenizer, split, documents, window, probes=probes)
-        probes.run(self.opener(folder, window))
+        probes.run(lambda: self.client(folder, window))
         score = replace(score, groups=self._nameless(score.groups))
         if self.objective is None:
             return score
@@ -180,9 +181,11 @@ class LocalExecutor:
         named = (replace(group, group=digest) for group, digest in zip(groups, digests, strict=True))
         return tuple(sorted(named, key=lambda group: group.group))
 
-    def opener(self, folder: Path, context: int) -> Callable[[], LogitsClient]:
-        """Opens a fresh process with the checkpoint each time it is called."""
-        return lambda: self.client(folder, context)
+    def opener(self, folder: Path, context: int) -> Callable[[], Watched]:
+        """Opens a fresh process with the checkpoint each time it is called, and probes it when it is left."""
+        from .integrity import Watched
+
+        return lambda: Watched(lambda: self.client(folder, context))
 
     def client(self, folder: Path, context: int) -> LogitsClient:
         """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids."""

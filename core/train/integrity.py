@@ -1,12 +1,12 @@
 """Integrity probes: a score counts only if a process that cannot know the later text gives the same answers.
 
-Called by the executor with every score. While a split is scored, windows drawn at random are noted: which row, and what
-each of its tokens cost. Then a second, fresh process of the same model is asked about them, in another order and in
-other company. Most come with another text after a random cut ("swapped"), and what stands before the cut must cost the
-same; the others come as they were ("again"). Nothing in what the first process is asked tells which windows are noted,
-and the second never sees what stood behind the cut. So a model that looks ahead, at other rows or at its memory is
-found out whichever requests it recognises, by count, time, shape or process: to give the same answer twice it would
-have to know a text that was not shown to it.
+Called by the executor with every score: `Probes` for bits per byte, `Watched` for the rows of tasks. While a split is
+scored, windows drawn at random are noted: which row, and what each of its tokens cost. Then a second, fresh process of
+the same model is asked about them, in another order and in other company. Most come with another text after a random
+cut ("swapped"), and what stands before the cut must cost the same; the others come as they were ("again"). Nothing in
+what the first process is asked tells which windows are noted, and the second never sees what stood behind the cut. So a
+model that looks ahead, at other rows or at its memory is found out whichever requests it recognises, by count, time,
+shape or process: to give the same answer twice it would have to know a text that was not shown to it.
 
 What the probes do not see: looking ahead at very few places. A model that does so at a share f of all places passes N
 probes with chance (1 - f)^N; it gains no more than what those places cost.
@@ -29,6 +29,8 @@ from .scorer import InvalidCheckpointError, Windows, token_nats
 if TYPE_CHECKING:
     import torch
 
+    from .scorer import LogitsClient
+
 SWAPPED_WINDOWS = 256
 """Windows that are asked with another end, at most ..."""
 SWAPPED_SHARE = 0.2
@@ -42,6 +44,10 @@ TRACE_TOKENS = 8
 """So many tokens in a row that stand elsewhere in the requests could tell what stood behind a cut."""
 CUTS_TRIED = 4
 ENDS_TRIED = 20
+WATCHED_ROWS = 64
+"""Of all rows that one process answers for a task, so many are asked again."""
+WATCHED_PLACES = 4
+"""Positions of such a row whose whole distribution is compared; the last one before the cut is always among them."""
 
 
 class Source(Protocol):
@@ -164,24 +170,25 @@ class Probes:
                     if not _agree(self._nats[probe.row][:size], nats):
                         wrong.append(probe)
         if wrong:
-            self._refuse(probes, wrong)
+            _refuse(probes, wrong)
 
-    def _refuse(self, probes: Sequence[Probe], wrong: Sequence[Probe]) -> None:
-        again = [probe for probe in wrong if not probe.is_swapped]
-        if not again:
-            asked = sum(probe.is_swapped for probe in probes)
-            raise InvalidCheckpointError(
-                f"the model looks ahead: in {len(wrong)} of {asked} windows its predictions changed with the text that "
-                "comes after them"
-            )
-        asked = len(probes) - sum(probe.is_swapped for probe in probes)
+
+def _refuse(probes: Sequence[Probe], wrong: Sequence[Probe]) -> None:
+    again = [probe for probe in wrong if not probe.is_swapped]
+    if not again:
+        asked = sum(probe.is_swapped for probe in probes)
         raise InvalidCheckpointError(
-            f"the model gave other answers for the same text in {len(again)} of {asked} windows: they depend on "
-            "chance, on the other rows of a batch or on what was asked before"
+            f"the model looks ahead: in {len(wrong)} of {asked} windows its predictions changed with the text that "
+            "comes after them"
         )
+    asked = len(probes) - sum(probe.is_swapped for probe in probes)
+    raise InvalidCheckpointError(
+        f"the model gave other answers for the same text in {len(again)} of {asked} windows: they depend on "
+        "chance, on the other rows of a batch or on what was asked before"
+    )
 
 
-def _agree(scored: NDArray[np.float64], nats: NDArray[np.float64]) -> bool:
+def _agree(scored: NDArray[np.floating[Any]], nats: NDArray[np.floating[Any]]) -> bool:
     return bool((np.abs(scored - nats) <= TOLERANCE * (1 + np.abs(scored))).all())
 
 
@@ -213,3 +220,125 @@ def _runs_of_tokens(ids: NDArray[np.int32]) -> list[bytes]:
     """For every token it and the TRACE_TOKENS - 1 before it."""
     raw = np.concatenate([np.full(TRACE_TOKENS - 1, -1, np.int32), ids]).tobytes()
     return [raw[4 * at : 4 * (at + TRACE_TOKENS)] for at in range(len(ids))]
+
+
+def _log_softmax(logits: torch.Tensor) -> NDArray[np.float32]:
+    logs: NDArray[np.float32] = logits.log_softmax(1).numpy()
+    return logs
+
+
+# --- sources of tasks ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was asked and answered: logits of [start, end) of a row, log-probabilities kept at `places`."""
+
+    ids: NDArray[np.int32]
+    start: int
+    end: int
+    cut: int
+    """The token here is swapped, with all behind it; the row's length where nothing stands behind its positions."""
+    places: NDArray[np.int64]
+    logs: NDArray[np.float32]
+    """[places, vocab_size]"""
+
+
+class Watched:
+    """A source for tasks that notes some of what it answers, and on leaving asks a fresh process again.
+
+    A model could know the rows of a task by their shape and look ahead in these alone. Leaving raises
+    InvalidCheckpointError, unless another error is on its way.
+    """
+
+    def __init__(self, open_source: Callable[[], LogitsClient], generator: np.random.Generator | None = None) -> None:
+        self._open = open_source
+        self._random = generator or np.random.default_rng(secrets.randbits(128))
+        self._kept: list[tuple[float, _Answer]] = []
+        self._source: LogitsClient
+
+    def __enter__(self) -> Watched:
+        self._source = self._open().__enter__()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._source.__exit__(None, None, None)
+        if kind is None:
+            self._ask_again()
+
+    @property
+    def vocab_size(self) -> int:
+        return self._source.vocab_size
+
+    def rows_per_request(self, length: int) -> int:
+        return self._source.rows_per_request(length)
+
+    def logits(self, ids: NDArray[Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """What the model answers. Of all rows WATCHED_ROWS are kept, each with the same chance."""
+        answer = self._source.logits(ids, positions)
+        at = 0
+        for row, (start, end) in zip(ids, positions, strict=True):
+            luck = float(self._random.random())
+            if len(self._kept) < WATCHED_ROWS or luck > self._kept[0][0]:
+                self._keep(luck, self._noted(row, start, end, answer[at : at + end - start]))
+            at += end - start
+        return answer
+
+    def _keep(self, luck: float, answer: _Answer) -> None:
+        self._kept.append((luck, answer))
+        self._kept.sort(key=lambda pair: pair[0])
+        del self._kept[:-WATCHED_ROWS]
+
+    def _noted(self, row: NDArray[Any], start: int, end: int, logits: torch.Tensor) -> _Answer:
+        text = len(row) - int((row[::-1] != PAD).argmax())
+        last = min(end, text - 1)
+        cut = int(self._random.integers(start + 1, last + 1)) if last > start else len(row)
+        until = min(cut, end)
+        others = self._random.integers(start, until, size=WATCHED_PLACES - 1)
+        places = np.unique(np.append(others, until - 1))
+        logs = _log_softmax(logits[places - start])
+        return _Answer(row.astype(np.int32), start, end, cut, places, logs)
+
+    def _ask_again(self) -> None:
+        answers = [answer for _, answer in self._kept]
+        self._random.shuffle(answers)
+        probes = self._probes(answers)
+        if not probes:
+            return
+        wrong: list[Probe] = []
+        with self._open() as source:
+            for width in sorted({len(probe.ids) for probe, _ in probes}):
+                group = [pair for pair in probes if len(pair[0].ids) == width]
+                rows = source.rows_per_request(width)
+                for first in range(0, len(group), rows):
+                    batch = group[first : first + rows]
+                    ids = np.stack([probe.ids for probe, _ in batch])
+                    logits = source.logits(ids, [(probe.start, probe.end) for probe, _ in batch])
+                    at = 0
+                    for probe, answer in batch:
+                        logs = _log_softmax(logits[at + answer.places - probe.start])
+                        at += probe.end - probe.start
+                        if not _agree(answer.logs, logs):
+                            wrong.append(probe)
+        if wrong:
+            _refuse([probe for probe, _ in probes], wrong)
+
+    def _probes(self, answers: Sequence[_Answer]) -> list[tuple[Probe, _Answer]]:
+        """The rows as they are sent again; one that would give away what another one hides is left out."""
+        traces = _Traces()
+        found: list[tuple[Probe, _Answer]] = []
+        pool = np.concatenate([answer.ids[answer.ids > PAD] for answer in answers] or [np.zeros(0, np.int32)])
+        for number, answer in enumerate(answers):
+            sent, is_swapped = answer.ids, answer.cut < len(answer.ids)
+            if is_swapped:
+                text = len(sent) - int((sent[::-1] != PAD).argmax())
+                places = np.flatnonzero(pool != sent[answer.cut])
+                begin = int(self._random.choice(places)) if len(places) else 0
+                other = np.resize(np.roll(pool, -begin), text - answer.cut)
+                sent = np.concatenate([sent[: answer.cut], other, sent[text:]]).astype(np.int32)
+                is_admitted = traces.admit(sent, answer.ids, answer.cut)
+            else:
+                is_admitted = traces.admit(sent)
+            if is_admitted:
+                found.append((Probe(number, sent, answer.start, answer.end, answer.cut, is_swapped), answer))
+        return found

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scorer import write_checkpoint
 
+from slm_ar.core.prepare.tokenizer import PAD
 from slm_ar.core.train import integrity
 from slm_ar.core.train.executor import LocalExecutor
-from slm_ar.core.train.integrity import Probes
+from slm_ar.core.train.integrity import Probes, Watched
 from slm_ar.core.train.scorer import InvalidCheckpointError, Windows, make_windows, token_nats
 
 VOCABULARY = 40
@@ -47,6 +48,8 @@ def texts(documents: int, seed: int = 0) -> Windows:
 
 class Process:
     """What scorer.LogitsClient is, without a process: a model of its own that answers requests."""
+
+    vocab_size = VOCABULARY
 
     def __init__(self, make: Callable[[], Forward], rows: int) -> None:
         self.forward, self.rows = make(), rows
@@ -350,6 +353,62 @@ def test_no_windows_need_no_process() -> None:
         raise AssertionError("nothing is to be asked")
 
     probes.run(never)
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+def answer_task(make: Callable[[], Forward], seed: int = 0, rows: int = 300) -> float:
+    """Nats of made-up answers: rows of a prompt and two or three tokens, asked as tasks are; raises at the end."""
+    pick = random.Random(seed)
+    windows = texts(rows, seed)
+    nats = 0.0
+    with Watched(lambda: Process(make, 8), np.random.default_rng(seed)) as source:  # type: ignore[arg-type, return-value]
+        for _ in range(0, rows, 8):
+            ids = np.full((8, CONTEXT), PAD, np.int32)
+            spans = []
+            for row in range(8):
+                text = windows.ids[pick.randrange(len(windows.ids))]
+                length = pick.randrange(4, CONTEXT + 1)
+                ids[row, :length] = np.where(text[:length] == PAD, 5, text[:length])
+                spans.append((length - pick.choice((2, 3)), length))
+            logits = source.logits(ids, spans).log_softmax(1)
+            at = 0
+            for row, (start, end) in enumerate(spans):
+                wanted = ids[row, start + 1 : end]
+                nats -= float(logits[at + np.arange(len(wanted)), wanted.astype(np.int64)].sum())
+                at += end - start
+    return nats
+
+
+def look_in_short_requests() -> Forward:
+    """Honest in the windows of bits per byte, which ask for half a row or more."""
+    return lambda ids: honest(ids) + following(ids) * (ids == PAD).any(1)[:, None, None]
+
+
+@pytest.mark.parametrize("make", [look_one_ahead, look_in_short_requests, look_after_three_requests, mean_of_the_batch])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_tasks_are_probed_too(make: Callable[[], Forward], seed: int) -> None:
+    with pytest.raises(InvalidCheckpointError, match="the model"):
+        answer_task(make, seed)
+
+
+@pytest.mark.parametrize("make", [look_one_ahead, look_in_short_requests])
+def test_cheats_in_tasks_would_have_paid(make: Callable[[], Forward], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integrity, "TOLERANCE", math.inf)
+    assert answer_task(make) < 0.8 * answer_task(lambda: honest)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40))
+@settings(max_examples=20)
+def test_an_honest_model_passes_in_tasks(seed: int, rows: int) -> None:
+    answer_task(lambda: honest, seed, rows)
+
+
+def test_another_error_is_not_covered_up_by_probes() -> None:
+    with pytest.raises(KeyError), Watched(lambda: Process(roll_dice, 8)) as source:  # type: ignore[arg-type, return-value]
+        source.logits(texts(3).ids[:2], [(2, 9), (3, 5)])
+        raise KeyError("mine")
 
 
 # --- through the executor -----------------------------------------------------------------------
