@@ -15,6 +15,8 @@ from .split import GroupInfo
 
 WISHED_GROUPS = 30
 """Groups that a held-out part should hold: fewer carry no good interval."""
+LARGEST_JOINT = 0.5
+"""A chain of many groups that is more than this share of a held-out part is left apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +32,65 @@ class Joined:
 
 
 class Joints:
-    """Which groups share a text, found while documents arrive (disjoint sets with path halving)."""
+    """Which groups share a text, noted while documents arrive."""
 
     def __init__(self) -> None:
-        self._holder: dict[bytes, str] = {}
+        self._first: dict[bytes, str] = {}
         """Digest -> the first group that held it."""
-        self._parents: dict[str, str] = {}
+        self._shared: dict[bytes, tuple[int, list[str]]] = {}
+        """Digest -> (bytes of the text, groups that held it), of those that several did."""
 
     def look(self, document: Document) -> None:
-        """Join the document's group with those that held the same before."""
-        first = self._holder.setdefault(text_digest(asked_text(document)), document.group)
-        if first != document.group:
-            self._parents[self._root(document.group)] = self._root(first)
+        """Note what the document's group holds."""
+        text = asked_text(document)
+        digest = text_digest(text)
+        first = self._first.setdefault(digest, document.group)
+        if first == document.group:
+            return
+        _, holders = self._shared.setdefault(digest, (len(text.encode("utf-8")), [first]))
+        if holders[-1] != document.group:
+            holders.append(document.group)
 
     def join(self, groups: Sequence[GroupInfo], smallest_cap: int) -> Joined:
-        """`groups` with those joined that share texts; `smallest_cap` is the size of the smallest held-out part."""
+        """`groups` with those joined that share texts; `smallest_cap` is the size of the smallest held-out part.
+
+        A text is common when more than WISHED_GROUPS groups hold it and it takes more than their share of that part:
+        common texts join nothing.
+        """
+        present = {group.name for group in groups}
+        parents: dict[str, str] = {}
+        apart: set[str] = set()
+        for size, holders in self._shared.values():
+            here = [name for name in holders if name in present]
+            if len(here) > WISHED_GROUPS and size * len(here) * WISHED_GROUPS > smallest_cap:
+                apart.update(here)
+                continue
+            for name in here[1:]:
+                parents[_root(parents, name)] = _root(parents, here[0])
         members: dict[str, list[GroupInfo]] = {}
         for group in groups:
-            members.setdefault(self._root(group.name), []).append(group)
+            members.setdefault(_root(parents, group.name), []).append(group)
         joined: list[GroupInfo] = []
         roots: dict[str, str] = {}
-        apart = 0
         for found in members.values():
             size = sum(group.byte_count for group in found)
-            if len(found) > WISHED_GROUPS and size * WISHED_GROUPS > smallest_cap:
+            if len(found) > WISHED_GROUPS and size > LARGEST_JOINT * smallest_cap:
                 joined += found
-                apart += len(found)
+                apart.update(group.name for group in found)
                 continue
             first = found[0]
             joined.append(GroupInfo(first.name, size, first.time, first.order))
             if len(found) > 1:
                 roots |= {group.name: first.name for group in found}
-        return Joined(joined, roots, apart)
+        return Joined(joined, roots, len(apart))
 
-    def _root(self, name: str) -> str:
-        parents = self._parents
-        while (parent := parents.get(name, name)) != name:
-            parents[name] = parents.get(parent, parent)
-            name = parent
-        return name
+
+def _root(parents: dict[str, str], name: str) -> str:
+    """What `name` is joined with, after halving the path to it (disjoint sets, Tarjan 1975)."""
+    while (parent := parents.get(name, name)) != name:
+        parents[name] = parents.get(parent, parent)
+        name = parent
+    return name
 
 
 def asked_text(document: Document) -> str:

@@ -132,14 +132,23 @@ def test_groups_that_share_texts_are_one_also_over_others() -> None:
     assert joined.roots == dict.fromkeys(("g1", "g2", "g3", "g4"), "g1") and joined.apart == 0
 
 
-def test_what_would_fill_a_held_out_part_is_left_apart_but_large_copies_are_not() -> None:
+def test_a_common_text_joins_nothing_but_large_copies_do() -> None:
     common = tuple(f"g{n}" for n in range(40))
-    found = joints(common, ("g40", "g41"))
+    found = joints(common, ("g40", "g41"), ("g0", "g40"))
     groups = [*(group(name) for name in common), group("g40", 900), group("g41", 900)]
     joined = found.join(groups, 3000)
-    assert joined.apart == 40 and len(joined.groups) == 41
-    assert joined.roots == {"g40": "g40", "g41": "g40"}, "two copies of a long text are copies"
+    assert joined.apart == 40 and len(joined.groups) == 40
+    assert joined.roots == dict.fromkeys(("g0", "g40", "g41"), "g0"), "what is rare is joined all the same"
     assert found.join(groups, 300_000).apart == 0
+
+
+def test_a_chain_of_many_groups_is_left_apart_when_it_would_fill_a_part() -> None:
+    chain = joints(*((f"g{n}", f"g{n + 1}") for n in range(40)))
+    groups = [group(f"g{n}", 100) for n in range(41)]
+    assert len(chain.join(groups, 10_000).groups) == 1
+    left = chain.join(groups, 5000)
+    assert left.apart == len(left.groups) == 41 and not left.roots
+    assert len(chain.join(groups[:20], 100).groups) == 1, "few groups are copies, however large"
 
 
 # --- the spool ------------------------------------------------------------------------------------
