@@ -11,11 +11,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +26,7 @@ from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_s
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.shards import TOKENS_FILE
 from ..prepare.tokenizer import load_tokenizer
+from .checkpoint import CONFIG_FILE, inspect_checkpoint
 from .device import Machine
 from .disturbance import Watch
 from .files import last_line, log_tail, read_config
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
     from .integrity import Watched
     from .scorer import LogitsClient
 
-CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 LARGEST_RUN_BYTES = 4 << 30
-LARGEST_HEADER_BYTES = 64 << 20
 LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
@@ -372,45 +369,6 @@ class TrainingRun:
         if ended.get("status") == 0:
             return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
         return Status.CRASHED, last_line(tail) or f"train.py ended with exit code {ended.get('status')}"
-
-
-def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:
-    """(None, "", parameter count) for a checkpoint that may be handed to a server, else the status and the reason.
-
-    Reads the safetensors header only; regular files, no links.
-    """
-    for name in (CHECKPOINT_FILE, CONFIG_FILE):
-        path = folder / name
-        if path.is_symlink() or not path.is_file():
-            return Status.INVALID, f"the checkpoint has no regular file {name}", 0
-    size = (folder / CHECKPOINT_FILE).stat().st_size
-    if size > LARGEST_RUN_BYTES:
-        return Status.QUOTA, f"{CHECKPOINT_FILE} has {size:,} bytes", 0
-    try:
-        with (folder / CHECKPOINT_FILE).open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, LARGEST_HEADER_BYTES):
-                return Status.INVALID, f"{CHECKPOINT_FILE} has a damaged header", 0
-            parameters = _parameter_count(json.loads(file.read(length)))
-        read_config(folder / CONFIG_FILE)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
-        return Status.INVALID, f"the checkpoint cannot be read: {type(error).__name__}: {str(error)[:200]}", 0
-    return None, "", parameters
-
-
-def _parameter_count(header: Any) -> int:
-    if not isinstance(header, dict):
-        raise ValueError("the header is not a JSON object")
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            shape = tensor["shape"]
-            if not all(isinstance(extent, int) and 0 <= extent < 1 << 40 for extent in shape):
-                raise ValueError(f"tensor '{name[:80]}' has no valid shape")
-            total += math.prod(shape)
-    if total >= 1 << 53:
-        raise ValueError("the tensors are larger than any file")
-    return total
 
 
 def window_context(folder: Path, cap: int) -> int:

@@ -22,7 +22,6 @@ from slm_ar.core.train.executor import (
     LocalExecutor,
     TrainingRun,
     TrainJob,
-    inspect_checkpoint,
     last_line,
     log_tail,
 )
@@ -311,60 +310,6 @@ def test_a_cold_start_gives_the_same_score_as_a_warm_one(
         cold_score = cold_executor.score(tmp_path / "cold" / "run", "dev", 32)
     assert warm.status is cold.status is None
     assert cold_score.bits_per_byte == executor.score(tmp_path / "warm" / "run", "dev", 32).bits_per_byte
-
-
-# --- checkpoints ----------------------------------------------------------------------------
-
-
-def safetensors(header: bytes, length: int | None = None) -> bytes:
-    return (len(header) if length is None else length).to_bytes(8, "little") + header
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"1234",
-        safetensors(b"{}", 1 << 40),
-        safetensors(b"not json"),
-        safetensors(b"[1, 2]"),
-        safetensors(b'"text"'),
-        safetensors(b'{"w": 3}'),
-        safetensors(b'{"w": {"dtype": "F32"}}'),
-        safetensors(b'{"w": {"shape": 5}}'),
-        safetensors(b'{"w": {"shape": ["many"]}}'),
-        safetensors(b'{"w": {"shape": [null]}}'),
-        safetensors(b"[" * 100_000),
-        safetensors(b"\xff\xfe"),
-    ],
-)
-def test_a_malformed_checkpoint_is_invalid_and_never_an_exception(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(content)
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    status, reason, parameters = inspect_checkpoint(tmp_path)
-    assert status is Status.INVALID
-    assert reason
-    assert parameters == 0
-
-
-@pytest.mark.parametrize("config", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_a_malformed_config_is_invalid(tmp_path: Path, config: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(safetensors(b'{"w": {"shape": [2, 3]}}'))
-    (tmp_path / "config.json").write_bytes(config)
-    assert inspect_checkpoint(tmp_path)[0] is Status.INVALID
-
-
-def test_parameters_are_counted_from_the_header(tmp_path: Path) -> None:
-    header = b'{"__metadata__": {"a": "b"}, "w": {"shape": [2, 3]}, "b": {"shape": []}}'
-    (tmp_path / "model.safetensors").write_bytes(safetensors(header))
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    assert inspect_checkpoint(tmp_path) == (None, "", 7)
-
-
-def test_a_pipe_in_place_of_the_checkpoint_does_not_block(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    assert inspect_checkpoint(tmp_path)[0] is Status.INVALID
 
 
 # --- logs and locks -------------------------------------------------------------------------
