@@ -21,8 +21,8 @@ LARGEST_SHARE = 0.12
 HUGE_SHARE = 0.3
 """A held-out part that one group makes larger than this share is refused."""
 FEWEST_GROUPS = 8
-LARGE = 2
-"""By hash a group of more than so many times the bytes of a held-out part is left to train."""
+LARGE = 0.5
+"""By hash a group of more than this share of a held-out part is left to train."""
 MOST_PASSED = 6
 """Groups that are left to train for their size. `groups.LARGE_GROUPS` keeps so many more, one for MOST_SKIPPED, and two
 for each held-out part, so that what it leaves out changes nothing here."""
