@@ -15,9 +15,10 @@ from typing import NamedTuple
 from ...core.sources import Table
 from .clock import day_title, parse_day, parse_moment
 from .pages import Entry, Page
-from .rows import Asking, Tally, Window, clean, short_id
+from .rows import Asking, Tally, Window, clean, short_id, told
 
 MAX_DELAY_MINUTES = 24 * 60
+_TRAINS = frozenset({"zug", "train", "rail"})
 _TRUE = frozenset({"true", "1", "yes", "ja", "wahr"})
 
 
@@ -44,7 +45,7 @@ def arrival_records(
     service_day, line, stop = columns["service_day"], columns["line"], columns["stop"]
     scheduled, actual = columns["scheduled"], columns.get("actual", "")
     line_id = columns.get("line_id", line)
-    cancelled, departure = columns.get("cancelled", ""), columns.get("departure", "")
+    cancelled, departure, product = (columns.get(name, "") for name in ("cancelled", "departure", "product"))
     block, destination = columns.get("block", ""), columns.get("destination", "")
     order = window.date_order
     for row in table:
@@ -52,12 +53,12 @@ def arrival_records(
         day = parse_day(row[service_day], order)
         if day is not None and not window.holds(day):
             continue
-        observed = row.get(actual, "")
-        asks = asking is not None and not observed.strip()
-        if reason := _useless(row[scheduled], row.get(cancelled, ""), observed, asks):
+        observed, due = told(row.get(actual, "")), told(row[scheduled])
+        asks = asking is not None and not observed
+        if reason := _useless(due, row.get(cancelled, ""), observed, asks):
             tally.skip(reason)
             continue
-        planned, delay = _delay(row[scheduled], row[scheduled] if asks else observed, order)
+        planned, delay = _delay(due, due if asks else observed, order)
         if day is None or planned is None:
             tally.reject(row, columns, ("service_day", "scheduled", "actual"))
             continue
@@ -67,21 +68,24 @@ def arrival_records(
             stop=clean(row[stop]),
             destination=clean(row.get(destination, "")),
             block=short_id(clean(row.get(block, ""))),
-            ends="ends" if departure and not row[departure].strip() else "",
+            ends="ends" if departure and not told(row[departure]) else "",
             delay="" if asks else delay,
             origin=asking.origin(tally.row_count) if asking is not None and asks else "",
         )
-        yield f"{day}\tarrivals\t{clean(row[line])}\t{clean(row[line_id])}", "\t".join(arrival)
+        name = clean(row[line])
+        # The line id of a Swiss train is its number: every train would be a line of its own.
+        identity = name if row.get(product, "").strip().lower() in _TRAINS else clean(row[line_id])
+        yield f"{day}\tarrivals\t{name}\t{identity}", "\t".join(arrival)
     tally.finish()
 
 
 def _useless(scheduled: str, cancelled: str, observed: str, asks: bool) -> str:
     """Why a sound row tells no delay; empty when it does, or when it asks for one."""
-    if not scheduled.strip():
+    if not scheduled:
         return "no scheduled arrival (the trip starts there)"
     if cancelled.strip().lower() in _TRUE:
         return "cancelled"
-    return "no actual arrival time" if not asks and not observed.strip() else ""
+    return "no actual arrival time" if not asks and not observed else ""
 
 
 def _delay(scheduled: str, actual: str, order: str) -> tuple[str | None, str]:

@@ -62,11 +62,12 @@ ARRIVALS = LogKind(
     "arrival log",
     (
         Field("service_day", ("BETRIEBSTAG", "service_date", "operating_day", "trip_date")),
-        Field("line", ("LINIEN_TEXT", "line_text", "route_short_name", "line", "route")),
+        Field("line", ("LINIEN_TEXT", "Linie", "line_text", "route_short_name", "line", "route")),
         Field("stop", ("HALTESTELLEN_NAME", "stop_name", "station_name", "stop")),
         Field("scheduled", ("ANKUNFTSZEIT", "scheduled_arrival", "arrival_scheduled", "planned_arrival")),
         Field("actual", ("AN_PROGNOSE", "actual_arrival", "arrival_actual", "observed_arrival")),
         Field("line_id", ("LINIEN_ID", "line_id", "route_id"), needed=False),
+        Field("product", ("PRODUKT_ID", "product"), needed=False),
         Field("block", ("UMLAUF_ID", "block_id"), needed=False),
         Field("destination", ("destination", "headsign", "trip_headsign"), needed=False),
         Field("departure", ("ABFAHRTSZEIT", "scheduled_departure", "planned_departure"), needed=False),
@@ -83,8 +84,12 @@ TRIPS = LogKind(
             "trip",
             ("trip_id", "train_id", "trip", "half_trip_id", "journey_id", "run_id", "trip_number", "train_number"),
         ),
-        Field("line", ("route_short_name", "line_name", "line", "route_name", "route", "route_id", "route_id_x")),
-        Field("stop", ("stop_name", "station_name", "to", "station", "stop", "stop_id")),
+        Field(
+            "line",
+            ("route_short_name", "line_name", "line", "route_name", "route", "route_id", "route_id_x"),
+            needed=False,
+        ),
+        Field("stop", ("stop_name", "station_name", "to", "station", "stop", "stop_id", "next_station")),
         Field(
             "scheduled",
             (
@@ -111,7 +116,7 @@ TRIPS = LogKind(
     ),
     answers=("actual", "actual_departure", "delay", "delay_seconds"),
     either=("actual", "delay", "delay_seconds"),
-    least_share=0.8,
+    least_share=0.75,
 )
 
 POSITIONS = LogKind(
@@ -134,6 +139,7 @@ POSITIONS = LogKind(
         ),
         Field("direction", ("direction_id", "direction", "direction_ref", "bound"), needed=False),
         Field("speed", ("speed", "speed_mps", "speed_kmh", "speed_mph"), needed=False),
+        Field("proximity", ("arrival_proximity_text", "current_status", "vehicle_stop_status"), needed=False),
         Field(
             "next_stop",
             ("next_stop_name", "next_stop", "next_stop_point_name", "next_stop_id", "stop_name", "stop_id"),

@@ -23,12 +23,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ...core.sources import Notices, Table
 from .clock import LEAST_EPOCH, UNKNOWN_ZONE, day_title, is_epoch, local_moment, parse_float, parse_moment, place_time
 from .pages import Entry, Page
-from .rows import Tally, Window, clean, short_id
+from .rows import Tally, Window, clean, short_id, told
 
 STEPS_PER_DEGREE = 10_000
 METRES_PER_STEP = 11.12
@@ -36,6 +37,16 @@ METRES_PER_STEP = 11.12
 LONGEST_GAP_SECONDS = 300
 """Between two fixes, for an arrival to have been seen; the same for how far a vehicle came."""
 AT_STOP = "at"
+_STATUS_WORDS = MappingProxyType(
+    {
+        "at stop": "at",
+        "stopped at": "at",
+        "1": "at",
+        "approaching": "near",
+        "incoming at": "near",
+        "0": "near",
+    }
+)
 
 
 class Fix(NamedTuple):
@@ -69,6 +80,7 @@ def position_records(
     vehicle, moment = columns["vehicle"], columns["moment"]
     latitude, longitude = columns["latitude"], columns["longitude"]
     line, direction, speed, stop = (columns.get(name, "") for name in ("line", "direction", "speed", "next_stop"))
+    proximity = columns.get("proximity", "")
     stops, routes = names
     for row in table:
         tally.row_count += 1
@@ -81,7 +93,7 @@ def position_records(
             continue
         if not window.holds(when[0]):
             continue
-        name, heads_for = clean(row.get(line, "")), clean(row.get(stop, ""))
+        name, heads_for = clean(row.get(line, "")), told(clean(row.get(stop, "")))
         fix = Fix(
             vehicle=clean(row[vehicle]),
             direction=clean(row.get(direction, "")),
@@ -89,11 +101,16 @@ def position_records(
             north=str(steps[0]),
             east=str(steps[1]),
             speed=speed_text(parse_float(row.get(speed, ""))),
-            status="to" if heads_for else "",
+            status=_status(row.get(proximity, "")) if heads_for else "",
             stop=stops.get(heads_for, heads_for),
         )
         yield position_key(when[0], routes.get(name, name)), "\t".join(fix)
     tally.finish()
+
+
+def _status(text: str) -> str:
+    """`to`, `near` or `at`, of what SIRI and GTFS-realtime call it."""
+    return _STATUS_WORDS.get(text.strip().lower().replace("_", " "), "to")
 
 
 def position_key(day: str, line: str) -> str:

@@ -10,6 +10,7 @@ from ...core.errors import DataError
 from ...core.sources import Notices
 
 MAX_MALFORMED_SHARE = 0.2
+MISSING_WORDS = frozenset({"na", "n/a", "nan", "nat", "none", "null", "-"})
 MAX_ID_CHARACTERS = 4
 """Longer ids of blocks, trips and vehicles are serial numbers: they would never recur after the split."""
 
@@ -18,6 +19,12 @@ MAX_ID_CHARACTERS = 4
 def clean(text: str) -> str:
     """One line without the field separator."""
     return " ".join(text.replace("|", "/").split())
+
+
+def told(text: str) -> str:
+    """The stripped cell; empty where it holds one of the words by which exports say that a value is missing."""
+    text = text.strip()
+    return "" if text.lower() in MISSING_WORDS else text
 
 
 def short_id(text: str) -> str:

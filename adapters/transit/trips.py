@@ -17,6 +17,7 @@ before are the answer:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, tzinfo
 from itertools import pairwise
@@ -25,10 +26,12 @@ from typing import NamedTuple
 from ...core.sources import Notices, Table
 from .clock import UNKNOWN_ZONE, day_title, is_epoch, parse_day, parse_float, seconds_of_service, service_clock
 from .pages import Entry, Page
-from .rows import Asking, Tally, Window, clean, short_id
+from .rows import Asking, Tally, Window, clean, short_id, told
 
 MAX_DELAY_MINUTES = 24 * 60
 _CANCELLED = frozenset({"cancelled", "canceled", "skipped", "deleted"})
+_ON_TIME = frozenset({"on time", "on-time", "ontime"})
+_UNIT = re.compile(r"\s*(?:min(?:ute)?s?|sec(?:ond)?s?)\.?$", re.IGNORECASE)
 _WHERE = "trip logs"
 
 
@@ -67,9 +70,9 @@ def trip_records(
     """
     order = window.date_order
     stops, routes = names
-    service_day, trip_column, line, stop = (columns[name] for name in ("service_day", "trip", "line", "stop"))
-    optional = ("status", "scheduled", "headsign", "seen", "sequence")
-    status, scheduled, headsign, stamp, sequence = (columns.get(name, "") for name in optional)
+    service_day, trip_column, stop = (columns[name] for name in ("service_day", "trip", "stop"))
+    optional = ("line", "status", "scheduled", "headsign", "seen", "sequence")
+    line, status, scheduled, headsign, stamp, sequence = (columns.get(name, "") for name in optional)
     for row in table:
         tally.row_count += 1
         day = parse_day(row[service_day], order)
@@ -86,7 +89,7 @@ def trip_records(
         if moment is None:
             tally.skip("no time")
             continue
-        asks = asking is not None and not delay and bool(row.get(scheduled, "").strip())
+        asks = asking is not None and not delay and bool(told(row.get(scheduled, "")))
         if zone is None and any(is_epoch(row.get(columns.get(name, ""), "")) for name in ("scheduled", "actual")):
             tally.notices.count(tally.name, UNKNOWN_ZONE)
         trip, name = clean(row[trip_column]), clean(row[stop])
@@ -102,7 +105,7 @@ def trip_records(
             stamp=clean(row.get(stamp, "")),
             origin=asking.origin(tally.row_count) if asking is not None and asks else "",
         )
-        name = clean(row[line])
+        name = told(clean(row.get(line, "")))
         yield trip_key(day, routes.get(name, name)), "\t".join(call)
     tally.finish()
 
@@ -123,20 +126,20 @@ def _times(
     """Moment, delay and time seen of a row; None when a cell that is not empty cannot be read."""
     planned: float | None = None
     seen: float | None = None
-    if text := row.get(columns.get("scheduled", ""), "").strip():
+    if text := told(row.get(columns.get("scheduled", ""), "")):
         planned = seconds_of_service(text, day, zone, order)
         if planned is None:
             return None
     if text := next(
-        (text for name in ("actual", "actual_departure") if (text := row.get(columns.get(name, ""), ""))), ""
+        (text for name in ("actual", "actual_departure") if (text := told(row.get(columns.get(name, ""), "")))), ""
     ):
         seen = seconds_of_service(text, day, zone, order)
         if seen is None:
             return None
     minutes: float | None = None
     for name, unit in (("delay", 1), ("delay_seconds", 60)):
-        if minutes is None and (text := row.get(columns.get(name, ""), "").strip()):
-            number = parse_float(text)
+        if minutes is None and (text := told(row.get(columns.get(name, ""), ""))):
+            number = _spoken(text)
             if number is None:
                 return None
             minutes = number / unit
@@ -147,6 +150,13 @@ def _times(
     if planned is None and minutes is not None and seen is not None:
         planned = seen - 60 * minutes
     return planned if planned is not None else seen, "" if minutes is None else signed(minutes), seen
+
+
+def _spoken(text: str) -> float | None:
+    """A delay as a number or in words, such as `5 min` or `On Time`."""
+    if text.lower() in _ON_TIME:
+        return 0.0
+    return parse_float(_UNIT.sub("", text))
 
 
 def signed(minutes: float) -> str:
