@@ -16,9 +16,19 @@ from random import Random
 
 from ..core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
 from ..core.errors import DataError, did_you_mean
-from ..core.sources import TABLE_SUFFIXES, Notices, label, list_files, open_text, read_table, strip_gz, zip_members
+from ..core.sources import (
+    BOUNDARY,
+    TABLE_SUFFIXES,
+    Notices,
+    label,
+    list_files,
+    marked_pieces,
+    open_text,
+    read_table,
+    strip_gz,
+    zip_members,
+)
 
-MARK = "<|endoftext|>"
 TASK = "last_word"
 ENDS = ("auto", "mark", "newline", "blank", "file")
 OPTIONS = {
@@ -168,7 +178,7 @@ class TinyStoriesAdapter:
             story = row.get(column, "").replace("\r\n", "\n")
             if not story.strip():
                 self._counts.count(table.name, f"rows without a story in '{column}', skipped")
-            for piece in story.split(MARK):
+            for piece in story.split(BOUNDARY):
                 yield number, piece
 
     def _text_stories(self, path: Path, member: str, settings: _Settings) -> Iterator[tuple[int, str]]:
@@ -287,7 +297,7 @@ def _natural_end(lines: list[str]) -> str:
 
     The first release of the set parts stories by one newline and paragraphs by two; most people do it the other way.
     """
-    if any(MARK in line for line in lines):
+    if any(BOUNDARY in line for line in lines):
         return "mark"
     joints = {"newline": 0, "blank": 0}
     openings = {"newline": 0, "blank": 0}
@@ -310,21 +320,19 @@ def _cut(name: str, lines: Iterable[str], story_end: str) -> Iterator[tuple[int,
     """(number of the first line, text) of each story."""
     held: list[str] = []
     start, size = 1, 0
-    for number, line in enumerate(lines, start=1):
-        plain = line[:-2] + "\n" if line.endswith("\r\n") else line
-        filled = bool(plain.strip())
+    for number, piece, ends in marked_pieces(lines):
+        filled = bool(piece.strip())
         after_text = bool(held) and bool(held[-1].strip())
         if held and ((story_end == "newline" and filled and after_text) or (story_end == "blank" and not filled)):
             yield start, "".join(held)
             held, size = [], 0
-        *ended, rest = plain.split(MARK)
-        for piece in ended:
+        if ends:
             yield start if held else number, "".join(held) + piece
             held, size = [], 0
-        if rest.strip() or held:
+        elif filled or held:
             start = start if held else number
-            held.append(rest)
-            size += len(rest)
+            held.append(piece)
+            size += len(piece)
         if size > MAX_STORY_CHARACTERS:
             raise DataError(
                 f"{name}: the story from line {start} on is longer than {MAX_STORY_CHARACTERS:,} characters",

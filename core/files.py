@@ -17,13 +17,15 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from .errors import DataError
 
+BOUNDARY = "<|endoftext|>"
+"""What stands between documents of many text corpora."""
 BLOCK_BYTES = 1 << 16
 MAX_LINE_BYTES = 256 << 20
 MAX_ZIP_ENTRIES = 10_000
@@ -273,6 +275,20 @@ def open_text(path: Path, *, member: str = "", notices: Notices | None = None) -
                 f"{name}: the compressed data is cut off or damaged after byte {offset:,} of its text ({error})",
                 "Download or copy it again.",
             ) from error
+
+
+def marked_pieces(lines: Iterable[str]) -> Iterator[tuple[int, str, bool]]:
+    """(line number from 1, text, whether a document ends here): lines, cut at `BOUNDARY`, which is left out.
+
+    What follows the last mark of a line, or a line without one, ends nothing. Lines end in \\n, also those that end in
+    \\r\\n in the file.
+    """
+    for number, line in enumerate(lines, start=1):
+        plain = line[:-2] + "\n" if line.endswith("\r\n") else line
+        *ended, rest = plain.split(BOUNDARY)
+        for piece in ended:
+            yield number, piece, True
+        yield number, rest, False
 
 
 def _rest_of_line(name: str, stream: IO[bytes], offset: int) -> bytes:

@@ -16,10 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .files import Notices, label, list_files, open_bytes, open_text, strip_gz, zip_members
+from .files import (
+    BOUNDARY,
+    Notices,
+    label,
+    list_files,
+    marked_pieces,
+    open_bytes,
+    open_text,
+    strip_gz,
+    zip_members,
+)
 from .spilling import group_spilling
 
 __all__ = [
+    "BOUNDARY",
     "JSON_SUFFIXES",
     "TABLE_SUFFIXES",
     "WORKBOOK_SUFFIXES",
@@ -29,6 +40,7 @@ __all__ = [
     "group_spilling",
     "label",
     "list_files",
+    "marked_pieces",
     "open_bytes",
     "open_text",
     "read_table",

@@ -9,9 +9,9 @@ from random import Random
 
 from ...core.contracts import Document, DuplicatePolicy, SourceOptions, SplitRule, Task
 from ...core.errors import DataError
-from ...core.sources import Notices, open_text, read_table
+from ...core.sources import BOUNDARY, Notices, open_text, read_table
 from .columns import TimeReader, known_column, text_column
-from .cutting import BOUNDARY, cut, natural_unit, peek
+from .cutting import cut, natural_unit, peek
 from .inputs import CODE_SUFFIXES, Input, find_inputs, known_suffixes, refuse_web_page
 from .settings import OPTIONS, Settings, read_settings
 from .windows import LogFile, window_documents

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...core.errors import DataError
+from ...core.sources import BOUNDARY, marked_pieces
 
-BOUNDARY = "<|endoftext|>"
 PEEKED_CHARACTERS = 1 << 20
 MAX_DOCUMENT_CHARACTERS = 64 << 20
 
@@ -38,7 +38,7 @@ def cut(name: str, lines: Iterable[str], unit: str, lines_per_document: int) -> 
     """(number of the first line, text) of each document; `BOUNDARY` always ends one."""
     held: list[str] = []
     start, size = 0, 0
-    for number, piece, ends in _pieces(lines):
+    for number, piece, ends in marked_pieces(lines):
         filled = bool(piece.strip())
         if filled or held:
             start = start if held else number
@@ -58,16 +58,3 @@ def cut(name: str, lines: Iterable[str], unit: str, lines_per_document: int) -> 
             held, size = [], 0
     if held:
         yield start, "".join(held).strip("\n") + "\n"
-
-
-def _pieces(lines: Iterable[str]) -> Iterator[tuple[int, str, bool]]:
-    """(line number, text, whether a document ends here): lines, cut at `BOUNDARY`, with \\n as their end."""
-    for number, line in enumerate(lines, start=1):
-        plain = line[:-2] + "\n" if line.endswith("\r\n") else line
-        if BOUNDARY in plain:
-            *ended, rest = plain.split(BOUNDARY)
-            for piece in ended:
-                yield number, piece, True
-            yield number, rest, False
-        else:
-            yield number, plain, False
