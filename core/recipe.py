@@ -246,16 +246,23 @@ class GateTable(_Table):
     """Runs of the unchanged code that measure the noise between seeds."""
     alpha: float = Field(default=0.04, gt=0, lt=0.5)
     """Chance of a false claim that the first night may spend; docs/gate.md says how claims and nights share it."""
-    looks: Annotated[tuple[Count, ...], Field(min_length=1, strict=False), AfterValidator(_increasing)] = (1, 2, 3, 5)
+    looks: Annotated[tuple[Count, ...], Field(min_length=1, strict=False), AfterValidator(_increasing)] = (
+        1,
+        2,
+        3,
+        5,
+        8,
+    )
     """Numbers of paired runs after which a claim is judged."""
     alpha_split: Annotated[tuple[Share, ...], Field(strict=False), AfterValidator(_at_most_one)] = (
         0.1,
+        0.1,
         0.2,
-        0.3,
+        0.2,
         0.4,
     )
     """Share of alpha spent at each look."""
-    claim_every: Count = 24
+    claim_every: Count = 32
     """Experiments between two claims."""
     min_effect: float = Field(default=0.001, ge=0)
     """Smallest gain, in bits per byte, worth claiming."""

@@ -77,7 +77,7 @@ class Campaign:
                 case planner.CalibratedStep():
                     self._calibrated(state)
                 case planner.ProposeStep():
-                    is_exhausted = not self._propose(state, proposer, step.window)
+                    is_exhausted = not self._propose(state, proposer, step)
                 case planner.JudgeStep():
                     self._judge(state, step)
                     self._stop_after_failures()
@@ -182,10 +182,11 @@ class Campaign:
     def _drop_weights(self) -> None:
         """Keep the newest checkpoint of baseline, current and proven code; the others only cost disk."""
         state = self.state
+        kept = {state.baseline, state.head, state.rung, *(state.final_pair or ())}
         # The newest run may belong to an experiment that is still to be judged.
         wanted: dict[str, int] = {"": state.runs[-1].id} if state.runs else {}
         for run in state.runs:
-            if run.is_scored and run.revision in (state.baseline, state.head, state.rung):
+            if run.is_scored and run.revision in kept:
                 wanted[run.revision] = run.id
         names = {self.run_folder(run).name for run in wanted.values()}
         for folder in self.runs_folder.glob("[0-9]*"):
@@ -229,8 +230,13 @@ class Campaign:
         mean = math.fsum(scores) / len(scores)
         self.display.note(f"baseline {mean:.4f} {state.unit} on dev; one run varies by {sigma:.4f} from seed to seed")
 
-    def _propose(self, state: CampaignState, proposer: Proposer, window: int) -> bool:
+    def _propose(self, state: CampaignState, proposer: Proposer, step: planner.ProposeStep) -> bool:
         """Append one proposal; False when the proposer has nothing more."""
+        window = step.window
+        if step.is_placebo:
+            words = "a placebo: the current code, unchanged"
+            self._append_proposal(state, window, planner.PLACEBO, words, "", state.revisions[state.head])
+            return True
         hand_edit = self._hand_edit(state)
         if hand_edit is not None:
             self._append_proposal(state, window, "human", "a hand edit of train.py", "", hand_edit)
@@ -414,7 +420,7 @@ class Campaign:
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:
-    """Noise from the calibration, sharpened by every closed claim's pairs."""
+    """Noise from the calibration, sharpened by every closed claim's pairs, and no calmer than the placebos."""
     scores = planner.calibration_scores(state)
     if state.facts.get("metric"):
         scores = [held_score(run, "hidden").judged for run in planner.calibration_runs(state)]
@@ -422,6 +428,8 @@ def campaign_noise(state: CampaignState) -> gate.Noise:
     for claim in state.claims:
         if claim.private is not None:
             noise = noise.pooled_with(get_private(claim.private)["pair_deltas"])
+    if not state.facts.get("metric"):  # else placebos are measured in another unit than claims
+        noise = noise.no_calmer_than(planner.placebo_differences(state))
     return noise
 
 
@@ -440,6 +448,8 @@ def run_title(step: planner.TrainStep, state: CampaignState) -> str:
         return f"calibration {sum(run.role == 'calibrate' for run in state.runs) + 1}: the starting code"
     if step.role == "claim":
         return f"claim {step.claim}: {'proven' if step.revision == state.rung else 'current'} code, fresh seed"
+    if step.role == "prune":
+        return f"prune pass {sum(run.role == 'prune' for run in state.runs) + 1}: the code without some of its edits"
     if step.role == "final":
         return f"final test: {'starting' if step.revision == state.baseline else 'final'} code"
     return f"{step.role}: {step.revision[:8]}"

@@ -1,4 +1,4 @@
-"""The end of a campaign: the final test on fresh paired seeds, samples, and a longer training of the proven code.
+"""The end of a campaign: prune pass, final test on fresh paired seeds, samples, longer training of the proven code.
 
 Called by `slm-ar finish` and `demo`. Promises: test is opened for one pair of revisions only, and the journal says so
 before the first score; an interrupted final test goes on with the same pair and seeds.
@@ -16,9 +16,9 @@ from ..prepare.heldout import ensure_private, private_root
 from ..prepare.tokenizer import BOS, EOS
 from ..tasks.generate import generate_text
 from ..train.executor import window_context
-from . import gate, planner
+from . import edits, gate, planner, prune_pass
 from .campaign import Campaign, held_score
-from .state import CampaignState, FinalRecord, RunRecord
+from .state import CampaignState, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
 
 SAMPLE_TOKENS = 96
 SPARE_SEEDS = 3
@@ -28,7 +28,111 @@ def final_pair(state: CampaignState) -> tuple[str, str]:
     """(baseline, final): what test is opened for. The proven code, else what looks best so far."""
     if state.final_pair is not None:
         return state.final_pair
-    return state.baseline, state.rung if state.rung != state.baseline else state.head
+    code = _best_code(state)
+    if state.prune is not None and state.prune.code == code and state.prune.revision is not None:
+        code = state.prune.revision
+    return state.baseline, code
+
+
+def _best_code(state: CampaignState) -> str:
+    return state.rung if state.rung != state.baseline else state.head
+
+
+# --- prune pass -----------------------------------------------------------------------------
+
+
+def prune_edits(campaign: Campaign) -> None:
+    """Take the kept edits that do not help on dev out of the code that test will be opened for.
+
+    Does nothing for a small campaign, for fewer than two edits that can be taken out, and once test is open.
+    """
+    campaign.close_interrupted_run()
+    state = campaign.state
+    code = _best_code(state)
+    if state.final_pair is not None or state.final is not None or state.sigma is None:
+        return
+    if state.prune is None or state.prune.code != code:
+        plan = _prune_plan(state, code)
+        if plan is None:
+            return
+        campaign.journal.append("prune_planned", plan)
+    record = campaign.state.prune
+    assert record is not None
+    if record.revision is not None:
+        return
+    campaign.display.phase("prune pass: which of the kept edits help?")
+    scores = [_prune_score(campaign, revision, seed) for revision, _, seed in record.rows]
+    facts = _pruned(campaign.state, record, scores)
+    campaign.journal.append("pruned", facts)
+    words = f"{len(facts['out'])} of {len(record.edits)} kept edits do not help and were taken out"
+    campaign.display.note(words if facts["out"] else "the prune pass took no edit out")
+
+
+def _prune_plan(state: CampaignState, code: str) -> dict[str, Any] | None:
+    """The event that plans the pass: edits, runs and their texts; None where a pass makes no sense."""
+    judged = sum(1 for item in state.experiments if item.status is not None)
+    chain = _chain(state, code)
+    texts = _texts(state, chain)
+    final = state.revisions[code]
+    free = [edit.id for edit in prune_pass.removable(final, texts)]
+    if judged < prune_pass.FEWEST_EXPERIMENTS or len(free) < 2:
+        return None
+    # Where there are too many, those that looked surest when they were kept stay.
+    gains = {item.id: (item.dev_score or 0.0) - (item.head_score or 0.0) for item in chain}
+    free = sorted(sorted(free, key=lambda edit: -gains[edit])[: prune_pass.MOST_EDITS])
+    rows, revisions = [], {}
+    for row in prune_pass.design(free):
+        text = prune_pass.without(final, texts, row.out)
+        if text is not None:  # a combination that cannot be built has no run
+            revisions[edits.revision_digest(text)] = text
+            rows.append({"revision": edits.revision_digest(text), "out": list(row.out), "seed": row.seed})
+    stays = [item.id for item in chain if item.id not in free]
+    return {"code": code, "edits": free, "stays": stays, "rows": rows, "texts": revisions}
+
+
+def _prune_score(campaign: Campaign, revision: str, seed: int) -> float | None:
+    state = campaign.state
+    assert state.prune is not None
+    step = planner.TrainStep("prune", revision, planner.run_seed(state, f"prune {state.prune.code}", seed), ("dev",))
+    run = _settled(campaign, step)
+    return run.dev.judged if run.is_scored and run.dev is not None else None
+
+
+def _pruned(state: CampaignState, record: PruneRecord, scores: list[float | None]) -> dict[str, Any]:
+    """The event that closes the pass."""
+    assert state.sigma is not None
+    chain = _chain(state, record.code)
+    text = state.revisions[record.code]
+    out: tuple[int, ...] = ()
+    rows = [prune_pass.Row(left_out, seed) for _, left_out, seed in record.rows]
+    effects = prune_pass.effects(record.edits, rows, scores) or {}
+    if effects:
+        lines = {
+            item.id: edits.code_lines(state.revisions[item.revision]) - edits.code_lines(state.revisions[item.parent])
+            for item in chain
+        }
+        worst_first = prune_pass.unhelpful(effects, lines, state.sigma)
+        if len(worst_first) < len(chain):  # where nothing helps, the runs contradict what was kept: believe neither
+            text, out = prune_pass.pruned(text, _texts(state, chain), worst_first)
+    digest = edits.revision_digest(text)
+    return {"code": record.code, "revision": digest, "train_py": text, "out": list(out), "effects": effects}
+
+
+def _chain(state: CampaignState, code: str) -> list[ExperimentRecord]:
+    """The kept experiments that lead from the baseline to `code`, in order."""
+    kept = {item.revision: item for item in state.experiments if item.revision != item.parent}
+    found: list[ExperimentRecord] = []
+    while code != state.baseline and code in kept:
+        found.append(kept.pop(code))
+        code = found[-1].parent
+    return found[::-1]
+
+
+def _texts(state: CampaignState, chain: list[ExperimentRecord]) -> list[prune_pass.Edit]:
+    return [prune_pass.Edit(item.id, state.revisions[item.parent], state.revisions[item.revision]) for item in chain]
+
+
+# --- final test -----------------------------------------------------------------------------
 
 
 def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
@@ -51,7 +155,8 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
         if len(pairs) == pairs_wanted:
             break
         seed = planner.run_seed(state, "final", index)
-        settled = [_settled(campaign, revision, seed) for revision in dict.fromkeys((baseline, final))]
+        steps = (planner.TrainStep("final", item, seed, ("test",)) for item in dict.fromkeys((baseline, final)))
+        settled = [_settled(campaign, step) for step in steps]
         if all(run.is_scored for run in settled):
             pairs.append((settled[0], settled[-1]))
     if len(pairs) < 2:
@@ -78,8 +183,7 @@ def count_opening(held_digest: str, identity: str) -> int:
     return before.index(identity) + 1
 
 
-def _settled(campaign: Campaign, revision: str, seed: int) -> RunRecord:
-    step = planner.TrainStep("final", revision, seed, ("test",))
+def _settled(campaign: Campaign, step: planner.TrainStep) -> RunRecord:
     while (run := planner.settled_run(campaign.state, step)) is None:
         campaign.train(step)
     return run
@@ -98,7 +202,7 @@ def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple
     return FinalRecord(
         baseline=baseline,
         final=final,
-        is_proven=final == state.rung and final != baseline,
+        is_proven=state.rung != baseline and final in (state.rung, state.pruned_rung),
         pairs=len(pairs),
         baseline_score=math.fsum(score.judged for score in sides[0]) / len(scores),
         final_score=math.fsum(score.judged for score in sides[1]) / len(scores),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from ..contracts import Decision, GroupScore, Verdict
 
@@ -23,10 +23,12 @@ FEW_PAIRS = 3
 """With fewer pairs than this the pairs say nothing about their own noise, so the borrowed noise gets a wide margin."""
 FEW_PAIRS_MARGIN = 5.0
 """Standard errors that a claim must reach with fewer than FEW_PAIRS pairs."""
-CLAIM_SHARE = 0.8
+HOPELESS_SHARE = 0.7
+"""From the second look on, a claim ends when its gain is below this share of what its last look would ask for."""
+CLAIM_SHARE = 0.7
 """Share of a night's alpha that each of its first NIGHT_CLAIMS claims may spend; see `claim_alpha`."""
-NIGHT_CLAIMS = 5
-"""Claims of a usual night: about 100 proposals, one claim every 24."""
+NIGHT_CLAIMS = 4
+"""Claims of a usual night: about 100 proposals, one claim every 32, and one for what is left at its end."""
 LARGEST = 1e100
 """No score, in any unit, is larger than this; what is, is an error and is refused."""
 RESOLUTION = 1e-9
@@ -98,6 +100,19 @@ class Noise:
         squares = self.difference_variance * self.degrees + _sum_of_squares(pair_deltas)
         return Noise(self.run_variance, squares / degrees, degrees)
 
+    def no_calmer_than(self, placebo_differences: Sequence[float]) -> Noise:
+        """This noise, or a larger one when unchanged code differed by more from itself with the same seed.
+
+        What pairing cannot take away from equal codes it cannot take away from different ones. The placebos lend no
+        degrees of freedom: they may be calmer than pairs of different codes.
+        """
+        if not placebo_differences:
+            return self
+        _require_finite(placebo_differences)
+        squares = self.difference_variance * self.degrees + math.fsum(value * value for value in placebo_differences)
+        variance = squares / (self.degrees + len(placebo_differences))
+        return Noise(self.run_variance, max(self.difference_variance, variance), self.degrees)
+
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
@@ -120,6 +135,15 @@ class _Measured:
     group_count: int
     ignores_seed: bool
     """Two seeds gave the head the very same scores: a seed that is hard-coded, possibly a lucky one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bars:
+    """Gains that a claim must reach: to be worth claiming, to be certified now, and probably at its last look."""
+
+    smallest: float
+    now: float
+    last: float
 
 
 def noise_from_calibration(scores: Sequence[float]) -> Noise:
@@ -200,13 +224,16 @@ def judge_claim(
         raise ValueError(f"{len(pairs)} pairs, but the last look is at {policy.looks[-1]}")
     measured = _measure(pairs)
     noise_then = noise.pooled_with(measured.pair_deltas)
-    error = _standard_error(measured, noise_then)
+    variance = _seed_variance(measured, noise_then)
+    error = math.sqrt(variance + measured.group_variance)
     look = next(index for index, count in enumerate(policy.looks) if count >= len(pairs))
     alpha = claim_alpha * policy.alpha_split[look]
     eta = _smallest_effect(noise, policy)
-    needed = max(eta, _critical(alpha, noise_then.degrees, measured.group_count, len(pairs)) * error)
+    degrees = _degrees(variance, noise_then.degrees, measured.group_variance, measured.group_count)
+    needed = max(eta, _critical(alpha, degrees, len(pairs)) * error)
+    last = max(eta, _bar_of_last_look(measured, noise_then, policy, claim_alpha))
     gain = -measured.delta if policy.direction == "min" else measured.delta
-    decision, reasons = _decide(measured, policy, gain, needed, eta, error, more_allowed)
+    decision, reasons = _decide(measured, policy, gain, _Bars(eta, needed, last), error, more_allowed)
     return Verdict(
         decision=decision,
         delta=measured.delta,
@@ -227,9 +254,10 @@ def smallest_provable_gain(noise: Noise, group_variance: float, policy: GatePoli
     squared; enough groups are assumed.
     """
     count = policy.looks[-1]
-    error = math.sqrt(noise.difference_variance / count + group_variance)
-    quantile = _critical(alpha * policy.alpha_split[-1], noise.degrees + count - 1, FULL_GROUPS, count)
-    return max(_smallest_effect(noise, policy), quantile * error)
+    variance = noise.difference_variance / count
+    degrees = _degrees(variance, noise.degrees + count - 1, group_variance, FULL_GROUPS)
+    quantile = _critical(alpha * policy.alpha_split[-1], degrees, count)
+    return max(_smallest_effect(noise, policy), quantile * math.sqrt(variance + group_variance))
 
 
 def final_interval(pairs: Sequence[PairScore], confidence: float = 0.95) -> tuple[float, float, float]:
@@ -267,8 +295,7 @@ def _decide(
     measured: _Measured,
     policy: GatePolicy,
     gain: float,
-    needed: float,
-    eta: float,
+    bars: _Bars,
     error: float,
     more_allowed: bool,
 ) -> tuple[Decision, tuple[str, ...]]:
@@ -278,13 +305,15 @@ def _decide(
     may_wait = more_allowed and pairs < policy.looks[-1]
     if may_wait and not is_look:
         return Decision.MORE_PAIRS, ("the next judgement needs more pairs",)
-    if is_look and gain < eta:
+    if is_look and gain < bars.smallest:
         return Decision.REJECT, ("the current code is not better than the proven code by an amount worth a claim",)
     obstacles = _obstacles(measured)
     if obstacles:
         return Decision.UNCLEAR, obstacles
-    if is_look and gain >= needed and error >= RESOLUTION:
+    if is_look and gain >= bars.now and error >= RESOLUTION:
         return Decision.CERTIFY, ("the gain is larger than chance explains", *_warnings(measured))
+    if may_wait and pairs > policy.looks[0] and gain < HOPELESS_SHARE * bars.last:
+        return Decision.UNCLEAR, ("it looks better, but too little for the pairs of runs that are left to prove it",)
     if may_wait:
         return Decision.MORE_PAIRS, ("promising, but not yet larger than chance explains",)
     if error < RESOLUTION:
@@ -341,8 +370,8 @@ def _measure(pairs: Sequence[PairScore]) -> _Measured:
     )
 
 
-def _standard_error(measured: _Measured, noise: Noise) -> float:
-    """Standard error of the mean difference: seeds and groups together.
+def _seed_variance(measured: _Measured, noise: Noise) -> float:
+    """Variance of the mean difference over seeds.
 
     `noise` holds the claim's own pairs already. From FEW_PAIRS pairs on, their own scatter counts alone when it is the
     larger one: a head that is noisier than the code that was calibrated must not borrow calm. The jackknife floor
@@ -352,12 +381,35 @@ def _standard_error(measured: _Measured, noise: Noise) -> float:
     variance = max(noise.difference_variance, measured.floor)
     if count >= FEW_PAIRS:
         variance = max(variance, _sum_of_squares(measured.pair_deltas) / (count - 1))
-    return math.sqrt(variance / count + measured.group_variance)
+    return variance / count
 
 
-def _critical(alpha: float, degrees: int, group_count: int, pairs: int) -> float:
+def _degrees(seed_variance: float, seed_degrees: int, group_variance: float, group_count: int) -> float:
+    """Degrees of freedom of the sum of both variances, after F. E. Satterthwaite, Biometrics Bulletin 2 (1946).
+
+    Never fewer than the smaller of the two, nor more than both together.
+    """
+    groups = max(1, group_count - 1)
+    total = seed_variance + group_variance
+    if total <= 0:
+        return float(min(seed_degrees, groups))
+    seeds, rest = seed_variance / total, group_variance / total
+    return 1.0 / (seeds * seeds / seed_degrees + rest * rest / groups)
+
+
+def _bar_of_last_look(measured: _Measured, noise: Noise, policy: GatePolicy, claim_alpha: float) -> float:
+    """What the last look will ask for when nothing changes but the number of pairs; `noise` holds the open claim's."""
+    count = policy.looks[-1]
+    pairs = len(measured.pair_deltas)
+    variance = _seed_variance(measured, noise) * pairs / count
+    degrees = _degrees(variance, noise.degrees + count - pairs, measured.group_variance, measured.group_count)
+    alpha = claim_alpha * policy.alpha_split[-1]
+    return _critical(alpha, degrees, count) * math.sqrt(variance + measured.group_variance)
+
+
+def _critical(alpha: float, degrees: float, pairs: int) -> float:
     """Standard errors that a gain must reach: one-sided Student-t, wider while there are few pairs."""
-    quantile = _student_quantile(max(1, min(degrees, group_count - 1)), alpha)
+    quantile = _student_quantile(degrees, alpha)
     return quantile if pairs >= FEW_PAIRS else max(quantile, FEW_PAIRS_MARGIN)
 
 
@@ -415,8 +467,8 @@ def _require_finite(values: Iterable[float]) -> None:
         raise ValueError("a score or difference is not a finite number of sensible size")
 
 
-@cache
-def _student_quantile(degrees: int, upper_tail: float) -> float:
+@lru_cache(maxsize=4096)
+def _student_quantile(degrees: float, upper_tail: float) -> float:
     """The value that a Student-t variable exceeds with probability `upper_tail`."""
     # Imported late: scipy takes a third of a second, and most commands never judge anything.
     from scipy.special import stdtrit

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..recipe import Recipe
-from . import gate
+from . import gate, prune_pass
 from .opening import gate_policy
 from .planner import calibration_scores
 from .state import CampaignState
@@ -43,7 +43,8 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     claims = math.ceil(search / table.claim_every)
     claim = claims * 2 * looks[len(looks) // 2]
     final = 2 * table.final_pairs
-    total = calibrate + search + claim + final
+    prune = prune_pass.RUNS if target >= prune_pass.FEWEST_EXPERIMENTS else 0
+    total = calibrate + search + claim + prune + final
     seconds = recipe.budget.seconds
     minutes = total * (seconds + OVERHEAD_SECONDS) / 60 if seconds is not None else 0.0
     has_claimed = len(state.claims) > int(state.facts.get("claims_before", 0))
@@ -53,6 +54,7 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
         "calibrate": calibrate,
         "search": search,
         "claim": claim,
+        "prune": prune,
         "final": final,
         "total": total,
         "minutes": round(minutes, 1),
@@ -60,7 +62,8 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     time_words = f", about {minutes:.0f} minutes" if minutes else ""
     lines = [
         f"the plan: {total} runs{time_words}: {calibrate} for the noise, {search} ideas, about {claim} for proof, "
-        f"{final} for the final test",
+        + (f"{prune} to prune, " if prune else "")
+        + f"{final} for the final test",
     ]
     if state.sigma is not None and not state.facts.get("metric"):  # the noise of claims in a metric is a hidden fact
         lines.append(_provable(state, recipe))

@@ -183,7 +183,7 @@ def research_context(state: CampaignState, program: str, recipe: Recipe, machine
             reason=item.reason,
         )
         for item in state.experiments
-        if item.status is not None
+        if item.status is not None and item.revision != item.parent  # a placebo teaches nothing
     )
     return ResearchContext(
         program=program,

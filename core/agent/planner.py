@@ -6,14 +6,20 @@ Because the plan is derived from the journal each time, resuming after a kill is
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..contracts import Decision
 from .gate import GatePolicy, claim_alpha
 from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
 
+WINDOW = 16
+"""Proposals that share one seed with the head; fewer where claims come sooner. Its luck is forgotten after that."""
+PLACEBO = "placebo"
+"""The proposer's name of a placebo."""
 MOST_ATTEMPTS = 3
 """A disturbed run is repeated twice; then it counts, flagged, and is not used in claims."""
+PLACEBO_EVERY = 16
+"""One proposal in so many is the current code itself, at a place that the harness draws."""
 SPARE_PAIRS = 2
 """Pairs that a claim may lose to failed or disturbed runs before it ends as not yet proven."""
 
@@ -44,6 +50,8 @@ class ProposeStep:
     """Ask the proposer."""
 
     window: int
+    is_placebo: bool = False
+    """Propose the current code itself instead: it is trained and judged like any other proposal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +190,38 @@ def _is_never_quiet(state: CampaignState, run: RunRecord) -> bool:
 
 def _search_step(state: CampaignState, plan: Plan) -> Step:
     open_experiment = next((item for item in state.experiments if item.status is None), None)
-    window = open_experiment.window if open_experiment else len(state.experiments) // plan.claim_every
+    window = open_experiment.window if open_experiment else len(state.experiments) // min(WINDOW, plan.claim_every)
     seed = window_seed(state, window)
     head_run = head_run_for(state, seed)
     if head_run is None:
         return TrainStep("window", state.head, seed, ("dev",))
     if open_experiment is None:
-        return ProposeStep(window)
+        return ProposeStep(window, _is_placebo(state, plan))
     step = TrainStep("search", open_experiment.revision, seed, ("dev",), experiment=open_experiment.id)
     run = settled_run(state, step)
     return step if run is None else JudgeStep(open_experiment, run, head_run)
+
+
+def _is_placebo(state: CampaignState, plan: Plan) -> bool:
+    """Whether the next proposal is a placebo: one in every full block of PLACEBO_EVERY that the plan holds."""
+    block, place = divmod(len(state.experiments), PLACEBO_EVERY)
+    is_full = (block + 1) * PLACEBO_EVERY <= plan.experiments
+    return is_full and place == run_seed(state, "placebo", block) % PLACEBO_EVERY
+
+
+def placebo_differences(state: CampaignState) -> list[float]:
+    """Dev scores of placebos minus the same code's own run with the same seed: what not even pairing takes away.
+
+    Where the current code was kept for that very run, the run is a lucky one, and the difference is left out.
+    """
+    found = []
+    for item in state.experiments:
+        if item.proposer != PLACEBO or item.run is None or item.run.dev is None or item.run.outcome.disturbance:
+            continue
+        head_run = head_run_for(replace(state, head=item.revision), item.run.seed)
+        if head_run is not None and head_run.role != "search" and head_run.dev is not None:
+            found.append(item.run.dev.judged - head_run.dev.judged)
+    return found
 
 
 def head_run_for(state: CampaignState, seed: int) -> RunRecord | None:

@@ -9,7 +9,7 @@ from typing import Any
 from ..contracts import Decision, GroupScore, ObjectiveScore, SplitScore, Status, TrainOutcome, Verdict
 from ..errors import JournalError
 from .journal import Event
-from .state import CampaignState, ClaimRecord, ExperimentRecord, FinalRecord, RunRecord
+from .state import CampaignState, ClaimRecord, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
 
 
 def replay(events: Iterable[Event]) -> CampaignState | None:
@@ -199,6 +199,21 @@ def _claim_closed(state: CampaignState, event: Event) -> CampaignState:
     return replace(state, claims=claims, head=body["new_head"], rung=body["new_rung"])
 
 
+def _prune_planned(state: CampaignState, event: Event) -> CampaignState:
+    body = event.body
+    rows = tuple((row["revision"], tuple(row["out"]), row["seed"]) for row in body["rows"])
+    record = PruneRecord(body["code"], tuple(body["edits"]), tuple(body["stays"]), rows)
+    return replace(state, prune=record, revisions={**state.revisions, **body["texts"]})
+
+
+def _pruned(state: CampaignState, event: Event) -> CampaignState:
+    assert state.prune is not None
+    body = event.body
+    effects = {int(edit): value for edit, value in body["effects"].items()}
+    record = replace(state.prune, revision=body["revision"], out=tuple(body["out"]), effects=effects)
+    return replace(state, prune=record, revisions={**state.revisions, body["revision"]: body["train_py"]})
+
+
 def _final_opened(state: CampaignState, event: Event) -> CampaignState:
     facts = {**state.facts, "test_opening": event.body["opening"]}
     return replace(state, final_pair=(event.body["baseline"], event.body["final"]), facts=facts)
@@ -248,6 +263,8 @@ _APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
     "claim_opened": _claim_opened,
     "claim_looked": _claim_looked,
     "claim_closed": _claim_closed,
+    "prune_planned": _prune_planned,
+    "pruned": _pruned,
     "final_opened": _final_opened,
     "final": _final,
     "samples": _samples,

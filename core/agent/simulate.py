@@ -1,20 +1,22 @@
 """Whole nights of research in simulation, judged by the shipped gate: what its constants really promise.
 
-Nothing of the rule is repeated here: every keep, verdict, alpha and interval comes from gate.py. The world is made of
-numbers instead of trained models: each edit has a true effect, an interaction with each split (drawn per group) and
-seed noise; all in units of sigma, the noise of one run.
+Called by `slm-ar simulate-gate` and the tests. Nothing of the rule is repeated here: every keep, verdict, alpha and
+interval comes from gate.py, the prune pass from prune_pass.py, windows and placebos from planner.py. The world is made
+of numbers instead of trained models: each edit has a true effect, an interaction with each split (drawn per group)
+and seed noise; all in units of sigma, the noise of one run.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..contracts import Decision, GroupScore
-from . import gate
+from . import gate, planner, prune_pass
 
 Vector = npt.NDArray[np.float64]
 
@@ -22,7 +24,7 @@ SIGMA = 0.02  # bits per byte of one sigma; large enough that eta is half a sigm
 LEVEL = 2.0  # bits per byte of the baseline; only differences matter
 DRIFT_MEMORY = 0.95  # correlation of the machine's drift between one run and the next
 HIDDEN, TEST = 0, 1  # rows of _Code.groups
-DEFAULT_POLICY = gate.GatePolicy(alpha=0.04, looks=(1, 2, 3, 5), alpha_split=(0.1, 0.2, 0.3, 0.4))
+DEFAULT_POLICY = gate.GatePolicy(alpha=0.04, looks=(1, 2, 3, 5, 8), alpha_split=(0.1, 0.1, 0.2, 0.2, 0.4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Condition:
     drift: float = 0.0
     """Standard deviation of the machine's drift from run to run, AR(1)."""
     proposals: int = 100
-    claim_every: int = 24
+    claim_every: int = 32
     calibration_runs: int = 5
     final_pairs: int = 5
     group_count: int = 30
@@ -86,6 +88,8 @@ class NightStatistics:
     """Nights that certified something truly better."""
     true_gain: float
     """Mean true gain of the proven code."""
+    finished_gain: float
+    """The same after the prune pass."""
     naive_gain: float
     """Mean true gain of "lower is better" with as many runs."""
     over_claim: float
@@ -93,7 +97,7 @@ class NightStatistics:
     coverage: float
     """Share of those final intervals that hold the true gain; their nominal share is 0.95."""
     runs: float
-    """Mean runs of a night before the final claim."""
+    """Mean runs of a night before `finish`; the prune pass adds twelve, the final test ten."""
 
     def rate(self, count: int) -> tuple[float, float, float]:
         """(share, low, high) of `count` of these nights, with exact 95 % bounds."""
@@ -111,13 +115,34 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 @dataclass(frozen=True, slots=True)
-class _Code:
-    """A revision: its true score, what dev and each group of hidden and test add to it (rows), its own sigma."""
+class _Edit:
+    """What one edit adds: to the true score, on dev alone, and per group of hidden and of test (rows)."""
 
     true: float
     dev: float
     groups: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """A revision: its kept edits, the sums of what they add, and its own sigma."""
+
+    edits: tuple[_Edit, ...]
+    true: float
+    dev: float
+    groups: Vector
     spread: float
+
+    def without(self, out: Sequence[int]) -> _Code:
+        """The revision with some of its edits, named by their place, taken out."""
+        gone = [self.edits[place] for place in out]
+        return _Code(
+            tuple(edit for place, edit in enumerate(self.edits) if place not in out),
+            self.true - math.fsum(edit.true for edit in gone),
+            self.dev - math.fsum(edit.dev for edit in gone),
+            self.groups - sum((edit.groups for edit in gone), np.zeros_like(self.groups)),
+            self.spread,
+        )
 
 
 class _World:
@@ -129,13 +154,14 @@ class _World:
         # Scaled so that the byte-weighted mean of one edit's interactions has standard deviation `interaction`.
         self.scale = condition.interaction * float(self.sizes.sum() / np.sqrt((self.sizes.astype(float) ** 2).sum()))
         self.names = [f"group {index}" for index in range(condition.group_count)]
-        self.baseline = _Code(0.0, 0.0, np.zeros((2, condition.group_count)), 1.0)
+        self.baseline = _Code((), 0.0, 0.0, np.zeros((2, condition.group_count)), 1.0)
 
     def edit(self, parent: _Code, effect: float) -> _Code:
         groups = self.scale * self.random.standard_normal(parent.groups.shape)
         dev = self.condition.interaction * self.random.standard_normal()
         spread = math.exp(self.condition.unequal * self.random.standard_normal())
-        return _Code(parent.true + effect, parent.dev + dev, parent.groups + groups, spread)
+        edits = (*parent.edits, _Edit(effect, dev, groups))
+        return _Code(edits, parent.true + effect, parent.dev + dev, parent.groups + groups, spread)
 
     def noise(self, code: _Code, luck: float) -> float:
         """Noise of one run, in sigma, with a seed whose luck (standard normal) all codes share."""
@@ -166,35 +192,67 @@ class _Night:
         self.condition, self.random, self.world = condition, random, _World(condition, random)
         self.rung = self.head = self.judged = self.world.baseline
         self.false_claims = self.claims = self.unclear = self.found = 0
+        self.placebos: list[float] = []
+        self.luck, self.head_score, self.is_lucky = 0.0, math.nan, False
+        self.finished = self.rung
         lucks = random.standard_normal(condition.calibration_runs)
         self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
 
     def play(self) -> None:
-        effects = self.condition.effects.draw(self.condition.proposals, self.random)
-        for start in range(0, len(effects), self.condition.claim_every):
-            self.search(effects[start : start + self.condition.claim_every])
-            if self.head is not self.rung and self.head is not self.judged:
+        condition = self.condition
+        blocks = condition.proposals // planner.PLACEBO_EVERY
+        places = [block * planner.PLACEBO_EVERY for block in range(blocks)]
+        places = [place + int(self.random.integers(planner.PLACEBO_EVERY)) for place in places]
+        effects: list[float | None] = condition.effects.draw(condition.proposals - blocks, self.random).tolist()
+        for place in places:
+            effects.insert(place, None)
+        window = min(planner.WINDOW, condition.claim_every)
+        for end in range(1, len(effects) + 1):
+            if (end - 1) % window == 0:  # a new seed for the head and all proposals of the window
+                self.luck, self.head_score, self.is_lucky = self.random.standard_normal(), math.nan, False
+            self.search(effects[end - 1])
+            is_over = end == len(effects)
+            is_due = is_over or end % condition.claim_every == 0
+            if is_due and self.head is not self.rung and self.head is not self.judged:
                 self.claim()
 
-    def search(self, effects: Vector) -> None:
-        """One window: a single seed for the head and all proposals."""
-        luck = self.random.standard_normal()
-        head_score = self.world.dev_score(self.head, luck)
-        for effect in effects:
-            candidate = self.world.edit(self.head, float(effect))
-            score = self.world.dev_score(candidate, luck)
-            if gate.keeps(score, head_score, 1, 1):
-                self.head, head_score = candidate, score
-                self.found += int(effect < 0)
+    def search(self, effect: float | None) -> None:
+        """One proposal; None is a placebo."""
+        if math.isnan(self.head_score):
+            self.head_score = self.world.dev_score(self.head, self.luck)
+        if effect is None:
+            score = self.world.dev_score(self.head, self.luck)
+            if not self.is_lucky:
+                self.placebos.append(score - self.head_score)
+            return
+        candidate = self.world.edit(self.head, effect)
+        score = self.world.dev_score(candidate, self.luck)
+        if gate.keeps(score, self.head_score, 1, 1):
+            self.head, self.head_score, self.is_lucky = candidate, score, True
+            self.found += int(effect < 0)
+
+    def pruned(self) -> _Code:
+        """The proven code after the prune pass."""
+        edits = range(min(len(self.rung.edits), prune_pass.MOST_EDITS))
+        if len(edits) < 2 or self.condition.proposals < prune_pass.FEWEST_EXPERIMENTS:
+            return self.rung
+        rows = prune_pass.design(edits)
+        lucks = self.random.standard_normal(prune_pass.RUNS)
+        scores = [self.world.dev_score(self.rung.without(row.out), lucks[row.seed]) for row in rows]
+        effects = prune_pass.effects(edits, rows, scores)
+        assert effects is not None
+        out = prune_pass.unhelpful(effects, dict.fromkeys(edits, 0), self.noise.sigma)
+        return self.rung.without(out) if len(out) < len(self.rung.edits) else self.rung
 
     def claim(self) -> None:
         alpha = gate.claim_alpha(self.condition.policy, 0, self.claims)
         self.claims += 1
+        noise = self.noise.no_calmer_than(self.placebos)
         pairs: list[gate.PairScore] = []
         decision = Decision.MORE_PAIRS
         while decision is Decision.MORE_PAIRS:
             pairs.append(self.world.pair(self.rung, self.head, HIDDEN))
-            decision = gate.judge_claim(pairs, self.noise, self.condition.policy, alpha).decision
+            decision = gate.judge_claim(pairs, noise, self.condition.policy, alpha).decision
         self.noise = self.noise.pooled_with(gate.paired_differences(pairs))
         self.conclude(decision)
 
@@ -204,14 +262,14 @@ class _Night:
             self.false_claims += self.head.true >= self.rung.true
             self.rung = self.head
         elif decision is Decision.REJECT or not gate.goes_on(self.condition.policy, self.unclear):
-            self.head, self.unclear = self.rung, 0
+            self.head, self.unclear, self.head_score, self.is_lucky = self.rung, 0, math.nan, False
         self.judged = self.head
 
     def final(self) -> tuple[float, bool]:
         """(over-claim in sigma, whether the interval holds the truth) of the proven code on the test split."""
-        pairs = [self.world.pair(self.world.baseline, self.rung, TEST) for _ in range(self.condition.final_pairs)]
+        pairs = [self.world.pair(self.world.baseline, self.finished, TEST) for _ in range(self.condition.final_pairs)]
         delta, low, high = gate.final_interval(pairs)
-        return self.rung.true - delta / SIGMA, low <= SIGMA * self.rung.true <= high
+        return self.finished.true - delta / SIGMA, low <= SIGMA * self.finished.true <= high
 
 
 def _naive_gain(condition: Condition, runs: int, random: np.random.Generator) -> float:
@@ -236,6 +294,7 @@ def simulate_nights(condition: Condition, nights: int, seed: int) -> NightStatis
         played.append(night)
         runs.append(night.world.runs)
         naive.append(_naive_gain(condition, night.world.runs, random))
+        night.finished = night.pruned()
     finals = [night.final() for night in played if night.rung is not night.world.baseline]
     return NightStatistics(
         nights=nights,
@@ -243,6 +302,7 @@ def simulate_nights(condition: Condition, nights: int, seed: int) -> NightStatis
         found_nights=sum(night.found > 0 for night in played),
         certified_nights=sum(night.rung.true < 0 for night in played),
         true_gain=float(np.mean([-night.rung.true for night in played])),
+        finished_gain=float(np.mean([-night.finished.true for night in played])),
         naive_gain=float(np.mean(naive)),
         over_claim=float(np.mean([error for error, _ in finals])) if finals else 0.0,
         coverage=float(np.mean([holds for _, holds in finals])) if finals else 1.0,

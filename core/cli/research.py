@@ -189,6 +189,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             return
         with display_for(as_json, quiet) as display:
             campaign.display = display
+            finishing.prune_edits(campaign)
             finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
             finishing.write_samples(campaign)
             headline = summarise(campaign.state).verdict.headline
@@ -223,7 +224,7 @@ def adopt(current: bool) -> None:
 
     workspace = find_workspace()
     state = read_state(workspace)
-    wanted = state.head if current else state.rung
+    wanted = state.head if current else state.proven_code
     path = workspace.root / TRAIN_FILE
     mine = path.read_bytes() if path.is_file() else b""
     digest = revision_digest(mine.decode("utf-8", errors="replace"))

@@ -112,9 +112,13 @@ def lineage(state: CampaignState, revision: str) -> frozenset[str]:
 
 
 def kept_in_chain(state: CampaignState, newest: str, proven: str) -> tuple[ExperimentRecord, ...]:
-    """The kept experiments that lead from `proven` to `newest`, in order."""
+    """The kept experiments that lead from `proven` to `newest`, in order; placebos changed nothing."""
+    out: tuple[int, ...] = ()
+    if state.prune is not None and newest == state.prune.revision:
+        newest, out = state.prune.code, state.prune.out
     chain = lineage(state, newest) - lineage(state, proven)
-    return tuple(item for item in state.experiments if item.status is Status.KEPT and item.revision in chain)
+    kept = (item for item in state.experiments if item.status is Status.KEPT and item.revision in chain)
+    return tuple(item for item in kept if item.id not in out and not is_placebo(item))
 
 
 def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:

@@ -233,7 +233,7 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
             "campaign": _text(facts.get("identity") or state.identity),
             "code at the start": _text(state.baseline),
             "current code": _text(state.head),
-            **({"proven code": _text(state.rung)} if is_proven else {}),
+            **({"proven code": _text(state.proven_code)} if is_proven else {}),
             "journal": _text(state.chain_head),
         },
     )
@@ -265,8 +265,9 @@ def _doing(open_run: Mapping[str, Any] | None) -> str:
 def _plan(plan: Any) -> str:
     if not isinstance(plan, Mapping):
         return ""
-    words = {"calibrate": "noise", "search": "ideas", "claim": "proof", "final": "final test"}
-    parts = [f"{count:.0f} {words[key]}" for key in words if (count := number(plan.get(key))) is not None]
+    words = {"calibrate": "noise", "search": "ideas", "claim": "proof", "prune": "to prune", "final": "final test"}
+    counts = {key: number(plan.get(key)) for key in words}
+    parts = [f"{count:.0f} {words[key]}" for key, count in counts.items() if count or (count == 0 and key != "prune")]
     total, minutes = number(plan.get("total")), number(plan.get("minutes"))
     text = (f"{total:.0f} runs: " if total is not None else "") + ", ".join(parts)
     return text + (f"; about {seconds(minutes * 60)}" if minutes is not None else "")

@@ -50,13 +50,14 @@ def verdict_words(state: CampaignState, *, more_runs: int | None, note: str) -> 
     is_proven = state.rung != state.baseline
     kind, headline = _proven_headline(state) if is_proven else ("not_proven", _not_proven_headline(state, more_runs))
     lines = [final_sentence(final, state.claim_unit)] if final is not None else []
+    lines += _prune_words(state)
     promising = len(kept_in_chain(state, state.head, state.rung))
     if is_proven:
         if final is None:
             lines.append(
                 "How much it gains is measured once, by slm-ar finish; until then there is no headline number."
             )
-        elif final.final != state.rung:
+        elif final.final != state.proven_code:
             lines.append("The final test was opened for other code than what is proven now.")
         if promising:
             lines.append(f"{_looks_promising(promising)} on top of it, not yet proven.")
@@ -87,7 +88,7 @@ def _before_the_search(state: CampaignState) -> VerdictWords:
 def _proven_headline(state: CampaignState) -> tuple[str, str]:
     """Kind and headline of a campaign whose claim test passed."""
     final = state.final
-    if final is None or final.final != state.rung:
+    if final is None or final.final != state.proven_code:
         edits = plural(len(kept_in_chain(state, state.rung, state.baseline)), "edit")
         return "proven", f"Proven: the code with {edits} beats where it began, on text that nobody looked at."
     if final.delta_high < 0:
@@ -96,6 +97,17 @@ def _proven_headline(state: CampaignState) -> tuple[str, str]:
         "not_proven",
         "Proven on unseen text, but the final test cannot tell the gain from zero: take it as not proven.",
     )
+
+
+def _prune_words(state: CampaignState) -> list[str]:
+    """What the prune pass took out, in one sentence."""
+    record = state.prune
+    if record is None or record.revision is None:
+        return []
+    tried = plural(len(record.edits), "kept edit")
+    if not record.out:
+        return [f"The prune pass looked at {tried} one by one and took none out."]
+    return [f"The prune pass took out {len(record.out)} of {tried}: on dev they did not help."]
 
 
 def final_sentence(final: FinalRecord, unit: str) -> str:

@@ -58,6 +58,7 @@ ROLE_WORDS: Mapping[str, str] = MappingProxyType(
         "search": "trying an edit",
         "window": "measuring the current code again with a new seed",
         "claim": "proof runs: current code against proven code",
+        "prune": "the prune pass: which of the kept edits help",
         "final": "final test runs",
         "train": "a training run by hand",
     }

@@ -87,7 +87,7 @@ def test_a_minimal_recipe_gets_the_documented_defaults() -> None:
     assert recipe.data.mix_percent == 5 and recipe.data.mix_kb == 200 and recipe.data.duplicates == "auto"
     assert recipe.tokenizer.vocab_size == 2048 and recipe.tokenizer.split == "auto"
     assert recipe.budget.steps is None and recipe.budget.startup_seconds == 60 and recipe.budget.experiments == 60
-    assert recipe.gate.looks == (1, 2, 3, 5) and recipe.gate.alpha_split == (0.1, 0.2, 0.3, 0.4)
+    assert recipe.gate.looks == (1, 2, 3, 5, 8) and recipe.gate.alpha_split == (0.1, 0.1, 0.2, 0.2, 0.4)
     assert recipe.gate.alpha == 0.04 and recipe.gate.patience == 2 and recipe.gate.min_effect == 0.001
     assert recipe.proposer.name == "search" and recipe.finish.train_factor == 4
 
@@ -192,7 +192,7 @@ looks = [
         "line 9: machine.threads: must be 'auto' or a whole number, at least 1, not 0",
         "line 12: budget.steps: set exactly one of seconds and steps: both are set",
         "line 12: budget.steps: must be a whole number, at least 1, not -1",
-        "line 14: gate.looks: needs one share per look: looks has 2 entries, alpha_split 4",
+        "line 14: gate.looks: needs one share per look: looks has 2 entries, alpha_split 5",
         'line 14: gate.looks[1]: must be a whole number, at least 1, not "five"',
     ]
 
