@@ -17,7 +17,7 @@ from functools import lru_cache
 from ...core.sources import Table
 from .clock import day_title, parse_day, parse_number, parse_time
 from .pages import Entry, Page
-from .rows import Asking, Tally, Window, clean
+from .rows import Asking, Tally, Window, clean, told
 
 MODES = ("bus", "streetcar", "subway", "tram", "train", "rail", "metro", "ferry")
 _MODE = re.compile(r"(?<![a-z])(" + "|".join(MODES) + r")(?![a-z])")
@@ -63,11 +63,14 @@ def incident_records(
     order, name_line = window.date_order, line_number if window.line_numbers else clean
     for row in table:
         tally.row_count += 1
-        cell = row.get(delay, "")
+        cell = told(row.get(delay, ""))
         day, clock, minutes = parse_day(row[date], order), parse_time(row[time]), parse_number(cell)
         origin = ""
-        if asking is not None and not cell.strip():
+        if asking is not None and not cell:
             minutes, origin = "", "\t" + asking.origin(tally.row_count)
+        elif not cell:
+            tally.skip("no delay")
+            continue
         if day is None or clock is None or minutes is None:
             tally.reject(row, columns, ("date", "time", "delay"))
         elif window.holds(day):

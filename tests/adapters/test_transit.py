@@ -183,11 +183,12 @@ def test_malformed_rows_are_counted_and_too_many_refuse_the_file(tmp_path: Path)
     (document,) = adapter.documents(path, SourceOptions())
     assert len(document.spans) == 20
     assert adapter.notices[1:] == [
+        f"{path}: rows skipped, no delay: 1",
         f"{path}: rows skipped, unreadable date, time or number "
-        "(first: row 21: Report Date = '2024-13-02', Time = '06:10', Min Delay = '5'): 3"
+        "(first: row 21: Report Date = '2024-13-02', Time = '06:10', Min Delay = '5'): 2",
     ]
     path.write_text(OLD_BUS.splitlines()[0] + "\n" + bad + rows[: len(rows) // 4], encoding="utf-8")
-    with pytest.raises(DataError, match=r"bus\.csv: 3 of 8 rows have an unreadable date.*row 1: Report Date"):
+    with pytest.raises(DataError, match=r"bus\.csv: 2 of 8 rows have an unreadable date.*row 1: Report Date"):
         read(path)
 
 

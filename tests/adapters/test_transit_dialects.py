@@ -39,6 +39,18 @@ def test_words_for_a_missing_value_are_no_times(tmp_path: Path, missing: str) ->
     assert question.text == "line 3 Thun Tue Jan 02\n05:54 | +1.0\n06:54 | "
 
 
+@pytest.mark.parametrize("missing", ["", "nan", "None"])
+def test_incidents_whose_delay_is_not_known_yet_are_skipped_and_asked(tmp_path: Path, missing: str) -> None:
+    head, row = "Date,Line,Time,Station,Code,Min Delay\n", "2025-01-02,35,06:10,JANE,MFESA,"
+    source = write(tmp_path / "log", bus__csv=f"{head}2025-01-02,7,05:50,KING,MFUS,5\n{row}{missing}\n")
+    adapter = TransitAdapter()
+    (document,) = adapter.documents(source, SourceOptions())
+    assert document.text == "bus Thu Jan 02\n05:50 7 | KING |  | MFUS | 5 |  | \n"
+    assert any("rows skipped, no delay: 1" in notice for notice in adapter.notices)
+    (question,) = adapter.questions(source, SourceOptions())
+    assert question.text == "bus Thu Jan 02\n05:50 7 | KING |  | MFUS | 5 |  | \n06:10 35 | JANE |  | MFESA | "
+
+
 def test_delays_in_words_of_trains_without_a_line(tmp_path: Path) -> None:
     text = (
         "train_id,direction,next_station,date,status,timeStamp\n"
