@@ -40,7 +40,7 @@ def predict(
     source: Path, out: Path, task: str | None, model: Path | None, options: tuple[str, ...], as_json: bool
 ) -> None:
     """Answer new rows with the model: same serialisation as in training, one answer and its probability per row."""
-    from ..tasks.predicting import answer_ends
+    from ..tasks.predicting import answer_forms
     from ..tasks.predicting import predict as predicted
 
     workspace = find_workspace()
@@ -61,7 +61,7 @@ def predict(
     questions: Iterator[Document] = adapter.questions(given, source_options(workspace, options))
     if task is not None:
         questions = (document for document in questions if any(span.task == task for span in document.spans))
-    ends = answer_ends(held_documents(data, "dev"), tasks.values())
+    forms = answer_forms(held_documents(data, "dev"), tasks.values())
     started = time.monotonic()
     count = 0
     with (
@@ -70,18 +70,26 @@ def predict(
         _answers_file(out) as write,
         adapter_named(adapter, workspace.recipe.data.adapter),
     ):
+        loaded = time.monotonic()
         context = min(served.context, workspace.recipe.evaluation.context)
-        for name, answer in predicted(client, served.tokenizer, context, questions, tasks, ends):
+        for name, answer in predicted(client, served.tokenizer, context, questions, tasks, forms):
             write(name, answer)
             count += 1
         if not count:  # told before the file is put in place: an older one with answers stays
             raise DataError(f"{source}: no row asks for an answer", "leave the answer's column out, or its cells empty")
-    seconds = time.monotonic() - started
-    facts = {"rows": count, "seconds": round(seconds, 3), "rows_per_second": round(count / seconds, 1), "out": str(out)}
+    seconds = time.monotonic() - loaded
+    facts = {
+        "rows": count,
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(count / seconds, 1),
+        "start_seconds": round(loaded - started, 3),
+        "out": str(out),
+    }
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        click.echo(f"{out}: {count:,} answers in {seconds:.1f} s ({count / seconds:,.0f} rows per second)")
+        speed = f"{count / seconds:,.0f} rows per second"
+        click.echo(f"{out}: {count:,} answers in {seconds:.1f} s ({speed}), after {loaded - started:.1f} s of start-up")
 
 
 def _check_out(out: Path, source: Path) -> None:
@@ -238,7 +246,7 @@ def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedMode
     """What expansions do to retrieval over the person's own documents; empty without documents and judgments."""
     from ..tasks.baselines import baseline_texts
     from ..tasks.collection import load_collection
-    from ..tasks.predicting import answer_ends
+    from ..tasks.predicting import answer_forms
     from ..tasks.predicting import predict as predicted
     from ..tasks.retrieval import evaluate_retrieval
 
@@ -258,9 +266,9 @@ def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedMode
         Document(query, prompt, query, spans=(Span(end, end, task.name),))
         for query, prompt, end in zip(queries, prompts, ends, strict=True)
     ]
-    stops = answer_ends(held_documents(data, "dev"), [task])
+    forms = answer_forms(held_documents(data, "dev"), [task])
     with served.open() as client:
-        answers = predicted(client, served.tokenizer, served.context, asked, tasks, stops)
+        answers = predicted(client, served.tokenizer, served.context, asked, tasks, forms)
         expansions = {"the model": {answer.document: answer.answer for _, answer in answers}}
     for name, texts in baseline_texts(data, task, adapter, prompts).items():
         expansions[name] = dict(zip(queries, texts, strict=True))

@@ -29,6 +29,7 @@ Logs = NDArray[np.float32]
 SEPARATORS = (" | ", "\t", "\n")
 WIDTH_STEP = 16
 """Rows are padded to a multiple of this many tokens, not to the model's whole window: most prompts are short."""
+LEAST_EXAMPLES = 30
 LEAST_TERMINATOR_SHARE = 0.02
 """Of the questions of a task that a terminator must follow, to count as one."""
 
@@ -135,6 +136,23 @@ def _prompt(pieces: Sequence[tuple[int, list[int]]], byte_count: int, context: i
         byte_count -= size
         ids.extend(piece)
     return np.array(ids[-context:], np.int32)
+
+
+class AnswerForm(NamedTuple):
+    """What answers of a task look like: the texts that may end them and, for numbers, examples of them."""
+
+    ends: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+
+def form_of(task: Task, questions: Sequence[Question]) -> AnswerForm:
+    """The form of the answers of `task`, read off questions whose answers are known, of all together.
+
+    A few numbers do not show what numbers look like: then there are no examples.
+    """
+    has_examples = task.kind == "value" and len(questions) >= LEAST_EXAMPLES
+    examples = {question.gold for question in questions} if has_examples else set()
+    return AnswerForm(ends_of(task, questions), tuple(sorted(examples)))
 
 
 def ends_of(task: Task, questions: Sequence[Question]) -> tuple[str, ...]:

@@ -1,28 +1,35 @@
 """Decodes a number: the median of what a model thinks of the number that follows a prompt.
 
-Called by tasks.py for tasks of kind value. The tree of number tokens is walked best first, for all prompts side by
-side, until the median cannot move any more, 98 % of the mass is read, or MOST_EXPANSIONS nodes were looked at. No list
+Called by scoring.py for tasks of kind value. The tree of number tokens is walked best first, for all prompts side by
+side, until the median cannot move any more, 98 % of the mass is read, or MOST_EXPANSIONS places were looked at. No list
 of numbers is ever enumerated, so it works for any range and any number of decimals.
+
+What is walked is the tree of spellings that the tokenizer itself would choose: the model has seen no others. A place
+behind which no true answer's tokens ever go on needs no look, so where numbers are tokens of their own one row of
+logits per prompt is enough.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import re
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..prepare.answers import number
+from ..prepare.tokenizer import encode_texts
 from .asking import Ids, LogitsSource, Logs, Row, ask
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 MOST_EXPANSIONS = 24
-"""Nodes that are looked at per prompt, the root included; each costs the model one row."""
-NODES_PER_ROUND = 4
-MOST_CHILDREN = 48
+"""Places that are looked at per prompt, the root included; each costs the model one row."""
+PLACES_PER_ROUND = 4
 ENOUGH_MASS = 0.98
 """Of the mass on numbers."""
 LEAST_MASS = 1e-4
@@ -30,6 +37,8 @@ LEAST_MASS = 1e-4
 LONGEST_NUMBER = 12
 """Tokens of a number."""
 BEGINNING = re.compile(r"[+-]?\d*(\.\d*)?((?<=[\d.])[eE][+-]?\d*)?", re.ASCII)
+
+Values = NDArray[np.float64]
 
 
 class Decoded(NamedTuple):
@@ -39,21 +48,68 @@ class Decoded(NamedTuple):
     probability: float
 
 
-class NumberTokens:
-    """Which tokens of a vocabulary can go on with a number; remembers the answer for each beginning."""
+class Place(NamedTuple):
+    """A beginning of a number: its text, its tokens, and the number that it reads so far (nan when none)."""
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
-        self._tokens = [(token, piece.decode()) for token, piece in enumerate(pieces) if _is_numeric(piece)]
-        self._known: dict[str, tuple[NDArray[np.int64], list[str]]] = {}
+    text: str
+    ids: tuple[int, ...]
+    value: float
 
-    def after(self, beginning: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Ids, and what the number reads with each of them."""
-        known = self._known.get(beginning)
+
+class Branches(NamedTuple):
+    """How a number may go on from one place; arrays of one length. `is_final`: it ends there, as far as is known."""
+
+    tokens: NDArray[np.int64]
+    places: list[Place]
+    values: Values
+    is_final: NDArray[np.bool_]
+
+
+class NumberTree:
+    """The numbers that a tokenizer can write, token by token; remembers what goes on from each place.
+
+    `examples` are true answers: numbers go on with the tokens with which theirs do; without any, with every numeric
+    token.
+    """
+
+    root = Place("", (), math.nan)
+
+    def __init__(self, tokenizer: Tokenizer, pieces: Sequence[bytes], examples: Iterable[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._first = {token: piece.decode() for token, piece in enumerate(pieces) if _is_numeric(piece)}
+        spellings = encode_texts(tokenizer, [[text] for text in sorted(set(examples))])
+        later = {token for ids in spellings for token in ids[1:]}
+        self._later = self._first if not spellings else {t: text for t, text in self._first.items() if t in later}
+        self._known: dict[tuple[int, ...], Branches] = {}
+
+    def after(self, place: Place) -> Branches:
+        """Every token that can follow, and where it leads."""
+        known = self._known.get(place.ids)
         if known is None:
-            fitting = [(token, beginning + text) for token, text in self._tokens if _is_beginning(beginning + text)]
-            ids = np.array([token for token, _ in fitting], np.int64)
-            known = self._known[beginning] = (ids, [text for _, text in fitting])
+            [places] = self._following([place])
+            behind = self._following(places)
+            known = self._known[place.ids] = Branches(
+                np.array([each.ids[-1] for each in places], np.int64),
+                places,
+                np.array([each.value for each in places], np.float64),
+                np.array([not each for each in behind], np.bool_),
+            )
         return known
+
+    def _following(self, places: Sequence[Place]) -> list[list[Place]]:
+        """The places one token further, of each."""
+        fitting = [
+            (owner, Place(text, (*place.ids, token), _value(text)))
+            for owner, place in enumerate(places)
+            for token, piece in (self._later if place.ids else self._first).items()
+            if _is_beginning(text := place.text + piece) and len(place.ids) < LONGEST_NUMBER
+        ]
+        spellings = encode_texts(self._tokenizer, [[place.text] for _, place in fitting])
+        found: list[list[Place]] = [[] for _ in places]
+        for (owner, place), ids in zip(fitting, spellings, strict=True):
+            if tuple(ids) == place.ids:
+                found[owner].append(place)
+        return found
 
 
 def _is_numeric(piece: bytes) -> bool:
@@ -64,12 +120,16 @@ def _is_beginning(text: str) -> bool:
     return len(text) <= 24 and BEGINNING.fullmatch(text) is not None
 
 
-class _Node(NamedTuple):
-    """A beginning of a number; the smallest sorts first, so the mass is negated."""
+def _value(text: str) -> float:
+    value = number(text)
+    return math.nan if value is None else value
+
+
+class _Waiting(NamedTuple):
+    """A place not looked at; the smallest sorts first, so the mass is negated."""
 
     minus_mass: float
-    text: str
-    ids: tuple[int, ...]
+    place: Place
 
 
 class _Search:
@@ -77,50 +137,64 @@ class _Search:
 
     def __init__(self, prompt: Ids) -> None:
         self.prompt = prompt
-        self.complete: dict[str, float] = defaultdict(float)
-        """Numbers that ended, as written -> mass."""
-        self._open = [_Node(-1.0, "", ())]
-        self._left: list[_Node] = []
+        self._texts: list[str] = []
+        self._values: list[Values] = []
+        self._masses: list[Values] = []
+        """Numbers that ended; the lists go together."""
+        self._ended = 0.0
+        self._open = [_Waiting(-1.0, NumberTree.root)]
+        self._left: list[_Waiting] = []
         """Beginnings that are not followed."""
         self._looked_at = 0
         self._least = 0.0
-        self._ended = self._went_on = 0.0
+        self._ended_there = self._went_on = 0.0
         """Of the numbers looked at: the mass that ended there, and the mass that did not."""
 
-    def take(self) -> list[_Node]:
+    def take(self) -> list[_Waiting]:
         """The likeliest beginnings to look at next; none when the answer stands."""
         if self._is_settled():
             return []
-        count = min(NODES_PER_ROUND, MOST_EXPANSIONS - self._looked_at, len(self._open))
+        count = min(PLACES_PER_ROUND, MOST_EXPANSIONS - self._looked_at, len(self._open))
         taken = [heapq.heappop(self._open) for _ in range(count)]
         self._looked_at += count
         return taken
 
-    def look(self, node: _Node, logs: Logs, tokens: NumberTokens, ends: NDArray[np.int64]) -> None:
-        """Share the mass of `node` between its end and its continuations."""
-        if number(node.text) is not None:
-            ended = -node.minus_mass * float(np.exp(logs[ends]).sum())
-            self.complete[node.text] += ended
-            self._ended += ended
-            self._went_on += max(0.0, -node.minus_mass - ended)
-        ids, texts = tokens.after(node.text)
-        masses = -node.minus_mass * np.exp(logs[ids].astype(np.float64))
-        if not node.ids:
+    def look(self, waiting: _Waiting, logs: Logs, branches: Branches, ends: NDArray[np.int64]) -> None:
+        """Share the mass of a place between its end and what follows it."""
+        mass, place = -waiting.minus_mass, waiting.place
+        if not math.isnan(place.value):
+            ended = mass * float(np.exp(logs[ends].astype(np.float64)).sum())
+            self._end([place.text], np.array([place.value]), np.array([ended]))
+            self._ended_there += ended
+            self._went_on += max(0.0, mass - ended)
+        masses = mass * np.exp(logs[branches.tokens].astype(np.float64))
+        if not place.ids:
             self._least = LEAST_MASS * float(masses.sum())
-        for place in np.argsort(-masses, kind="stable")[:MOST_CHILDREN]:
-            child = _Node(-float(masses[place]), texts[place], (*node.ids, int(ids[place])))
-            if masses[place] >= self._least and len(child.ids) < LONGEST_NUMBER:
+        final = np.flatnonzero(branches.is_final & ~np.isnan(branches.values))
+        self._end([branches.places[at].text for at in final], branches.values[final], masses[final])
+        for at in np.flatnonzero(~branches.is_final):
+            child = _Waiting(-float(masses[at]), branches.places[at])
+            if masses[at] >= self._least:
                 heapq.heappush(self._open, child)
             else:
                 self._left.append(child)
 
+    def _end(self, texts: list[str], values: Values, masses: Values) -> None:
+        self._texts += texts
+        self._values.append(values)
+        self._masses.append(masses)
+        self._ended += float(masses.sum())
+
     def answer(self) -> Decoded:
         """The weighted median; a beginning that was not followed counts as the number that it reads so far."""
-        masses = defaultdict(float, self.complete)
-        for node in (*self._open, *self._left):
-            if number(node.text) is not None:
-                masses[node.text] -= node.minus_mass
-        return weighted_median(masses)
+        waiting = self._readable()
+        values = [*self._values, np.array([each.place.value for each in waiting])]
+        masses = [*self._masses, np.array([-each.minus_mass for each in waiting])]
+        texts = [*self._texts, *(each.place.text for each in waiting)]
+        return weighted_median(texts, np.concatenate(values), np.concatenate(masses))
+
+    def _readable(self) -> list[_Waiting]:
+        return [each for each in (*self._open, *self._left) if not math.isnan(each.place.value)]
 
     def _is_settled(self) -> bool:
         """Whether nearly all mass is read, or the median would stay wherever the mass that has not ended goes.
@@ -128,55 +202,44 @@ class _Search:
         Where numbers are tokens of their own, all that were looked at ended there: then the others, which are likely to
         end as well, are read as they stand.
         """
-        ended = sum(self.complete.values())
-        waiting = (*self._open, *self._left)
-        readable = -sum(node.minus_mass for node in waiting if number(node.text) is not None)
-        open_mass = -sum(node.minus_mass for node in waiting)
+        ended = self._ended
+        open_mass = -sum(each.minus_mass for each in (*self._open, *self._left))
         enough = ENOUGH_MASS * (ended + open_mass)
         if ended >= enough:
             return ended > 0
-        if self._looked_at > NODES_PER_ROUND:
-            goes_on = self._went_on / max(self._ended + self._went_on, 1e-30)
+        if self._looked_at > PLACES_PER_ROUND:
+            goes_on = self._went_on / max(self._ended_there + self._went_on, 1e-30)
+            readable = -sum(each.minus_mass for each in self._readable())
             if ended + readable * (1 - goes_on) >= enough:
                 return True
         if open_mass >= ended:
             return False
-        low = _reached(self.complete, (ended + open_mass) / 2 - open_mass)
-        return low == _reached(self.complete, (ended + open_mass) / 2)
+        values, masses = np.concatenate(self._values), np.concatenate(self._masses)
+        order = np.argsort(values, kind="stable")
+        reached = np.cumsum(masses[order])
+        half = (ended + open_mass) / 2
+        low, high = (int(np.searchsorted(reached, wanted)) for wanted in (half - open_mass, half))
+        return high < len(order) and values[order[low]] == values[order[high]]
 
 
-def _reached(masses: dict[str, float], wanted: float) -> float | None:
-    """The smallest value at which the mass of all values up to it is at least `wanted`."""
-    total = 0.0
-    for value, mass in sorted((number(text) or 0.0, mass) for text, mass in masses.items()):
-        total += mass
-        if total >= wanted:
-            return value
-    return None
-
-
-def weighted_median(masses: dict[str, float]) -> Decoded:
+def weighted_median(texts: Sequence[str], values: Values, masses: Values) -> Decoded:
     """The smallest number that half of the mass does not exceed, in its likeliest spelling; "0" when there is none."""
-    values: dict[float, float] = defaultdict(float)
-    for text, mass in masses.items():
-        values[number(text) or 0.0] += mass
-    total = sum(values.values())
+    total = float(masses.sum())
     if total <= 0:
         return Decoded("0", 0.0)
-    reached = 0.0
-    median = max(values)
-    for value in sorted(values):
-        reached += values[value]
-        if reached >= total / 2:
-            median = value
-            break
-    spellings = [text for text in masses if (number(text) or 0.0) == median]
-    return Decoded(max(sorted(spellings), key=lambda text: masses[text]), values[median] / total)
+    order = np.argsort(values, kind="stable")
+    at = min(int(np.searchsorted(np.cumsum(masses[order]), total / 2)), len(order) - 1)
+    median = values[order[at]]
+    same = np.flatnonzero(values == median)
+    by_text: dict[str, float] = {}
+    for place in same:
+        by_text[texts[place]] = by_text.get(texts[place], 0.0) + float(masses[place])
+    return Decoded(max(sorted(by_text), key=by_text.__getitem__), float(masses[same].sum()) / total)
 
 
 def decode_numbers(
     source: LogitsSource,
-    tokens: NumberTokens,
+    tree: NumberTree,
     prompts: Sequence[Ids],
     ends: NDArray[np.int64],
     context: int,
@@ -184,15 +247,15 @@ def decode_numbers(
 ) -> list[Decoded]:
     """The number that the model expects after each prompt, its median; `ends` are the ids that end a number."""
     searches = [_Search(prompt) for prompt in prompts]
-    while turns := [(search, node) for search in searches for node in search.take()]:
-        rows = (_row(search.prompt, node.ids, context) for search, node in turns)
-        for (search, node), logs in zip(turns, ask(source, rows, context, width_step), strict=True):
-            search.look(node, logs[0], tokens, ends)
+    while turns := [(search, waiting) for search in searches for waiting in search.take()]:
+        rows = (_row(search.prompt, waiting.place.ids, context) for search, waiting in turns)
+        for (search, waiting), logs in zip(turns, ask(source, rows, context, width_step), strict=True):
+            search.look(waiting, logs[0], tree.after(waiting.place), ends)
     return [search.answer() for search in searches]
 
 
 def _row(prompt: Ids, ids: tuple[int, ...], context: int) -> Row:
-    """Every node of a prompt sees the same end of it."""
+    """Every place behind a prompt sees the same end of it."""
     kept = prompt[-max(1, context - min(LONGEST_NUMBER, context // 2)) :]
     row = np.concatenate([kept, np.array(ids, np.int32)])[-context:]
     return Row(row, len(row) - 1, len(row))

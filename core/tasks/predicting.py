@@ -14,7 +14,7 @@ from ..contracts import Document, Task, TaskAnswer
 from ..errors import DataError
 from ..prepare.answers import Question, choose_questions
 from ..prepare.heldout import HeldDocument
-from .asking import WIDTH_STEP, ends_of
+from .asking import WIDTH_STEP, AnswerForm, form_of
 from .scoring import answer_questions
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 CHUNK_QUESTIONS = 4096
 
 
-def answer_ends(documents: Sequence[HeldDocument], tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
-    """Task -> the texts that end its answers, read off documents whose answers are known."""
-    return {task.name: ends_of(task, choose_questions(documents, task)) for task in tasks}
+def answer_forms(documents: Sequence[HeldDocument], tasks: Iterable[Task]) -> dict[str, AnswerForm]:
+    """Task -> the form of its answers, read off documents whose answers are known."""
+    return {task.name: form_of(task, choose_questions(documents, task)) for task in tasks}
 
 
 def predict(
@@ -36,7 +36,7 @@ def predict(
     context: int,
     documents: Iterable[Document],
     tasks: Mapping[str, Task],
-    ends: Mapping[str, tuple[str, ...]],
+    forms: Mapping[str, AnswerForm],
 ) -> Iterator[tuple[str, TaskAnswer]]:
     """(task, answer) for the one (empty) span of each document. Raises DataError for a task that the model has not."""
     waiting = iter(documents)
@@ -47,7 +47,8 @@ def predict(
         answers: dict[int, tuple[str, TaskAnswer]] = {}
         for name, places in by_task.items():
             questions = [Question(chunk[place], 0, {}) for place in places]
-            found = answer_questions(source, tokenizer, tasks[name], questions, context, ends.get(name, ()), WIDTH_STEP)
+            form = forms.get(name, AnswerForm())
+            found = answer_questions(source, tokenizer, tasks[name], questions, context, form, WIDTH_STEP)
             answers.update((place, (name, answer)) for place, answer in zip(places, found, strict=True))
         yield from (answers[place] for place in range(len(chunk)))
 

@@ -27,6 +27,7 @@ from ..prepare.answers import MOST_GENERATED, MOST_QUESTIONS, AnswerSlices, Ques
 from ..prepare.heldout import HeldDocument
 from ..prepare.tokenizer import encode_texts
 from .asking import (
+    AnswerForm,
     Ids,
     LogitsSource,
     Logs,
@@ -35,12 +36,12 @@ from .asking import (
     ask,
     encode_prompts,
     ending_ids,
-    ends_of,
+    form_of,
     terminators,
     token_bytes,
 )
 from .metrics import LOG_LOSS, make_score, rated_by
-from .numbers import NumberTokens, decode_numbers
+from .numbers import NumberTree, decode_numbers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,9 +73,9 @@ def score_tasks(
         questions = choose_questions(documents, task, most, answer_slices)
         if not questions:
             continue
-        ends = ends_of(task, questions)
+        form = form_of(task, questions)
         with open_source() as source:
-            given = answer_questions(source, tokenizer, task, questions, context, ends)
+            given = answer_questions(source, tokenizer, task, questions, context, form)
         with open_source() as source:
             nats = gold_nats(source, tokenizer, questions, context)
         answers = [
@@ -100,12 +101,12 @@ def answer_questions(
     task: Task,
     questions: Sequence[Question],
     context: int,
-    ends: Sequence[str],
+    form: AnswerForm,
     width_step: int | None = None,
 ) -> list[TaskAnswer]:
     """What the model answers, one for each question and in their order; the text behind a prompt is never looked at.
 
-    `ends` are the texts that may end an answer (asking.ends_of). With `width_step` short prompts go in narrow requests,
+    `form` is that of answers known to be true (asking.form_of). With `width_step` short prompts go in narrow requests,
     for a model that takes any width: much faster where most are short. Raises DataError for a task without choices.
     """
     if task.kind not in _KINDS:
@@ -114,7 +115,7 @@ def answer_questions(
     answers: dict[int, TaskAnswer] = {}
     for places in _rounds(questions):
         longest_first = sorted(places, key=lambda place: -len(prompts[place]))
-        asked = _Asked(source, tokenizer, task, [prompts[place] for place in longest_first], context, ends, width_step)
+        asked = _Asked(source, tokenizer, task, [prompts[place] for place in longest_first], context, form, width_step)
         for place, found in zip(longest_first, _KINDS[task.kind](asked), strict=True):
             question = questions[place]
             gold = question.gold
@@ -230,7 +231,7 @@ class _Asked:
     task: Task
     prompts: Sequence[Ids]
     context: int
-    ends: Sequence[str]
+    form: AnswerForm
     width_step: int | None
 
 
@@ -287,7 +288,7 @@ def _choose(asked: _Asked) -> Iterator[_Found]:
         raise DataError(f"task '{task.name}' has no choices", "run `slm-ar prepare` again: it takes them from train")
     # A candidate longer than the window is told by its first tokens.
     encoded = encode_texts(asked.tokenizer, [[choice] for choice in task.choices])
-    ends = ending_ids(token_bytes(asked.tokenizer), asked.ends)
+    ends = ending_ids(token_bytes(asked.tokenizer), asked.form.ends)
     tree = CandidateTree([tuple(ids[: asked.context - 1]) for ids in encoded], ends)
     rows = (_leaf_row(prompt, leaf, tree.depth, asked.context) for prompt in asked.prompts for leaf in tree.leaves)
     predicted = ask(asked.source, rows, asked.context, asked.width_step)
@@ -310,8 +311,9 @@ def _leaf_row(prompt: Ids, leaf: Path, depth: int, context: int) -> Row:
 
 def _decode(asked: _Asked) -> Iterator[_Found]:
     pieces = token_bytes(asked.tokenizer)
-    ends = ending_ids(pieces, asked.ends)
-    decoded = decode_numbers(asked.source, NumberTokens(pieces), asked.prompts, ends, asked.context, asked.width_step)
+    ends = ending_ids(pieces, asked.form.ends)
+    tree = NumberTree(asked.tokenizer, pieces, asked.form.examples)
+    decoded = decode_numbers(asked.source, tree, asked.prompts, ends, asked.context, asked.width_step)
     for answer in decoded:
         yield _Found(answer.text, answer.probability, {})
 
@@ -321,7 +323,7 @@ def _write(asked: _Asked) -> Iterator[_Found]:
 
     pieces = token_bytes(asked.tokenizer)
     texts = generate_answers(
-        asked.source, pieces, asked.prompts, asked.ends, asked.context, width_step=asked.width_step
+        asked.source, pieces, asked.prompts, asked.form.ends, asked.context, width_step=asked.width_step
     )
     for text in texts:
         yield _Found(text, None, {})

@@ -25,9 +25,9 @@ from slm_ar.core.errors import DataError
 from slm_ar.core.prepare.answers import Question, choose_questions
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, EOS, PAD, encode_texts, train_tokenizer
-from slm_ar.core.tasks.asking import Row, ask, encode_prompts, ending_ids, ends_of, terminators, token_bytes
+from slm_ar.core.tasks.asking import AnswerForm, Row, ask, encode_prompts, ending_ids, ends_of, terminators, token_bytes
 from slm_ar.core.tasks.generate import generate_answers, generate_text
-from slm_ar.core.tasks.numbers import MOST_EXPANSIONS, NumberTokens, decode_numbers, weighted_median
+from slm_ar.core.tasks.numbers import MOST_EXPANSIONS, Decoded, NumberTree, decode_numbers, weighted_median
 from slm_ar.core.tasks.scoring import CandidateTree, answer_questions, score_likelihood, score_tasks
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.scorer import InvalidCheckpointError
@@ -361,6 +361,12 @@ def test_the_bytes_of_tokens_are_those_of_the_text(tokenizer: Tokenizer) -> None
 # --- value ------------------------------------------------------------------------------------
 
 
+@cache
+def number_words() -> Tokenizer:
+    """Some numbers of two digits are one token, others are not."""
+    return train_tokenizer(iter(["5", "12", "47"] * 20 + ["123"]), 261, "words")
+
+
 def value_answer(model: Model, gold: str = "5") -> Any:
     (answer,) = only(
         score_tasks(opened(model), letters(), "dev", [held("a", f"x={gold}\n", gold)], [VALUE], CONTEXT)
@@ -378,13 +384,18 @@ def test_signs_points_and_exponents_are_read() -> None:
     assert value_answer(Model(writes({"-0.5": 0.4, "+1.25": 0.3, "3e2": 0.3}, "="))).answer == "+1.25"
 
 
+def median_of(masses: Mapping[str, float]) -> Decoded:
+    values = np.array([float(text) for text in masses])
+    return weighted_median(list(masses), values, np.array(list(masses.values())))
+
+
 def test_what_is_no_number_does_not_count() -> None:
     assert value_answer(Model(writes({"none": 0.9, "7": 0.1}, "="))).answer == "7"
     assert value_answer(Model(writes({"none": 0.5, "1.2.3": 0.4, "8": 0.1}, "="))).answer == "8"
 
 
 def test_a_model_that_never_writes_a_number_answers_zero() -> None:
-    assert weighted_median({}) == ("0", 0.0)
+    assert median_of({}) == ("0", 0.0)
 
 
 number_texts = st.one_of(st.integers(-999, 9999).map(str), st.decimals(0, 99, places=1).map(str))
@@ -395,7 +406,7 @@ number_texts = st.one_of(st.integers(-999, 9999).map(str), st.decimals(0, 99, pl
 def test_the_median_is_exact_for_few_numbers(shares: dict[str, int]) -> None:
     texts = {text: share / sum(shares.values()) for text, share in shares.items()}
     answer = value_answer(Model(writes(texts, "=")))
-    exact = weighted_median(texts)
+    exact = median_of(texts)
     below = sum(share for text, share in texts.items() if float(text) <= float(answer.answer))
     above = sum(share for text, share in texts.items() if float(text) >= float(answer.answer))
     # Where two neighbours are both medians, float rounding may choose either.
@@ -407,8 +418,8 @@ def test_no_list_of_numbers_is_ever_gone_through() -> None:
     digits = {token(str(digit)): 0.09 for digit in range(10)} | {token("\n"): 0.1}
     model = Model(lambda ids: digits)
     prompts = [np.array([BOS, token("=")], np.int32)] * 3
-    tokens = NumberTokens(token_bytes(letters()))
-    decoded = decode_numbers(model, tokens, prompts, np.array([EOS, token("\n")]), CONTEXT)
+    tree = NumberTree(letters(), token_bytes(letters()))
+    decoded = decode_numbers(model, tree, prompts, np.array([EOS, token("\n")]), CONTEXT)
     assert model.rows_asked <= 3 * MOST_EXPANSIONS
     assert len({answer.text for answer in decoded}) == 1
 
@@ -418,6 +429,33 @@ def test_a_settled_median_needs_few_looks() -> None:
     assert value_answer(model).answer == "5"
     # One row for the true answer; the root, "5" and perhaps its neighbours for the median.
     assert model.rows_asked <= 1 + 1 + 4
+
+
+def test_numbers_that_are_tokens_of_their_own_need_one_look() -> None:
+    """The true answers show that nothing goes on behind their tokens; where one does, it is followed."""
+    tokenizer = number_words()
+    ids = {text: tokenizer.encode(text).ids for text in ("5", "12", "47", "123")}
+    assert [len(each) for each in ids.values()] == [1, 1, 1, 2]
+    numbers = {ids["12"][0]: 0.4, ids["47"][0]: 0.6}
+    model = Model(lambda row: numbers if row[-1] == BOS else {EOS: 1.0}, tokenizer.get_vocab_size())
+    prompts = [np.array([BOS], np.int32)] * 10
+    for examples, looks in ((["5", "12", "47"], 10), (["5", "123"], 30)):
+        model.rows_asked = 0
+        tree = NumberTree(tokenizer, token_bytes(tokenizer), examples)
+        decoded = decode_numbers(model, tree, prompts, np.array([EOS]), CONTEXT)
+        assert {answer.text for answer in decoded} == {"47"}
+        assert model.rows_asked == looks
+
+
+def test_only_spellings_of_the_tokenizer_are_walked() -> None:
+    tokenizer = number_words()
+    tree = NumberTree(tokenizer, token_bytes(tokenizer))
+    one = next(place for place in tree.after(tree.root).places if place.text == "1")
+    reached = {place.text for place in tree.after(one).places}
+    assert "12" not in reached  # a token of its own
+    assert "19" in reached
+    for place in tree.after(one).places:
+        assert tuple(tokenizer.encode(place.text).ids) == place.ids
 
 
 def test_bins_give_accuracy_beside_the_error() -> None:
@@ -501,7 +539,7 @@ def test_open_questions_are_answered_like_those_with_a_truth(task: Task) -> None
     """What stands behind the prompt is never looked at, and neither order nor width matters."""
     prompts = ["x=", "a long prompt of many words =", "y=", "", "middle one ="]
     truth = "7" if task is VALUE else "b"
-    ends = ("\n",)
+    form = AnswerForm(("\n",))
     known = [
         Question(Document(str(n), f"{text}{truth} and more", "g", None, (Span(len(text), len(text) + 1, "t"),)), 0, {})
         for n, text in enumerate(prompts)
@@ -510,8 +548,8 @@ def test_open_questions_are_answered_like_those_with_a_truth(task: Task) -> None
         Question(Document(str(n), text, "g", None, (Span(len(text), len(text), "t"),)), 0, {})
         for n, text in enumerate(prompts)
     ]
-    one = answer_questions(Bigram(259), letters(), task, known, CONTEXT, ends)
-    other = answer_questions(AnyWidth(259), letters(), task, asked, CONTEXT, ends, width_step=8)
+    one = answer_questions(Bigram(259), letters(), task, known, CONTEXT, form)
+    other = answer_questions(AnyWidth(259), letters(), task, asked, CONTEXT, form, width_step=8)
     assert [(answer.document, answer.answer) for answer in one] == [
         (answer.document, answer.answer) for answer in other
     ]
