@@ -232,7 +232,7 @@ def weighted_median(texts: Sequence[str], values: Values, masses: Values) -> Dec
     median = values[order[at]]
     same = np.flatnonzero(values == median)
     by_text: dict[str, float] = {}
-    for place in same:
+    for place in same.tolist():
         by_text[texts[place]] = by_text.get(texts[place], 0.0) + float(masses[place])
     return Decoded(max(sorted(by_text), key=by_text.__getitem__), float(masses[same].sum()) / total)
 
