@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SWAPPED_WINDOWS = 256
 """Windows that are asked with another end, at most ..."""
-SWAPPED_SHARE = 0.2
+SWAPPED_SHARE = 0.3
 """... and this share of all windows, but never fewer than LEAST_SWAPPED where there are as many."""
 LEAST_SWAPPED = 64
 AGAIN_SHARE = 0.05
