@@ -29,7 +29,8 @@ from ..prepare.tokenizer import load_tokenizer
 from .checkpoint import CONFIG_FILE, inspect_checkpoint
 from .device import Machine
 from .disturbance import Watch
-from .files import last_line, log_tail, read_config
+from .files import last_line, log_tail, read_candidate_file, read_config
+from .pasted import HeldText
 from .process import Child, candidate_environment, process_count, tree_memory_mb
 from .sandbox.area import byte_count, empty_folder
 from .sandbox.choice import Isolation, Sandboxes
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .scorer import LogitsClient
 
 LARGEST_RUN_BYTES = 4 << 30
+LARGEST_CODE_BYTES = 1 << 20
 LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
@@ -102,6 +104,7 @@ class LocalExecutor:
         self._sandboxes = Sandboxes(machine.mode, machine.device, self._environment(), allow_unsafe)
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Sequence[HeldDocument]] = {}
+        self._held_text = HeldText(data.held_folder)
 
     def __enter__(self) -> LocalExecutor:
         return self
@@ -157,6 +160,7 @@ class LocalExecutor:
         from .integrity import Probes
         from .scorer import score_split
 
+        self._refuse_pasted_text(folder)
         if split not in self._documents:
             self._documents[split] = tuple(read_split(self.data.held_folder, split))
         window = window_context(folder, context)
@@ -170,6 +174,14 @@ class LocalExecutor:
             return score
         objective = self.objective.score(self.opener(folder, window), self.tokenizer, split, documents, window)
         return replace(score, objective=replace(objective, groups=self._nameless(objective.groups)))
+
+    def _refuse_pasted_text(self, folder: Path) -> None:
+        from .scorer import InvalidCheckpointError
+
+        code = read_candidate_file(folder / "train.py", LARGEST_CODE_BYTES).decode("utf-8", errors="replace")
+        shared = self._held_text.shared_runs(code)
+        if shared:
+            raise InvalidCheckpointError(f"train.py holds held-out text: {shared} runs of 13 words stand in both")
 
     def _nameless(self, groups: Sequence[GroupScore]) -> tuple[GroupScore, ...]:
         """Scores enter the journal, where anybody reads them; the name of a group can be a customer or a query."""
