@@ -16,6 +16,11 @@ The command line prints `message` and `hint` and no traceback.
 
 from __future__ import annotations
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when the disk has no room left, or this person's share of it has none."""
+
 
 class SlmArError(Exception):
     """Base class. `message` says what and where; `hint` is the command or edit that repairs it."""

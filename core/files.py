@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import errno
 import gzip
 import io
 import os
@@ -33,8 +32,6 @@ MAX_ZIP_BYTES = 16 << 30
 MAX_ZIP_RATIO = 300
 SMALL_MEMBER_BYTES = 1 << 20
 """Below this size a high compression ratio is harmless, for example a column of zeros."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says when the disk has no room left, or this person's share of it has none."""
 
 _READ_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, OSError)
 

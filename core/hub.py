@@ -23,8 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import BudgetError, DataError
-from .files import DISK_FULL
+from .errors import DISK_FULL, BudgetError, DataError
 
 PREFIX = "hub:"
 GRAMMAR = "hub:OWNER/NAME, then optionally @REVISION, #CONFIG and :SPLIT, in this order"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import DISK_FULL
+from .errors import DISK_FULL
 
 ANSWER_SECONDS = 10
 BATCH_ROWS = 1000

@@ -6,7 +6,6 @@ nobody but itself; `load_adapter` returns an adapter that has everything the Pro
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
 import inspect
@@ -18,12 +17,13 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from .contracts import Adapter, DuplicatePolicy, SplitRule, Task
-from .errors import DataError, SlmArError, UsageError, did_you_mean
+from .errors import DISK_FULL, DataError, SlmArError, UsageError, did_you_mean
 
 GROUP = "slm_ar.adapters"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +157,17 @@ def _import_error(who: str, error: BaseException) -> DataError:
 def adapter_mistakes(adapter: object) -> Iterator[None]:
     """Inside, what the adapter raises by mistake becomes a DataError that names the adapter, the file and the line.
 
-    Errors that are meant for people pass, and so do a full disk and a full memory, which are nobody's mistake.
+    Errors that are meant for people pass, and so do a full disk and a full memory, which are nobody's mistake. An
+    adapter of slm-ar that breaks is our bug, and told as one.
     """
     try:
         yield
     except (SlmArError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        if type(adapter).__module__.startswith("slm_ar."):
             raise
         name = getattr(adapter, "name", type(adapter).__name__)
         home = _home_of(adapter)
@@ -173,6 +176,19 @@ def adapter_mistakes(adapter: object) -> Iterator[None]:
             f"the adapter '{name}' failed at {place}: {type(error).__name__}: {error}",
             "that is a mistake in the adapter; `slm-ar adapters check NAME --source FILE` finds others like it",
         ) from error
+
+
+def careful(adapter: object, start: Callable[[], Iterable[Item]]) -> Iterator[Item]:
+    """What `start()` yields, read under `adapter_mistakes`; what the reader of it raises is not the adapter's."""
+    with adapter_mistakes(adapter):
+        items = iter(start())
+    while True:
+        with adapter_mistakes(adapter):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
 
 
 def _home_of(adapter: object) -> Path | None:

@@ -16,7 +16,6 @@ from platformdirs import user_cache_dir
 
 from ..contracts import Adapter, SourceOptions
 from ..errors import DataError, SlmArError
-from .blame import adapter_named
 from .door import parsed_options
 from .steps import display_for, train_shown
 from .workspace import Workspace, adapter_reference, checked_source, create_workspace, recipe_for
@@ -89,14 +88,14 @@ def _guessed(source: Path, options: tuple[str, ...]) -> tuple[str, str]:
 
 def _inspected(source: Path, name: str, why: str, options: tuple[str, ...], fast: bool, display: Display) -> Inspection:
     from ..prepare.inspection import licence_files, look_at
+    from ..prepare.spool import read_documents
     from ..registry import load_adapter
     from ..report.inspection import Inspection
 
     adapter = load_adapter(name)
     given = SourceOptions(options=parsed_options(options))
     display.phase("reading the documents")
-    with adapter_named(adapter, name):
-        facts = look_at(adapter.documents(source, given))
+    facts = look_at(read_documents(adapter, source, given))
     shown = Inspection(str(source), name, why, facts, None, "only read (--fast)", licences=licence_files(source))
     if fast:
         return shown

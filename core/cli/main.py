@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..errors import SlmArError, did_you_mean
+from ..errors import DISK_FULL, SlmArError, did_you_mean
 
 COMMANDS = {
     "demo": "research:demo",
@@ -119,11 +119,9 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _tell_os_error(error: OSError) -> int:
-    import errno
-
     where = f" ({error.filename})" if error.filename else ""
     click.echo(f"slm-ar: {error.strerror or error}{where}", err=True)
-    if error.errno == errno.ENOSPC:
+    if error.errno in DISK_FULL:
         click.echo("  -> the disk is full: free some space; nothing that was recorded is lost", err=True)
         return 7
     click.echo("  -> check that the path exists and may be read and written; --debug shows where it happened", err=True)

@@ -14,7 +14,6 @@ import click
 
 from ..contracts import Document, Questioner, SourceOptions, Span, TaskAnswer
 from ..errors import DataError, UsageError, did_you_mean
-from .blame import adapter_named
 from .door import parsed_options
 from .serving import ServedModel, data_of_model, find_model, served_model
 from .unsafe import allow_unsafe
@@ -40,6 +39,7 @@ def predict(
     source: Path, out: Path, task: str | None, model: Path | None, options: tuple[str, ...], as_json: bool
 ) -> None:
     """Answer new rows with the model: same serialisation as in training, one answer and its probability per row."""
+    from ..registry import careful
     from ..tasks.predicting import answer_forms
     from ..tasks.predicting import predict as predicted
 
@@ -58,7 +58,8 @@ def predict(
     given = checked_source(source)
     assert given is not None
     _check_out(out, given)
-    questions: Iterator[Document] = adapter.questions(given, source_options(workspace, options))
+    asked = source_options(workspace, options)
+    questions: Iterator[Document] = careful(adapter, lambda: adapter.questions(given, asked))
     if task is not None:
         questions = (document for document in questions if any(span.task == task for span in document.spans))
     forms = answer_forms(held_documents(data, "dev"), tasks.values())
@@ -68,7 +69,6 @@ def predict(
         served_model(checkpoint, threads=workspace.machine().threads) as served,
         served.open() as client,
         _answers_file(out) as write,
-        adapter_named(adapter, workspace.recipe.data.adapter),
     ):
         loaded = time.monotonic()
         context = min(served.context, workspace.recipe.evaluation.context)
@@ -131,8 +131,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     assert given is not None
     adapter = workspace.adapter()
     given_options = source_options(workspace, options)
-    with adapter_named(adapter, workspace.recipe.data.adapter):
-        documents, skipped, prepared = new_documents(workspace, data, given, given_options, kb * 1000)
+    documents, skipped, prepared = new_documents(workspace, data, given, given_options, kb * 1000)
     dev = held_documents(data, "dev")
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
         context = min(served.context, workspace.recipe.evaluation.context)
@@ -215,6 +214,7 @@ def new_documents(
 
     from ..prepare.heldout import HeldDocument, text_digest
     from ..prepare.known import held_digests, train_digests
+    from ..prepare.spool import read_documents
     from ..prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
 
     adapter = workspace.adapter()
@@ -222,7 +222,7 @@ def new_documents(
     tokenizer = load_tokenizer(data.folder / "tokenizer.json")
     heap: list[tuple[int, int, HeldDocument]] = []
     total = beyond = prepared = 0
-    for place, document in enumerate(adapter.documents(source, options)):
+    for place, document in enumerate(read_documents(adapter, source, options)):
         ids = encode_texts(tokenizer, [cut_at_spans(document.text, document.spans)])[0]
         if known.holds(ids) or text_digest(document.text) in held_out:
             prepared += 1

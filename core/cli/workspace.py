@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError, UsageError
-from .blame import adapter_named
 
 if TYPE_CHECKING:
     from ..contracts import Adapter
@@ -69,8 +68,7 @@ class Workspace:
         from ..prepare.pipeline import prepare
 
         adapter, source = self.adapter(), self.source(progress)
-        with adapter_named(adapter, self.recipe.data.adapter):
-            return prepare(self.recipe, adapter, source, self.hidden_folder / "data", progress)
+        return prepare(self.recipe, adapter, source, self.hidden_folder / "data", progress)
 
     def machine(self) -> Machine:
         """How this machine trains: measured once per workspace, then remembered, so that a campaign stays one."""

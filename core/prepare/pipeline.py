@@ -12,8 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, Task, TaskFinder
-from ..errors import BudgetError, DataError
-from ..files import DISK_FULL
+from ..errors import DISK_FULL, BudgetError, DataError
 from ..recipe import Recipe
 from ..registry import adapter_mistakes
 from ..spilling import spilling_into

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..contracts import Adapter, Document, DuplicatePolicy, SourceOptions, SplitRule
 from ..errors import BudgetError, DataError
-from ..registry import adapter_mistakes
+from ..registry import adapter_mistakes, careful
 from .groups import GroupTable
 from .heldout import HeldDocument, from_json, text_digest, to_json
 from .joints import Joints
@@ -257,14 +257,7 @@ class Spool:
 
 def read_documents(adapter: Adapter, source: Path, options: SourceOptions) -> Iterator[Document]:
     """The adapter's documents; what it raises by mistake becomes a DataError that names it and the line."""
-    with adapter_mistakes(adapter):
-        documents = iter(adapter.documents(source, options))
-    while True:
-        with adapter_mistakes(adapter):
-            document = next(documents, None)
-        if document is None:
-            return
-        yield document
+    return careful(adapter, lambda: adapter.documents(source, options))
 
 
 def is_within(document: Document, options: SourceOptions) -> bool:
