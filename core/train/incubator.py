@@ -38,6 +38,7 @@ def main(descriptor: int, mode: str, namespace_of_harness: str) -> None:
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    walls.hide_memory(True)
     is_alone = _is_other_namespace(namespace_of_harness)
     if mode == "warm":
         import safetensors.torch  # noqa: F401
@@ -139,6 +140,7 @@ def _start(message: dict[str, Any], control: int, log: int, mode: str, harness: 
     try:
         harness.close()
         os.setsid()
+        walls.hide_memory(False)
         if sys.platform == "linux":
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             with contextlib.suppress(OSError):

@@ -109,6 +109,23 @@ def test_without_walls_the_same_probe_gets_through(machine: Machine, tmp_path: P
     assert sandboxes.isolation.words == "none"
 
 
+@pytest.mark.usefixtures("all_plans")
+def test_bubblewrap_holds_on_a_kernel_without_landlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := dict(plans.plans_here())[plans.BUBBLEWRAP]:
+        pytest.skip(reason)
+    planned = plans.walls_for
+    monkeypatch.setattr("slm_ar.core.train.process.walls_for", lambda *given: {**planned(*given), "landlock": None})
+    monkeypatch.setattr(choice, "plans_here", lambda: ONLY(plans.BUBBLEWRAP))
+    with Sandboxes("warm", "cpu", candidate_environment(1, None), may_be_unsafe=False) as sandboxes:
+        try:
+            sandboxes.incubator("train", tmp_path)
+        except NoSandboxError as error:
+            assert "did not come up" in error.message, error.message  # namespaces are forbidden here
+            pytest.skip(error.message)
+        assert sandboxes.isolation is not None
+        assert sandboxes.isolation.level == 3
+
+
 def test_training_and_scoring_work_inside(walled: LocalExecutor, executor: LocalExecutor, tmp_path: Path) -> None:
     scores = []
     for number, one in enumerate((walled, executor)):

@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import TrainingError
 from ..process import Incubator
 from .canaries import Proof, prove
-from .plans import NONE, Plan, plans_here
+from .plans import NO_BUBBLEWRAP, NONE, Plan, plans_here
 
 
 class NoSandboxError(TrainingError):
@@ -134,14 +134,20 @@ class Sandboxes:
 
 def repair_lines(isolation: Isolation | None) -> list[str]:
     """How to get a better level on this machine; empty when there is none better."""
-    if isolation is not None and isolation.level == 3:
+    system = platform.system()
+    best = {"Linux": 3, "Darwin": 2}.get(system, 0)
+    if isolation is not None and isolation.level >= best > 0:
         return []
-    if platform.system() == "Darwin":
-        return [] if isolation is not None and isolation.level == 2 else ["docs/sandbox.md tells what Seatbelt needs"]
+    if system == "Darwin":
+        return ["Seatbelt did not hold: docs/sandbox.md says what it needs, and what --allow-unsafe means"]
+    if system != "Linux":
+        return ["on Windows: use WSL2 (the README has the line); there bubblewrap can be installed"]
+    reasons = {plan.name: reason for plan, reason in isolation.passed_over} if isolation is not None else {}
+    if reasons.get("bubblewrap") == NO_BUBBLEWRAP:
+        return ["install bubblewrap: `sudo apt install bubblewrap`, or with dnf, pacman, zypper: the name is the same"]
     return [
-        "install bubblewrap: `sudo apt install bubblewrap` (Debian, Ubuntu, WSL2), `sudo dnf install bubblewrap`",
         "Ubuntu 24.04 and newer: let bubblewrap make namespaces; docs/sandbox.md has the AppArmor profile",
-        "in a container: allow user namespaces, or run slm-ar on the machine itself",
+        "in a container: allow user namespaces in it, or run slm-ar outside",
     ]
 
 

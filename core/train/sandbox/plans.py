@@ -23,6 +23,8 @@ from typing import Any
 from . import seccomp, walls
 from .area import Area
 
+SANDBOX_EXEC = "/usr/bin/sandbox-exec"
+NO_BUBBLEWRAP = "bubblewrap (the program bwrap) is not installed"
 LARGEST_FILE_BYTES = 8 << 30
 SPARE_PROCESSES = 1024
 SHARED_MEMORY_BYTES = 2 << 30
@@ -73,19 +75,16 @@ NONE = Plan(0, "none", "not isolated: training code can read held-out text and y
 
 
 def plans_here() -> list[tuple[Plan, str]]:
-    """All plans, best first, each with the reason why it cannot even be tried here (empty: it can)."""
+    """The plans for this system, best first, each with the reason why it cannot even be tried (empty: it can)."""
     system = platform.system()
-    linux = "" if system == "Linux" else f"Linux only, this is {system}"
+    if system == "Darwin":
+        return [(SEATBELT, "" if Path(SANDBOX_EXEC).exists() else f"{SANDBOX_EXEC} is not there"), (NONE, "")]
+    if system != "Linux":
+        return [(NONE, "")]
     unknown = "" if seccomp.is_known_machine() else f"no system-call filter for {platform.machine()}"
-    no_bwrap = "" if shutil.which("bwrap") else "bubblewrap (the program bwrap) is not installed"
+    no_bwrap = "" if shutil.which("bwrap") else NO_BUBBLEWRAP
     no_landlock = "" if walls.landlock_abi() else "this kernel has landlock switched off or is older than 5.13"
-    mac = "" if system == "Darwin" and Path("/usr/bin/sandbox-exec").exists() else "macOS only"
-    return [
-        (BUBBLEWRAP, linux or unknown or no_bwrap),
-        (SEATBELT, mac),
-        (LANDLOCK, linux or unknown or no_landlock),
-        (NONE, ""),
-    ]
+    return [(BUBBLEWRAP, unknown or no_bwrap), (LANDLOCK, unknown or no_landlock), (NONE, "")]
 
 
 def launcher(plan: Plan, area: Area, role: str, device: str) -> list[str]:
@@ -95,7 +94,7 @@ def launcher(plan: Plan, area: Area, role: str, device: str) -> list[str]:
 
 def child_launcher(plan: Plan, area: Area, role: str) -> list[str]:
     """What the command of a candidate that is a fresh interpreter begins with."""
-    return ["/usr/bin/sandbox-exec", "-p", seatbelt_profile(area, role)] if plan == SEATBELT else []
+    return [SANDBOX_EXEC, "-p", seatbelt_profile(area, role)] if plan == SEATBELT else []
 
 
 def walls_for(plan: Plan, area: Area, role: str, device: str, processes: int | None) -> dict[str, Any]:
@@ -147,13 +146,18 @@ def visible_paths() -> tuple[Path, ...]:
     for name in MODULES:
         specification = importlib.util.find_spec(name)
         if specification is not None:
-            found += [Path(path) for path in specification.submodule_search_locations or ()]
+            found += [_installation(Path(path)) for path in specification.submodule_search_locations or ()]
     kept: list[Path] = []
     for path in sorted({path.absolute() for path in found if path.is_dir()}, key=lambda path: len(path.parts)):
         too_wide = path in (Path("/"), Path.home(), *Path.home().parents)
         if not too_wide and not any(path.is_relative_to(other) for other in kept):
             kept.append(path)
     return tuple(kept)
+
+
+def _installation(package: Path) -> Path:
+    """The folder of packages that this one lies in, for what it imports itself; else the package alone."""
+    return next((path for path in package.parents if path.name in ("site-packages", "dist-packages")), package)
 
 
 # --- level 3: bubblewrap --------------------------------------------------------------------
@@ -211,7 +215,10 @@ def seatbelt_profile(area: Area, role: str) -> str:
             "(allow process-exec*)",
             "(allow signal (target self))",
             "(allow process-info* (target self))",
-            "(allow sysctl-read)",
+            # not kern.procargs2, which holds the environment of every program of this person
+            '(allow sysctl-read (sysctl-name-prefix "hw.") (sysctl-name-prefix "machdep.cpu."))',
+            '(allow sysctl-read (sysctl-name-prefix "kern.os") (sysctl-name "kern.version" "kern.argmax"))',
+            '(allow sysctl-read (sysctl-name "kern.maxfilesperproc" "kern.secure_kernel" "vm.loadavg"))',
             "(allow file-read-metadata)",
             '(allow file-read* (literal "/"))',
             *(f"(allow file-read* file-map-executable (subpath {_quoted(path)}))" for path in read),
