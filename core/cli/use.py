@@ -40,6 +40,7 @@ def predict(
 ) -> None:
     """Answer new rows with the model: same serialisation as in training, one answer and its probability per row."""
     from ..registry import careful
+    from ..report.words import visible
     from ..tasks.predicting import answer_forms
     from ..tasks.predicting import predict as predicted
 
@@ -84,10 +85,13 @@ def predict(
         "rows_per_second": round(count / seconds, 1),
         "start_seconds": round(loaded - started, 3),
         "out": str(out),
+        "notices": list(getattr(adapter, "notices", ())),
     }
     if as_json:
         click.echo(json.dumps(facts))
     else:
+        for line in facts["notices"]:
+            click.echo(f"  {visible(line, 400, single_line=True)}", err=True)
         speed = f"{count / seconds:,.0f} rows per second"
         click.echo(f"{out}: {count:,} answers in {seconds:.1f} s ({speed}), after {loaded - started:.1f} s of start-up")
 
@@ -119,6 +123,7 @@ def _check_out(out: Path, source: Path) -> None:
 @allow_unsafe
 def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int, as_json: bool) -> None:
     """Score the model on data that came later, beside the baselines, with slices; tells how far it drifted from dev."""
+    from ..prepare.known import differences
     from ..report.exam import exam_lines, slice_lines
     from ..report.words import visible
     from ..tasks.exam import sit_exam
@@ -134,6 +139,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     documents, skipped, prepared = new_documents(workspace, data, given, given_options, kb * 1000)
     dev = held_documents(data, "dev")
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
+        notices = [*getattr(adapter, "notices", ()), *differences(data, served.tokenizer, documents)]
         context = min(served.context, workspace.recipe.evaluation.context)
         with served.open() as client:
             score = score_split(client, served.tokenizer, "new", documents, context)
@@ -149,6 +155,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
             "bytes": score.byte_count,
             "beyond_cap": skipped,
             "prepared_already": prepared,
+            "notices": notices,
             "bits_per_byte": score.bits_per_byte,
             "dev_bits_per_byte": dev_score.bits_per_byte,
             "slices": {key: dict(values) for key, values in score.slices.items()},
@@ -163,6 +170,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
         lines.append(f"  {prepared:,} more stand word for word in the prepared data already and were left out")
     if skipped:
         lines.append(f"  {skipped:,} more are beyond --kb {kb}; documents were chosen by hash")
+    lines += [f"  {visible(line, 400, single_line=True)}" for line in notices]
     lines.append(f"{score.bits_per_byte:.4f} bits per byte; dev {dev_score.bits_per_byte:.4f} ({_drift_words(drift)})")
     for key, values in score.slices.items():
         first = list(values.items())[:8]

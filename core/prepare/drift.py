@@ -39,8 +39,13 @@ def newest_groups(sizes: Mapping[str, tuple[str, int, int]]) -> tuple[set[str], 
     return reference, probe
 
 
-def drift_notices(reference: Iterable[str], probe: Iterable[str], held: Mapping[str, Iterable[str]]) -> list[str]:
-    """One line per field and split whose values are new far more often than in the newest part of train."""
+def drift_notices(
+    reference: Iterable[str],
+    probe: Iterable[str],
+    held: Mapping[str, Iterable[str]],
+    probed_part: str = "the newest part of train",
+) -> list[str]:
+    """One line per field and split whose values are new far more often than in `probe`, a part of train."""
     known: list[Counter[str]] = []
     closed: set[int] = set()
     for text in reference:
@@ -62,8 +67,8 @@ def drift_notices(reference: Iterable[str], probe: Iterable[str], held: Mapping[
             found.setdefault(position, []).append(f"{unseen / count:.0%} in {split}")
     return [
         f"field {position + 1} of the records (such as '{_example(known[position])}') changes: values that train never "
-        f"shows are {' and '.join(shares)}, against {usual[position][0] / usual[position][1]:.0%} in the newest part "
-        "of train; scores there measure the change as well (until = in [data] can end the data before it)"
+        f"shows are {' and '.join(shares)}, against {usual[position][0] / usual[position][1]:.0%} in {probed_part}; "
+        "scores there measure the change as well (until = in [data] can end the data before it)"
         for position, shares in sorted(found.items())
     ]
 

@@ -1,24 +1,36 @@
-"""Which documents were prepared before: so that newer data are scored without what a model has read or is held out.
+"""What of newer data was prepared before, and how they differ from it: equal documents, near copies, new values.
 
-Called by `slm-ar eval`. Train is compared by token sequences, because the shards are all that is kept of it (eight
-bytes of memory per document); the held-out parts are compared by their texts, over every preparation of a workspace.
+Called by `slm-ar eval`, so that newer data are scored without what a model has read or is held out. Equal documents of
+train are told by token sequences (eight bytes of memory per document), because the shards are all that is kept of it;
+the held-out parts are compared by their texts, over every preparation of a workspace.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .heldout import held_folder, read_split, text_digest
+from .drift import REFERENCE_BYTES, drift_notices
+from .heldout import HeldDocument, held_folder, read_split, text_digest
 from .manifest import MANIFEST_FILE, PreparedData
+from .overlap import HeldIndex
 from .shards import OFFSETS_FILE, TOKENS_FILE
-from .split import HELD_OUT, MIX
+from .split import HELD_OUT, MIX, TRAIN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+DECODED_TOKENS = 500_000
+"""How many tokens of train are decoded at once."""
+USUAL_PART = 4
+"""One document of train in this many shows how many values are new among documents of its own period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,42 @@ def train_digests(data: PreparedData) -> TrainDigests:
         digests[number] = _digest(tokens[first:end])
     digests.sort()
     return TrainDigests(digests, dtype)
+
+
+def differences(data: PreparedData, tokenizer: Tokenizer, documents: Sequence[HeldDocument]) -> list[str]:
+    """Sentences on near copies of train among `documents`, and on fields whose values train does not show."""
+    index = HeldIndex(("new", held.document.id, held.document.text) for held in documents)
+    for texts in _train_texts(data, tokenizer, lambda number: True):
+        index.note_train(texts)
+    near = index.report()["new"].near
+    notices = (
+        [f"{near:,} of them stand in train with a few words changed: the score rests on these too"] if near else []
+    )
+    step = 1 + data.manifest.splits[TRAIN].byte_count // REFERENCE_BYTES
+
+    def part(is_usual: bool) -> Iterator[str]:
+        def wanted(number: int) -> bool:
+            return number // USUAL_PART % step == 0 and (number % USUAL_PART == 0) is is_usual
+
+        return (text for texts in _train_texts(data, tokenizer, wanted) for text in texts)
+
+    new = {"the new data": (held.document.text for held in documents)}
+    return notices + drift_notices(part(False), part(True), new, "a part of train held against the rest")
+
+
+def _train_texts(data: PreparedData, tokenizer: Tokenizer, wanted: Callable[[int], bool]) -> Iterator[list[str]]:
+    """The documents of train with the wanted numbers, decoded again, many at once."""
+    tokens = np.memmap(data.folder / TOKENS_FILE, data.manifest.token_dtype, "r")
+    offsets = np.fromfile(data.folder / OFFSETS_FILE, np.uint64).tolist()
+    waiting: list[list[int]] = []
+    size = 0
+    for number, (first, end) in enumerate(pairwise(offsets)):
+        if wanted(number):
+            waiting.append(tokens[first + 1 : end - 1].tolist())  # without BOS and EOS
+            size += end - first
+        if waiting and (size >= DECODED_TOKENS or number == len(offsets) - 2):
+            yield tokenizer.decode_batch(waiting, skip_special_tokens=False)
+            waiting, size = [], 0
 
 
 def held_digests(data_root: Path) -> frozenset[bytes]:

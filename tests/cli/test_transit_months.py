@@ -72,9 +72,11 @@ def test_one_month_is_learned_and_another_is_evaluated(tmp_path: Path) -> None:
     assert facts["documents"] == 24 * 3 and facts["prepared_already"] == 0
     assert set(facts["slices"]["line"]) == {"3", "21", "44"}
     assert facts["slices"]["month"].keys() == {"2024-09"}
+    assert any("values that train never shows are" in line and "in the new data" in line for line in facts["notices"])
     assert facts["bits_per_byte"] > 1.02 * facts["dev_bits_per_byte"]
     new, dev = (facts[name][0]["model"]["mae"] for name in ("tasks", "dev_tasks"))
     assert new > dev + 1  # the shift of four minutes
     words = run(root, "eval", "--source", str(later))
+    assert "values that train never shows are" in words
     assert "drift: " in words and "more bits than on dev" in words
     assert "mae on dev was" in words and "by line: " in words and "44 " in words

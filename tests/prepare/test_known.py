@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toys import log_documents
 
-from slm_ar.core.prepare.heldout import read_split, text_digest
-from slm_ar.core.prepare.known import held_digests, train_digests
+from slm_ar.core.prepare.heldout import HeldDocument, read_split, text_digest
+from slm_ar.core.prepare.known import differences, held_digests, train_digests
 from slm_ar.core.prepare.manifest import MANIFEST_FILE, TOKENIZER_FILE, PreparedData
 from slm_ar.core.prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
 
@@ -27,6 +28,26 @@ def test_train_is_known_and_nothing_else(tiny_data: PreparedData) -> None:
         assert not digests.holds([*ids, ids[-1]])
     assert known == tiny_data.manifest.splits["train"].documents > 0
     assert not digests.holds([])
+
+
+def test_near_copies_of_train_and_new_values_are_told(
+    tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slm_ar.core.prepare.drift.FEWEST_VALUES", 20)
+    tokenizer = load_tokenizer(tiny_data.folder / TOKENIZER_FILE)
+    digests = train_digests(tiny_data)
+    learned = []
+    for document in log_documents(140):
+        if digests.holds(encode_texts(tokenizer, [cut_at_spans(document.text, document.spans)])[0]):
+            learned.append(document)
+    copies = [replace(document, text=f"{document.text}one more line at its end\n") for document in learned[:3]]
+    (told,) = differences(tiny_data, tokenizer, [HeldDocument(each, {}) for each in copies])
+    assert told.startswith("3 of them stand in train with a few words changed")
+    other = [replace(document, text=document.text.replace(" | ", " | new ")) for document in log_documents(200)[140:]]
+    found = differences(tiny_data, tokenizer, [HeldDocument(each, {}) for each in other])
+    assert found and all("values that train never shows are 100% in the new data" in line for line in found)
+    unseen = [HeldDocument(each, {}) for each in log_documents(200)[140:]]
+    assert not any("values that train never shows" in line for line in differences(tiny_data, tokenizer, unseen))
 
 
 def test_everything_held_out_of_every_preparation_is_known(
