@@ -23,14 +23,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .egress import Ledger, is_offline, refusal
+from .environment import without_secrets
 from .errors import DISK_FULL, BudgetError, DataError
 
 PREFIX = "hub:"
 GRAMMAR = "hub:OWNER/NAME, then optionally @REVISION, #CONFIG and :SPLIT, in this order"
+DEFAULT_ENDPOINT = "https://huggingface.co"
 FACTS_FILE = "hub.json"
 FORMAT = 1
 FIRST_ANSWER_SECONDS = 60
 """Longest wait for the hub's first answer, the import of the reader's libraries included."""
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+"""All that the reader is told of secrets."""
 STALL_SECONDS = 120
 """Longest silence between two signs of progress; pieces of some megabytes come in one go."""
 
@@ -125,12 +130,20 @@ def parse_hub_source(source: str) -> HubSource:
     return HubSource(match["repo"], match["revision"], match["config"], match["split"])
 
 
-def fetch_hub(source: str, cache_root: Path, max_bytes: int, progress: Progress, columns: Sequence[str] = ()) -> Path:
+def fetch_hub(
+    source: str,
+    cache_root: Path,
+    max_bytes: int,
+    progress: Progress,
+    columns: Sequence[str] = (),
+    ledger: Ledger | None = None,
+) -> Path:
     """Fetch about `max_bytes` of text (UTF-8) of a hub source; return the .jsonl.gz with one row per line.
 
     `columns` limits what is fetched; empty takes every column that is not a picture, sound or other bytes. What was
     fetched before is used again without any network when it is enough; a revision that the source leaves open stays
-    the one that was found first. Raises DataError (not reachable, no such set, ...) and BudgetError (disk full).
+    the one that was found first. What is asked for enters `ledger` first. Raises DataError (not reachable, no such
+    set, ...), BudgetError (disk full) and UsageError (offline).
     """
     wanted = parse_hub_source(source)
     folder = cache_root / _folder_name(wanted, columns)
@@ -138,6 +151,8 @@ def fetch_hub(source: str, cache_root: Path, max_bytes: int, progress: Progress,
     if known is not None and (known.whole or known.asked_bytes >= max_bytes):
         progress(f"{known.line} (fetched before)")
         return folder / _rows_name(wanted)
+    if is_offline():
+        raise refusal(f"the hub ({wanted.repo})")
     pinned = KNOWN[wanted.repo].revision if wanted.repo in KNOWN else None
     revision = wanted.revision or (known.revision if known is not None else None) or pinned
     try:
@@ -151,6 +166,9 @@ def fetch_hub(source: str, cache_root: Path, max_bytes: int, progress: Progress,
                 "max_bytes": max_bytes,
                 "file": str(staging / _rows_name(wanted)),
             }
+            if ledger is not None:
+                asked = {key: value for key, value in request.items() if key != "file"}
+                ledger.record(hub_host(), f"reads the data set {wanted.repo}", json.dumps(asked).encode())
             facts = _run_reader(request, wanted, staging, progress)
             (staging / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
@@ -163,6 +181,13 @@ def fetch_hub(source: str, cache_root: Path, max_bytes: int, progress: Progress,
         ) from error
     progress(facts.line)
     return folder / _rows_name(wanted)
+
+
+def hub_host() -> str:
+    """Where the hub lies."""
+    from urllib.parse import urlsplit
+
+    return urlsplit(_endpoint()).hostname or _endpoint()
 
 
 def hub_facts(rows: Path) -> HubFacts | None:
@@ -250,7 +275,7 @@ def _run_reader(request: dict[str, Any], wanted: HubSource, staging: Path, progr
 
 def _reader_environment(scratch: str) -> dict[str, str]:
     """Quiet libraries with short patience, whose caches vanish with the fetch. The user's token and proxy stay."""
-    return os.environ | {
+    return without_secrets(os.environ, HUB_TOKENS) | {
         "HF_HUB_CACHE": scratch,
         "HF_XET_CACHE": scratch,
         "HF_DATASETS_CACHE": scratch,
@@ -318,7 +343,7 @@ def _pump(lines: IO[str], messages: queue.SimpleQueue[dict[str, Any] | None]) ->
 
 
 def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
 
 
 def _disk_full(folder: Path) -> BudgetError:

@@ -302,6 +302,14 @@ class MetricTable(_Table):
     """An edit that costs more than this percent of bits per byte is not kept, however good its answers."""
 
 
+class PrivacyTable(_Table):
+    """What may leave this machine. `slm-ar report` tells what did."""
+
+    offline: bool = False
+    """Refuse every connection to another machine: nothing is fetched, no remote model is asked. SLM_AR_OFFLINE=1 in
+    the environment does the same."""
+
+
 class FinishTable(_Table):
     """What happens with the proven code at the end."""
 
@@ -326,14 +334,16 @@ class Recipe(_Table):
     gate: GateTable = GateTable()
     proposer: ProposerTable = ProposerTable()
     finish: FinishTable = FinishTable()
+    privacy: PrivacyTable = PrivacyTable()
     metric: MetricTable | None = None
     baselines: Mapping[str, Name] = Field(default_factory=dict)
     """Name = file with the answers of another system (document, answer), scored beside the model;
     "TASK.NAME" (in quotes, because of the dot) where the data have several tasks."""
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: independent of key order, comments and spelled-out defaults."""
-        content = self.model_dump(mode="json")
+        """SHA-256 of the canonical JSON: independent of key order, comments, spelled-out defaults and [privacy], which
+        changes no result."""
+        content = self.model_dump(mode="json", exclude={"privacy"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -59,9 +59,11 @@ def inspect(source: Path, adapter: str | None, options: tuple[str, ...], fast: b
 
 def _local(source: Path, display: Display) -> Path:
     """The source on this disk; of a data set on the hub, as much as a laptop reads in a minute."""
+    from ..egress import lock_if_asked
     from ..hub import fetch_hub, is_hub_source
 
     if is_hub_source(str(source)):
+        lock_if_asked(offline=False)
         return fetch_hub(str(source), Path(user_cache_dir("slm-ar")) / "hub", HUB_BYTES, display.note)
     found = checked_source(source)
     assert found is not None

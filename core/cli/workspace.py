@@ -46,6 +46,7 @@ class Workspace:
 
     def source(self, progress: Callable[[str], None]) -> Path:
         """Where the data lie; relative paths count from the workspace, hub:OWNER/NAME is fetched into it."""
+        from ..egress import Ledger
         from ..hub import fetch_hub, is_hub_source
 
         data = self.recipe.data
@@ -54,7 +55,8 @@ class Workspace:
         if is_hub_source(data.source):
             held_kb = data.dev_kb + data.hidden_kb + data.test_kb + data.mix_kb
             wanted = int(1.1 * (data.max_train_mb * 1e6 + 1000 * held_kb))  # some will be dropped as repeats
-            return fetch_hub(data.source, self.hidden_folder / "hub", wanted, progress)
+            ledger = Ledger(self.hidden_folder)
+            return fetch_hub(data.source, self.hidden_folder / "hub", wanted, progress, ledger=ledger)
         path = Path(data.source).expanduser()
         return path if path.is_absolute() else self.root / path
 
@@ -94,13 +96,16 @@ class Workspace:
 
 def find_workspace(start: Path | None = None) -> Workspace:
     """The workspace of the current folder or the nearest one above. Raises UsageError when there is none."""
+    from ..egress import lock_if_asked
     from ..recipe import load_recipe
 
     folder = (start or Path.cwd()).resolve()
     for candidate in (folder, *folder.parents):
         marks = (candidate / TRAIN_FILE, candidate / ".slm")  # a lost train.py comes back with `slm-ar adopt`
         if (candidate / RECIPE_FILE).is_file() and any(mark.exists() for mark in marks):
-            return Workspace(candidate, load_recipe(candidate / RECIPE_FILE))
+            workspace = Workspace(candidate, load_recipe(candidate / RECIPE_FILE))
+            lock_if_asked(workspace.recipe.privacy.offline, candidate / RECIPE_FILE)
+            return workspace
     raise UsageError(
         f"{folder} is not a workspace (no {RECIPE_FILE} with a {TRAIN_FILE})",
         "make one with `slm-ar new NAME --adapter transit --source DIR`, or cd into one",

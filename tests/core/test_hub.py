@@ -19,6 +19,7 @@ import pytest
 
 from slm_ar.adapters.text import TextAdapter
 from slm_ar.core.contracts import SourceOptions
+from slm_ar.core.egress import Ledger
 from slm_ar.core.errors import BudgetError, DataError
 from slm_ar.core.hub import KNOWN, HubSource, fetch_hub, hub_facts, is_hub_source, parse_hub_source
 from slm_ar.core.hub_reader import ReadError, choose_columns, describe_error, licence_of, write_rows
@@ -229,11 +230,15 @@ def test_a_set_is_streamed_as_far_as_it_is_needed(hub: FakeHub, tmp_path: Path) 
 def test_what_was_fetched_is_used_again_and_keeps_its_revision(hub: FakeHub, tmp_path: Path) -> None:
     hub.sets["o/set"] = {"train.jsonl": b"".join(b'{"text": "line %d"}\n' % number for number in range(100))}
     cache = tmp_path / "hub"
-    path = fetch_hub("hub:o/set", cache, 100, print)
+    ledger = Ledger(tmp_path)
+    path = fetch_hub("hub:o/set", cache, 100, print, ledger=ledger)
     before = path.read_bytes()
+    (sent,) = ledger.entries()
+    assert (sent.host, sent.purpose) == ("127.0.0.1", "reads the data set o/set")
+    assert str(tmp_path) not in (tmp_path / "egress" / sent.digest).read_text()
     hub.commit, hub.requests = SECOND, []
-    assert fetch_hub("hub:o/set", cache, 50, print) == path
-    assert hub.requests == []
+    assert fetch_hub("hub:o/set", cache, 50, print, ledger=ledger) == path
+    assert hub.requests == [] and len(list(ledger.entries())) == 1
     assert fetch_hub("hub:o/set", cache, 10_000, print) == path
     facts = hub_facts(path)
     assert facts is not None
