@@ -32,6 +32,7 @@ from .workspace import TRAIN_FILE, find_workspace
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
 quiet = click.option("--quiet", is_flag=True, help="Only errors.")
+SHARED_REPORT_FILE = "report-to-share.html"
 
 
 # --- commands -------------------------------------------------------------------------------
@@ -155,10 +156,19 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
-def report() -> None:
+@click.option("--share", is_flag=True, help="Write one page without samples and values, to show to others.")
+def report(share: bool) -> None:
     """Write report.html, results.tsv and journal.jsonl into the workspace."""
     workspace = find_workspace()
-    click.echo(write_report(workspace, read_state(workspace)))
+    state = read_state(workspace)
+    if not share:
+        click.echo(write_report(workspace, state))
+        return
+    from ..report.sharing import render_shared
+
+    path = workspace.root / SHARED_REPORT_FILE
+    path.write_text(render_shared(state), encoding="utf-8")
+    click.echo(path)
 
 
 @click.command()

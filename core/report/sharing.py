@@ -1,0 +1,33 @@
+"""A report to show to others: what was tried and proven, without anything that the data could have put into it.
+
+Called by `slm-ar report --share`. Left out are samples, the text behind the type of an error, which may quote a value
+of a corpus, and what a person wrote about the data; figures, code and hypotheses stay.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from ..agent.state import CampaignState
+from .html import render_html
+from .summary import Summary, summarise
+
+_ERROR = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception|Interrupt)\b")
+
+
+def render_shared(state: CampaignState) -> str:
+    """The page as HTML."""
+    return render_html(for_sharing(summarise(state)), replace(state, samples={}))
+
+
+def for_sharing(summary: Summary) -> Summary:
+    """The summary without texts that come from data, logs or the description of the recipe."""
+    rows = tuple(replace(row, reason=_type_of_error(row.reason)) for row in summary.experiments)
+    return replace(summary, recipe_description="", stop_reason=_type_of_error(summary.stop_reason), experiments=rows)
+
+
+def _type_of_error(reason: str) -> str:
+    """`KeyError: 'a customer'` becomes `KeyError`; a reason without such a name becomes nothing."""
+    found = _ERROR.search(reason)
+    return found[0] if found else ""
