@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-all lint dev bench clean
+.PHONY: install demo test test-all redteam lint dev bench clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n auto
+
+# Hostile train.py files, each with its defence and without it; the last line counts those that are caught or harmless.
+redteam: $(STAMP)
+	$(BIN)/python -m pytest -q -n auto tests/redteam
 
 lint: $(STAMP) dev
 	$(BIN)/ruff check .
