@@ -21,6 +21,7 @@ FEWEST_MODULES = 40
 RANKS = {
     "errors": 0,
     "contracts": 1,
+    "environment": 1,
     "files": 2,  # helpers of sources
     "spilling": 2,
     "toml_text": 2,  # helpers of recipe

@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from ..environment import without_secrets
+
 CURRENT_REF, PROVEN_REF = "refs/slm/current", "refs/slm/proven"
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "slm-ar",
@@ -64,7 +66,7 @@ def _git(
         done = subprocess.run(
             [*hardened, *arguments],
             cwd=folder,
-            env={**os.environ, **(environment or {}), "GIT_OPTIONAL_LOCKS": "0"},
+            env={**without_secrets(os.environ), **(environment or {}), "GIT_OPTIONAL_LOCKS": "0"},
             input=text,
             capture_output=True,
             text=True,

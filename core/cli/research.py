@@ -79,6 +79,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         folder = workspace.hidden_folder / "runs" / "train"
         with LocalExecutor(machine, data, allow_unsafe=unsafe_is_allowed()) as executor:
             isolation = executor.isolation(folder.parent)
+            display.note(isolation.line)
             with device_lock(machine.device, display.note):
                 outcome = train_shown(executor, job, folder, display)
             if outcome.status is not None:

@@ -89,6 +89,7 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
                 journal, workspace.recipe, data, machine, workspace.train_py, may_start, objective, isolation.words
             )
             hold_isolation(journal, isolation, unsafe_is_allowed())
+            display.note(isolation.line)
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)

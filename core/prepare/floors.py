@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..environment import without_secrets
+
 TRAIN_BYTES = 8_000_000
 """Only the end of train is read: more costs minutes and gains about a percent."""
 ORDERS = (6, 12)
@@ -64,6 +66,7 @@ def measure_floors(train_file: Path, dev_file: Path) -> dict[str, float]:
             [sys.executable, "-E", "-P", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=without_secrets(os.environ),
             text=True,
         )
         for name in names

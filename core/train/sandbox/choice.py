@@ -39,6 +39,12 @@ class Isolation:
         plan = self.proof.plan
         return f"level {plan.level} ({plan.name})" if plan.is_isolated else "none"
 
+    @property
+    def line(self) -> str:
+        """What is told at the start of a command."""
+        plan = self.proof.plan
+        return f"sandbox: {self.words}: {plan.promise}" if plan.is_isolated else f"no sandbox: {plan.promise}"
+
     def to_json(self) -> dict[str, Any]:
         return {
             "level": self.level,
