@@ -18,7 +18,7 @@ from ..contracts import Decision, Display, Proposer, SplitScore, Status, TrainOu
 from ..errors import TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor, TrainJob, device_lock, outcome_facts
-from . import edits, gate, planner
+from . import edits, gate, ledger, planner
 from .journal import Journal, get_private, put_private
 from .opening import gate_policy, research_context, train_job
 from .replay import replay, score_from_json, score_to_json
@@ -219,9 +219,14 @@ class Campaign:
             calibration_runs=table.calibration_runs,
             claim_every=table.claim_every,
             policy=gate_policy(self.recipe, state.facts.get("metric")),
-            night=int(state.facts.get("night", 0)),
+            night=self._nights_before(state),
             is_exhausted=is_exhausted,
         )
+
+    def _nights_before(self, state: CampaignState) -> int:
+        """Nights, in all workspaces with the same hidden split, that may have spent alpha on it before this one."""
+        known = ledger.nights_before(ledger.hidden_name(state), ledger.night_name(self.workspace, state))
+        return max(int(state.facts.get("night", 0)), known)
 
     def _calibrated(self, state: CampaignState) -> None:
         scores = planner.calibration_scores(state)
@@ -352,6 +357,10 @@ class Campaign:
             )
 
     def _open_claim(self, state: CampaignState, step: planner.OpenClaimStep) -> None:
+        night = self._nights_before(state)
+        ledger.count_night(ledger.hidden_name(state), ledger.night_name(self.workspace, state))
+        if night >= ledger.MANY_NIGHTS:
+            self.display.note(f"{night} nights have asked this hidden split before: newer data would prove more")
         self.display.phase("claim test: proven against current code, fresh seeds, hidden split")
         self.journal.append(
             "claim_opened",
@@ -360,6 +369,7 @@ class Campaign:
                 "rung": state.rung,
                 "head": state.head,
                 "alpha": step.alpha,
+                "night": night,
                 "after_experiments": step.after_experiments,
             },
         )
@@ -372,8 +382,14 @@ class Campaign:
             decision, count = Decision.UNCLEAR, 0
             reasons: tuple[str, ...] = ("the runs of this claim failed, or the machine was never quiet",)
         else:
+            metric = state.facts.get("metric")
             verdict = gate.judge_claim(
-                pairs, campaign_noise(state), policy, claim.alpha, more_allowed=step.more_allowed
+                pairs,
+                campaign_noise(state),
+                gate_policy(self.recipe, metric, hidden_level(state)) if metric else policy,
+                claim.alpha,
+                more_allowed=step.more_allowed,
+                obstacle=metric.get("report_only", "") if metric else "",
             )
             decision, reasons, count = verdict.decision, verdict.reasons, verdict.pairs
             if decision is Decision.CERTIFY and self._claim_breaks_guard(step):
@@ -431,6 +447,12 @@ def campaign_noise(state: CampaignState) -> gate.Noise:
     if not state.facts.get("metric"):  # else placebos are measured in another unit than claims
         noise = noise.no_calmer_than(planner.placebo_differences(state))
     return noise
+
+
+def hidden_level(state: CampaignState) -> float:
+    """Mean cost of the starting code on hidden, in the unit of the recipe's [metric]."""
+    scores = [held_score(run, "hidden").judged for run in planner.calibration_runs(state)]
+    return math.fsum(scores) / max(1, len(scores))
 
 
 def held_score(run: RunRecord, split: str) -> SplitScore:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError, UsageError
-from ..prepare.heldout import ensure_private, private_root
 from ..prepare.tokenizer import BOS, EOS
 from ..tasks.generate import generate_text
 from ..train.executor import window_context
 from . import edits, gate, planner, prune_pass
 from .campaign import Campaign, held_score
+from .ledger import count_opening
 from .state import CampaignState, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
 
 SAMPLE_TOKENS = 96
@@ -170,17 +170,6 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
     finished = campaign.state.final
     assert finished is not None
     return finished
-
-
-def count_opening(held_digest: str, identity: str) -> int:
-    """Write down that a campaign opens this test split; which opening of it that is, over all workspaces."""
-    ledger = ensure_private(private_root() / "openings") / f"{held_digest}.txt"
-    before = ledger.read_text(encoding="utf-8").split() if ledger.exists() else []
-    if identity not in before:
-        with ledger.open("a", encoding="utf-8") as file:
-            file.write(identity + "\n")
-        before.append(identity)
-    return before.index(identity) + 1
 
 
 def _settled(campaign: Campaign, step: planner.TrainStep) -> RunRecord:

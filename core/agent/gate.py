@@ -25,7 +25,7 @@ FEW_PAIRS_MARGIN = 5.0
 """Standard errors that a claim must reach with fewer than FEW_PAIRS pairs."""
 HOPELESS_SHARE = 0.7
 """From the second look on, a claim ends when its gain is below this share of what its last look would ask for."""
-CLAIM_SHARE = 0.7
+CLAIM_SHARE = 0.8
 """Share of a night's alpha that each of its first NIGHT_CLAIMS claims may spend; see `claim_alpha`."""
 NIGHT_CLAIMS = 4
 """Claims of a usual night: about 100 proposals, one claim every 32, and one for what is left at its end."""
@@ -209,13 +209,20 @@ def goes_on(policy: GatePolicy, unclear_claims: int) -> bool:
 
 
 def judge_claim(
-    pairs: Sequence[PairScore], noise: Noise, policy: GatePolicy, claim_alpha: float, *, more_allowed: bool = True
+    pairs: Sequence[PairScore],
+    noise: Noise,
+    policy: GatePolicy,
+    claim_alpha: float,
+    *,
+    more_allowed: bool = True,
+    obstacle: str = "",
 ) -> Verdict:
     """Judge head against rung on all pairs measured so far: the one way from measurements to a verdict.
 
     `noise` is what was known before this claim, `claim_alpha` what this claim may spend in all its looks, and
-    `more_allowed` is False when no further pair will be run. Between two looks the verdict carries the threshold of
-    the coming one. `delta` is a hidden score: a proposer may see the decision, never the verdict. Raises ValueError for
+    `more_allowed` is False when no further pair will be run, and `obstacle` says why nothing can be certified whatever
+    the pairs show (empty: nothing stands in the way). Between two looks the verdict carries the threshold of the
+    coming one. `delta` is a hidden score: a proposer may see the decision, never the verdict. Raises ValueError for
     numbers that are not finite, groups that differ between runs, and more pairs than the last look.
     """
     if not 0.0 < claim_alpha < 0.5:
@@ -233,7 +240,7 @@ def judge_claim(
     needed = max(eta, _critical(alpha, degrees, len(pairs)) * error)
     last = max(eta, _bar_of_last_look(measured, noise_then, policy, claim_alpha))
     gain = -measured.delta if policy.direction == "min" else measured.delta
-    decision, reasons = _decide(measured, policy, gain, _Bars(eta, needed, last), error, more_allowed)
+    decision, reasons = _decide(measured, policy, gain, _Bars(eta, needed, last), error, more_allowed, obstacle)
     return Verdict(
         decision=decision,
         delta=measured.delta,
@@ -298,6 +305,7 @@ def _decide(
     bars: _Bars,
     error: float,
     more_allowed: bool,
+    obstacle: str,
 ) -> tuple[Decision, tuple[str, ...]]:
     """The decision and its reasons in plain words, for people. No reason holds a hidden score."""
     pairs = len(measured.pair_deltas)
@@ -307,7 +315,7 @@ def _decide(
         return Decision.MORE_PAIRS, ("the next judgement needs more pairs",)
     if is_look and gain < bars.smallest:
         return Decision.REJECT, ("the current code is not better than the proven code by an amount worth a claim",)
-    obstacles = _obstacles(measured)
+    obstacles = ((f"not certifiable, {obstacle}",) if obstacle else ()) + _obstacles(measured)
     if obstacles:
         return Decision.UNCLEAR, obstacles
     if is_look and gain >= bars.now and error >= RESOLUTION:

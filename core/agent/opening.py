@@ -11,10 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
-from ..contracts import PastExperiment, ResearchContext
+from ..contracts import PastExperiment, ResearchContext, Task
 from ..errors import UsageError
+from ..prepare.answers import choose_questions
+from ..prepare.heldout import digest_files, read_split
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
 from ..tasks.objective import Objective
@@ -25,6 +28,14 @@ from .journal import Journal
 from .replay import replay_all
 from .state import CampaignState
 
+SMALLEST_EFFECTS = MappingProxyType(
+    {"accuracy": 0.0025, "exact_match": 0.0025, "f1": 0.005, "macro_f1": 0.005, "pr_auc": 0.005}
+)
+"""Of task metrics that are shares: 0.25 points of accuracy, half a point of F1."""
+SMALLEST_SHARE = 0.005
+"""Of errors and losses, which have units: half a percent of what the starting code has."""
+FEWEST_POSITIVES = 100
+"""With fewer rare answers in hidden, their F1 or PR-AUC is reported and never claimed on."""
 HARNESS = 1
 """Bumped when a change of the harness makes scores incomparable."""
 
@@ -87,6 +98,7 @@ def ensure_campaign(
         "harness_version": version("slm-ar"),
         "data_digest": data.digest,
         "held_digest": manifest.held_digest,
+        "hidden_digest": digest_files((data.held_folder / "hidden.jsonl",)),
         "identity": identity,
         "floors": manifest.floors,
         "isolation": isolation,
@@ -102,7 +114,9 @@ def ensure_campaign(
             "task": objective.task.name,
             "dev_unit": objective.dev_unit,
             "claim_unit": objective.claim_unit,
+            "metric": objective.task.metric,
             "min_effect": objective.task.min_effect,
+            "report_only": _too_rare(objective.task, data),
         },
     }
     is_mended = state is not None and state.identity == identity
@@ -114,6 +128,17 @@ def ensure_campaign(
         "campaign_started", {"identity": identity, "facts": facts, "baseline": baseline, "train_py": train_py}
     )
     return why
+
+
+def _too_rare(task: Task, data: PreparedData) -> str:
+    """Why a rare answer cannot be claimed on; empty where hidden asks for enough of them, or none is rare."""
+    if task.metric not in ("f1", "pr_auc"):
+        return ""
+    questions = choose_questions(read_split(data.held_folder, "hidden"), task)
+    positives = sum(question.gold.strip() == task.positive for question in questions)
+    if positives >= FEWEST_POSITIVES:
+        return ""
+    return f"report only: the hidden split asks for '{task.positive}' fewer than {FEWEST_POSITIVES} times"
 
 
 def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:
@@ -159,10 +184,23 @@ def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor
     )
 
 
-def gate_policy(recipe: Recipe, metric: Mapping[str, Any] | None = None) -> gate.GatePolicy:
-    """The recipe's gate; with a [metric] the smallest effect worth a claim is the task's own, in the task's unit."""
+def smallest_effect(metric: str, declared: float, level: float) -> float:
+    """The smallest gain in a task's metric worth a claim: what the task declares, and never less than is usual.
+
+    `level` is the metric of the starting code.
+    """
+    return max(declared, SMALLEST_EFFECTS.get(metric, SMALLEST_SHARE * abs(level)))
+
+
+def gate_policy(recipe: Recipe, metric: Mapping[str, Any] | None = None, level: float = 0.0) -> gate.GatePolicy:
+    """The recipe's gate; with a [metric] the smallest effect worth a claim is the task's own, in the task's unit.
+
+    `level`: the cost of the starting code on hidden, which relative effects refer to.
+    """
     table = recipe.gate
-    smallest = float(metric["min_effect"]) if metric else table.min_effect
+    smallest = table.min_effect
+    if metric:
+        smallest = smallest_effect(str(metric.get("metric", "")), float(metric["min_effect"]), level)
     return gate.GatePolicy(table.alpha, tuple(table.looks), tuple(table.alpha_split), smallest, table.patience)
 
 

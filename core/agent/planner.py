@@ -12,8 +12,8 @@ from ..contracts import Decision
 from .gate import GatePolicy, claim_alpha
 from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
 
-WINDOW = 16
-"""Proposals that share one seed with the head; fewer where claims come sooner. Its luck is forgotten after that."""
+WINDOW = 32
+"""Most proposals that share one seed with the head; fewer where claims come sooner. Then its luck is forgotten."""
 PLACEBO = "placebo"
 """The proposer's name of a placebo."""
 MOST_ATTEMPTS = 3

@@ -161,6 +161,7 @@ def _claim_opened(state: CampaignState, event: Event) -> CampaignState:
         rung=body["rung"],
         head=body["head"],
         alpha=body["alpha"],
+        night=body.get("night", 0),  # journals of version 0.1 counted nights in their own workspace
         after_experiments=body["after_experiments"],
         opened_at=event.at,
     )

@@ -92,8 +92,10 @@ class NightStatistics:
     """The same after the prune pass."""
     naive_gain: float
     """Mean true gain of "lower is better" with as many runs."""
-    over_claim: float
-    """Mean of (gain reported by the final interval - true gain), over nights that proved something."""
+    ratio: tuple[float, float, float]
+    """true_gain / naive_gain with its 95 % bounds; zeros when there is nothing to gain."""
+    over_claim: tuple[float, float, float]
+    """Mean of (gain reported by the final interval - true gain) with 95 % bounds, over nights that proved something."""
     coverage: float
     """Share of those final intervals that hold the true gain; their nominal share is 0.95."""
     runs: float
@@ -285,6 +287,24 @@ def _naive_gain(condition: Condition, runs: int, random: np.random.Generator) ->
     return -head.true
 
 
+def _mean(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) with normal 95 % bounds; infinitely wide for fewer than two values."""
+    if len(values) < 2:
+        return (float(np.mean(values)) if values else 0.0), -math.inf, math.inf
+    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def _ratio(gains: Sequence[float], naive: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of the means with 95 % bounds by the delta method; the two are paired by night."""
+    bottom = float(np.mean(naive))
+    if bottom <= 0:
+        return 0.0, 0.0, 0.0
+    ratio = float(np.mean(gains)) / bottom
+    _, low, high = _mean([gain - ratio * other for gain, other in zip(gains, naive, strict=True)])
+    return ratio, ratio + low / bottom, ratio + high / bottom
+
+
 def simulate_nights(condition: Condition, nights: int, seed: int) -> NightStatistics:
     """Play `nights` independent nights; the result is a function of the arguments."""
     played, runs, naive = [], [], []
@@ -304,7 +324,8 @@ def simulate_nights(condition: Condition, nights: int, seed: int) -> NightStatis
         true_gain=float(np.mean([-night.rung.true for night in played])),
         finished_gain=float(np.mean([-night.finished.true for night in played])),
         naive_gain=float(np.mean(naive)),
-        over_claim=float(np.mean([error for error, _ in finals])) if finals else 0.0,
+        ratio=_ratio([-night.rung.true for night in played], naive),
+        over_claim=_mean([error for error, _ in finals]),
         coverage=float(np.mean([holds for _, holds in finals])) if finals else 1.0,
         runs=float(np.mean(runs)),
     )

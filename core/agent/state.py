@@ -75,6 +75,8 @@ class ClaimRecord:
     head: str
     alpha: float
     opened_at: str
+    night: int = 0
+    """Nights, in all workspaces, that claimed on the same hidden split before."""
     after_experiments: int = 0
     """How many experiments were judged when it was opened."""
     looked_at: int = 0

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "research:report",
     "finish": "research:finish",
     "adopt": "research:adopt",
+    "simulate-gate": "research:simulate_gate",
     "predict": "use:predict",
     "eval": "use:evaluate",
     "generate": "model:generate",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +19,7 @@ from .steps import (
     display_for,
     exam_or_error,
     may_open_test,
+    objective_of,
     open_campaign,
     prepare_shown,
     read_state,
@@ -28,11 +31,29 @@ from .steps import (
     write_report,
 )
 from .unsafe import allow_unsafe, unsafe_is_allowed
-from .workspace import TRAIN_FILE, find_workspace
+from .workspace import TRAIN_FILE, Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from ..prepare.pipeline import PreparedData
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
 quiet = click.option("--quiet", is_flag=True, help="Only errors.")
 SHARED_REPORT_FILE = "report-to-share.html"
+
+
+def check_tasks(workspace: Workspace, data: PreparedData) -> None:
+    """Refuse what would only show after hours: a [metric] or [baselines] that do not fit, answers that are no answers.
+
+    Raises RecipeError and DataError.
+    """
+    from ..prepare.answers import choose_questions
+    from ..prepare.heldout import read_split
+
+    objective_of(workspace, data)
+    check_baselines(workspace, data.manifest.tasks)
+    for split in ("dev", "hidden", "test"):
+        for task in data.manifest.tasks:
+            choose_questions(read_split(data.held_folder, split), task)
 
 
 # --- commands -------------------------------------------------------------------------------
@@ -48,6 +69,7 @@ def prepare(as_json: bool, quiet: bool) -> None:
     workspace = find_workspace()
     with display_for(as_json, quiet) as display, workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
+        check_tasks(workspace, data)
     if as_json:
         click.echo(json.dumps(json.loads(data.manifest.to_json())))
     elif not quiet:
@@ -73,7 +95,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
     recipe = workspace.recipe
     with display_for(as_json, quiet) as display, workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
-        check_baselines(workspace, data.manifest.tasks)
+        check_tasks(workspace, data)
         machine = workspace.machine()
         job = train_job(recipe, machine, workspace.train_py, seed)
         folder = workspace.hidden_folder / "runs" / "train"
@@ -140,6 +162,7 @@ def run(
     else:
         workspace = find_workspace()
     with display_for(as_json, quiet) as display, open_campaign(workspace, display) as campaign:
+        check_tasks(workspace, campaign.executor.data)
         state = search(campaign, workspace, experiments, stop_at)
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)
@@ -273,3 +296,21 @@ def demo(folder: Path, as_json: bool, quiet: bool) -> None:
     show_end(state, report_path, as_json, quiet)
     if not as_json and not quiet:
         click.echo(f"done in {time.monotonic() - started:.0f} s; with your own data: slm-ar new --help")
+
+
+@click.command(name="simulate-gate")
+@click.option("--nights", default=200, show_default=True, type=click.IntRange(10), help="Simulated nights per world.")
+@click.option("--seed", default=31, show_default=True, type=click.IntRange(0), help="Seed of the simulation.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for programs.")
+def simulate_gate(nights: int, seed: int, as_json: bool) -> None:
+    """How often the gate is wrong: whole nights of research in simulation, judged by the code that judges yours."""
+    from dataclasses import asdict
+
+    from ..agent.simulate_table import HEADER, gate_rows
+
+    if not as_json:
+        click.echo(HEADER)
+    for row in gate_rows(nights, seed):
+        facts = {**asdict(row), "verdict": row.verdict}
+        finite = {name: None if value in (math.inf, -math.inf) else value for name, value in facts.items()}
+        click.echo(json.dumps(finite, allow_nan=False) if as_json else row.markdown())

@@ -331,7 +331,7 @@ def _claims(summary: Summary) -> str:
     )
     lead = (
         "A proof runs the current and the proven code side by side with fresh seeds and scores them on a hidden split. "
-        "Its scores are shown to nobody, so that nothing can be tuned to them."
+        f"Its scores are shown to nobody, so that nothing can be tuned to them. Asked so far: {escape(summary.asked)}."
     )
     table = (
         '<div class="card scroll"><table><thead><tr><th scope="col" class="right">#</th><th scope="col">result</th>'

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..agent.ledger import MANY_NIGHTS
 from ..agent.state import BITS_PER_BYTE, CampaignState, ClaimRecord
 from ..contracts import Decision, Status
 from .exam import METRIC_WORDS
@@ -149,6 +150,8 @@ class Summary:
     placebos: int
     placebos_kept: int
     claims: tuple[ClaimRow, ...]
+    asked: str
+    """How often the hidden split was asked, and how often its answer may be wrong; empty before the first claim."""
     final: FinalRow | None
     floors: tuple[Floor, ...]
     compressor: CompressorAnswer | None
@@ -211,6 +214,7 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
         placebos=len(placebos),
         placebos_kept=sum(item.status is Status.KEPT for item in placebos),
         claims=tuple(_claim_row(state, claim, certified) for claim in state.claims),
+        asked=_asked(state.claims),
         final=_final_row(state),
         floors=floors,
         compressor=_compressor(current.score, floors, state.sigma),
@@ -354,6 +358,17 @@ def _claim_row(state: CampaignState, claim: ClaimRecord, certified: bool) -> Cla
         opened_at=_text(claim.opened_at),
         closed_at=_text(claim.closed_at),
     )
+
+
+def _asked(claims: tuple[ClaimRecord, ...]) -> str:
+    if not claims:
+        return ""
+    newest = claims[-1]
+    words = f"{plural(len(claims), 'question')} to the hidden split; "
+    if newest.night:
+        words += f"{plural(newest.night, 'night')} before asked it too, so that less chance of error is left; "
+    words += f"the newest proof may be wrong with a chance of {100 * newest.alpha:.2g} %"
+    return words + (": it is nearly used up, newer data would prove more" if newest.night >= MANY_NIGHTS else "")
 
 
 def _final_row(state: CampaignState) -> FinalRow | None:

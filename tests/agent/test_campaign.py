@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from slm_ar.core.agent.opening import campaign_identity, ensure_campaign, resear
 from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.contracts import GroupScore, Proposal, ResearchContext, SplitScore, Status, TrainOutcome
 from slm_ar.core.errors import TrainingError, UsageError
+from slm_ar.core.prepare.heldout import private_root
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
 from slm_ar.core.report.terminal import QuietDisplay
@@ -198,11 +200,17 @@ def test_equal_campaigns_have_equal_histories(tmp_path: Path, tiny_data: Prepare
     histories = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
+        forget_nights()
         with Journal(tmp_path / name / ".slm") as journal:
             campaign = opened(tmp_path / name, journal, tiny_data, recipe=toy_recipe(budget={"experiments": 8}))
             night(campaign, make_proposer("search"))
             histories.append([(event.kind, event.body) for event in journal.events])
     assert histories[0] == histories[1]
+
+
+def forget_nights() -> None:
+    """As if no workspace had asked this hidden split before."""
+    shutil.rmtree(private_root() / "nights", ignore_errors=True)
 
 
 # --- ways out -------------------------------------------------------------------------------
@@ -223,6 +231,7 @@ def test_cut_off_at_any_run_a_night_goes_on_where_it_was(tmp_path: Path, tiny_da
         night(undisturbed, Scripted(*RATES))
         expected = judged(undisturbed)
         runs = len(undisturbed.state.runs)
+    forget_nights()
     jobs = 0
 
     def dies(job: TrainJob) -> TrainOutcome:

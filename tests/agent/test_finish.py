@@ -13,8 +13,9 @@ from toys import TINY_TRAIN_PY, toy_recipe
 
 from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.edits import revision_digest
-from slm_ar.core.agent.finish import count_opening, final_test, train_longer
+from slm_ar.core.agent.finish import final_test, train_longer
 from slm_ar.core.agent.journal import Journal
+from slm_ar.core.agent.ledger import count_opening
 from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare.pipeline import PreparedData

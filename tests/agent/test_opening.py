@@ -12,6 +12,7 @@ import pytest
 from test_campaign import OUTCOME, RATES, FakeExecutor, Scripted, kinds, night, opened
 from toys import TINY_TRAIN_PY, toy_machine, toy_recipe, with_main
 
+from slm_ar.core.agent import ledger
 from slm_ar.core.agent.edits import revision_digest, set_knobs
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import campaign_identity, ensure_campaign
@@ -20,6 +21,8 @@ from slm_ar.core.contracts import Status
 from slm_ar.core.errors import JournalError, TrainingError, UsageError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
+from slm_ar.core.report.summary import summarise
+from slm_ar.core.report.tables import status_text
 
 BROKEN = with_main("raise ValueError('no luck')")
 OTHER = {"budget": {"steps": 9}}
@@ -277,3 +280,39 @@ def test_another_hidden_split_has_its_whole_alpha(workspace: Path, journal: Jour
     ensure(journal, tiny_data)
     state = replay(journal.events)
     assert state is not None and state.facts["night"] == 1
+
+
+def test_nights_are_counted_over_all_workspaces_with_the_same_hidden_split(
+    tmp_path: Path, tiny_data: PreparedData
+) -> None:
+    """Also when a workspace is begun anew in the same place: forgetting the journal gives no alpha back."""
+    alphas = []
+    for name in ("one", "two", "three", "two"):
+        folder = tmp_path / name / f".slm{len(alphas)}"
+        folder.mkdir(parents=True)
+        with Journal(folder) as journal:
+            for _ in range(1 + (name == "one")):  # a night that is gone on with is still the same night
+                campaign = opened(folder, journal, tiny_data)
+                night(campaign, Scripted(*RATES))
+            (claim,) = bodies(journal, "claim_opened")
+            alphas.append((claim["alpha"], claim["night"]))
+            summary = summarise(campaign.state)
+    assert alphas == [(pytest.approx(alphas[0][0] / 2**number), number) for number in range(4)]
+    assert "3 nights before asked it too" in summary.asked
+    assert "asked:" in status_text(summary)
+
+
+def test_asking_a_split_again_and_again_is_told(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    campaign = opened(workspace, journal, tiny_data)
+    hidden = ledger.hidden_name(campaign.state)
+    for number in range(ledger.MANY_NIGHTS):
+        assert ledger.count_night(hidden, f"night-{number}") == number
+    assert ledger.nights_before(hidden, "night-2") == 2
+    assert ledger.nights_before(hidden, "tonight") == ledger.MANY_NIGHTS
+    monkeypatch.setattr(campaign.display, "note", told.append, raising=False)
+    night(campaign, Scripted(*RATES))
+    assert any("newer data would prove more" in note for note in told)
+    assert "nearly used up" in summarise(campaign.state).asked
