@@ -196,6 +196,7 @@ def may_open_test(state: CampaignState) -> bool:
 def write_report(workspace: Workspace, state: CampaignState) -> Path:
     """Render the journal: report.html, results.tsv and journal.jsonl; returns the report's path."""
     from ..agent.journal import Journal
+    from ..egress import Ledger
     from ..report.html import render_html
     from ..report.summary import summarise
     from ..report.tables import results_tsv
@@ -205,11 +206,12 @@ def write_report(workspace: Workspace, state: CampaignState) -> Path:
             json.dumps({"number": e.number, "at": e.at, "kind": e.kind, "hash": e.hash, "body": e.body}) + "\n"
             for e in journal.events
         )
+    summary = summarise(state, left_machine=Ledger(workspace.hidden_folder).summary())
     path = workspace.root / "report.html"
     for name, text in (
         ("journal.jsonl", events),
         ("results.tsv", results_tsv(state)),
-        ("report.html", render_html(summarise(state), state)),
+        ("report.html", render_html(summary, state)),
     ):
         unfinished = workspace.root / f".{name}.unfinished"
         unfinished.write_text(text, encoding="utf-8")

@@ -168,11 +168,14 @@ class Summary:
         return plain
 
 
-def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_note: str = "") -> Summary:
+def summarise(
+    state: CampaignState, *, more_runs: int | None = None, unproven_note: str = "", left_machine: str = ""
+) -> Summary:
     """Everything that people are shown of a campaign.
 
     `more_runs`: runs that would settle what is not yet proven, where the caller knows better than the estimate from
     dev. `unproven_note`: a sentence that is added to the verdict while something is not yet proven.
+    `left_machine`: what the workspace's ledger says was sent to others.
     """
     facts = state.facts
     certified = _text(facts.get("isolation")) not in ("", "none")
@@ -230,7 +233,8 @@ def summarise(state: CampaignState, *, more_runs: int | None = None, unproven_no
             ("isolation", "sandbox"),
             ("harness_version", "slm-ar"),
         )
-        | ({"sandbox": "none proved"} if not certified else {}),
+        | ({"sandbox": "none proved"} if not certified else {})
+        | ({"left this machine": _text(left_machine, 400)} if left_machine else {}),
         data=_data(facts),
         hashes={
             **_labelled(facts, ("data_digest", "data"), ("recipe_digest", "recipe")),

@@ -313,6 +313,7 @@ def test_a_lost_train_py_is_told_with_what_brings_it_back(
     told(command(name, "--quiet", folder=root), 2, "train.py is missing", "slm-ar adopt")
     assert command("status").code == 0
     assert command("report").code == 0
+    assert "left this machine" in (root / "report.html").read_text(encoding="utf-8")
     assert command("report", "--share").out == f"{root / 'report-to-share.html'}\n"
     assert "<h1>" in (root / "report-to-share.html").read_text(encoding="utf-8")
 
