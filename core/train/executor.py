@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 LARGEST_RUN_BYTES = 4 << 30
 LARGEST_CODE_BYTES = 1 << 20
 LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
+LONGEST_SCORE_SECONDS = 3600.0
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
 MOST_PROCESSES = 512
@@ -208,6 +209,7 @@ class LocalExecutor:
             self.data.manifest.vocab_size,
             context,
             0.8 * self.machine.memory_mb,
+            LONGEST_SCORE_SECONDS,
         )
 
     def _environment(self) -> dict[str, str]:

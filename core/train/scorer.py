@@ -131,8 +131,11 @@ class LogitsClient:
         vocab_size: int,
         context: int,
         memory_mb: float,
+        answering_seconds: float = math.inf,
     ) -> None:
+        """`answering_seconds`: how long all its answers together may take."""
         self.vocab_size = vocab_size
+        self._seconds_left = answering_seconds
         self._folder = folder
         self._memory_mb = memory_mb
         # Room for one whole window, however large the vocabulary is, with some padding columns.
@@ -190,7 +193,11 @@ class LogitsClient:
 
     def _received(self, asked: int) -> torch.Tensor:
         """A copy of the answer to the last request, which the model's process cannot change any more."""
-        answer = self._answer(ANSWER_SECONDS)
+        started = time.monotonic()
+        answer = self._answer(min(ANSWER_SECONDS, self._seconds_left))
+        self._seconds_left -= time.monotonic() - started
+        if self._seconds_left <= 0:
+            self._refuse("the model took longer to answer than a score may take")
         if answer is None or answer.get("event") != "logits":
             self._refuse("the model failed while it computed logits")
         assert answer is not None

@@ -30,9 +30,7 @@ def test_train_is_known_and_nothing_else(tiny_data: PreparedData) -> None:
     assert not digests.holds([])
 
 
-def test_near_copies_of_train_and_new_values_are_told(
-    tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_near_copies_of_train_and_new_values_are_told(tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slm_ar.core.prepare.drift.FEWEST_VALUES", 20)
     tokenizer = load_tokenizer(tiny_data.folder / TOKENIZER_FILE)
     digests = train_digests(tiny_data)

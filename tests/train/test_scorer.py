@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from slm_ar.core.contracts import Document, Span, SplitScore
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, PAD
+from slm_ar.core.train import executor as executor_module
 from slm_ar.core.train import scorer
 from slm_ar.core.train.executor import LocalExecutor, window_context
 from slm_ar.core.train.scorer import InvalidCheckpointError, cut_segments, make_windows, score_split
@@ -253,6 +254,17 @@ def test_a_server_that_never_answers_is_given_up(
     )
     with pytest.raises(InvalidCheckpointError, match="failed while it computed logits"):
         scored(executor, folder)
+
+
+def test_all_answers_together_have_a_cap(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "LONGEST_SCORE_SECONDS", 0.5)
+    folder = write_checkpoint(
+        tmp_path / "run", executor.data.manifest.vocab_size, "import time; time.sleep(0.2); return self.table[ids]"
+    )
+    with pytest.raises(InvalidCheckpointError, match="longer to answer than a score may take"):
+        scored(executor, folder, batch_rows=16)
 
 
 class ShiftedTokenizer:
