@@ -22,6 +22,7 @@ RANKS = {
     "errors": 0,
     "contracts": 1,
     "environment": 1,
+    "egress": 1,
     "files": 2,  # helpers of sources
     "spilling": 2,
     "toml_text": 2,  # helpers of recipe
