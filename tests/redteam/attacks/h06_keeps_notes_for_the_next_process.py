@@ -1,7 +1,7 @@
 """Looks ahead, writes what it saw wherever it may write, and looks there for what a probe hides from it."""
 
 ROW = "H6"
-END = "invalid: looks ahead"
+END = "invalid: the model"
 DEFENCE = "walls"
 SIGN = "score"
 TRAIN_PY = """
