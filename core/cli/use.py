@@ -79,18 +79,19 @@ def predict(
         if not count:  # told before the file is put in place: an older one with answers stays
             raise DataError(f"{source}: no row asks for an answer", "leave the answer's column out, or its cells empty")
     seconds = time.monotonic() - loaded
+    notices = list(getattr(adapter, "notices", ()))
     facts = {
         "rows": count,
         "seconds": round(seconds, 3),
         "rows_per_second": round(count / seconds, 1),
         "start_seconds": round(loaded - started, 3),
         "out": str(out),
-        "notices": list(getattr(adapter, "notices", ())),
+        "notices": notices,
     }
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        for line in facts["notices"]:
+        for line in notices:
             click.echo(f"  {visible(line, 400, single_line=True)}", err=True)
         speed = f"{count / seconds:,.0f} rows per second"
         click.echo(f"{out}: {count:,} answers in {seconds:.1f} s ({speed}), after {loaded - started:.1f} s of start-up")
