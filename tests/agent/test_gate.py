@@ -428,7 +428,7 @@ def test_null_nights_stay_within_the_bound(correlation):
 
 
 def test_unequal_noise_and_drift_stay_within_their_bounds():
-    unequal = simulate.simulate_nights(simulate.Condition(unequal=0.4), 400, seed=5)
+    unequal = simulate.simulate_nights(simulate.Condition(unequal=0.4), 2000, seed=5)
     assert unequal.rate(unequal.false_nights)[2] <= 0.12
     drift = simulate.simulate_nights(simulate.Condition(drift=1.0), 600, seed=5)
     assert drift.rate(drift.false_nights)[2] <= 0.08
