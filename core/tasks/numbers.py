@@ -1,8 +1,9 @@
 """Decodes a number: the median of what a model thinks of the number that follows a prompt.
 
 Called by scoring.py for tasks of kind value. The tree of number tokens is walked best first, for all prompts side by
-side, until the median cannot move any more, 98 % of the mass is read, or MOST_EXPANSIONS places were looked at. No list
-of numbers is ever enumerated, so it works for any range and any number of decimals.
+side, until the median cannot move any more, 98 % of the mass is read, or MOST_EXPANSIONS places were looked at. A
+number is at least what its beginning reads (at most, below zero), so what begins above the median needs no look. No
+list of numbers is ever enumerated, so it works for any range and any number of decimals.
 
 What is walked is the tree of spellings that the tokenizer itself would choose: the model has seen no others. A place
 behind which no true answer's tokens ever go on needs no look, so where numbers are tokens of their own one row of
@@ -27,7 +28,7 @@ from .asking import Ids, LogitsSource, Logs, Row, ask
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-MOST_EXPANSIONS = 24
+MOST_EXPANSIONS = 128
 """Places that are looked at per prompt, the root included; each costs the model one row."""
 PLACES_PER_ROUND = 4
 ENOUGH_MASS = 0.98
@@ -126,10 +127,23 @@ def _value(text: str) -> float:
 
 
 class _Waiting(NamedTuple):
-    """A place not looked at; the smallest sorts first, so the mass is negated."""
+    """A place not looked at, and its mass."""
 
-    minus_mass: float
+    mass: float
     place: Place
+
+    @property
+    def lowest(self) -> float:
+        """No number that begins like this is smaller, negative exponents aside."""
+        if self.place.text[:1] == "-":
+            return -math.inf
+        return -math.inf if not self.place.ids else 0.0 if math.isnan(self.place.value) else self.place.value
+
+    @property
+    def highest(self) -> float:
+        if self.place.text[:1] != "-":
+            return math.inf
+        return 0.0 if math.isnan(self.place.value) else self.place.value
 
 
 class _Search:
@@ -141,85 +155,90 @@ class _Search:
         self._values: list[Values] = []
         self._masses: list[Values] = []
         """Numbers that ended; the lists go together."""
-        self._ended = 0.0
-        self._open = [_Waiting(-1.0, NumberTree.root)]
-        self._left: list[_Waiting] = []
-        """Beginnings that are not followed."""
+        self._waiting: list[_Waiting] = [_Waiting(1.0, NumberTree.root)]
         self._looked_at = 0
         self._least = 0.0
-        self._ended_there = self._went_on = 0.0
-        """Of the numbers looked at: the mass that ended there, and the mass that did not."""
+        self._went_on: dict[tuple[int, str], list[float]] = {}
+        """(characters, the first two) of a number -> the mass that went on behind such numbers, and all of it."""
 
     def take(self) -> list[_Waiting]:
-        """The likeliest beginnings to look at next; none when the answer stands."""
-        if self._is_settled():
+        """The likeliest beginnings that the median depends on; none when the answer stands."""
+        count = min(PLACES_PER_ROUND, MOST_EXPANSIONS - self._looked_at)
+        if count <= 0 or not self._waiting:
             return []
-        count = min(PLACES_PER_ROUND, MOST_EXPANSIONS - self._looked_at, len(self._open))
-        taken = [heapq.heappop(self._open) for _ in range(count)]
-        self._looked_at += count
+        if self._looked_at:
+            low, high = self._median_lies_within()
+            if low == high:
+                return []
+            open_ones = [
+                each
+                for each in self._waiting
+                if each.mass >= self._least and each.lowest <= high and each.highest >= low
+            ]
+        else:
+            open_ones = self._waiting
+        taken = heapq.nlargest(count, open_ones, key=lambda each: each.mass)
+        chosen = {id(each) for each in taken}
+        self._waiting = [each for each in self._waiting if id(each) not in chosen]
+        self._looked_at += len(taken)
         return taken
 
     def look(self, waiting: _Waiting, logs: Logs, branches: Branches, ends: NDArray[np.int64]) -> None:
         """Share the mass of a place between its end and what follows it."""
-        mass, place = -waiting.minus_mass, waiting.place
+        mass, place = waiting.mass, waiting.place
         if not math.isnan(place.value):
             ended = mass * float(np.exp(logs[ends].astype(np.float64)).sum())
             self._end([place.text], np.array([place.value]), np.array([ended]))
-            self._ended_there += ended
-            self._went_on += max(0.0, mass - ended)
+            counted = self._went_on.setdefault((len(place.text), place.text[:2]), [0.0, 0.0])
+            counted[0] += max(0.0, mass - ended)
+            counted[1] += mass
         masses = mass * np.exp(logs[branches.tokens].astype(np.float64))
         if not place.ids:
             self._least = LEAST_MASS * float(masses.sum())
         final = np.flatnonzero(branches.is_final & ~np.isnan(branches.values))
         self._end([branches.places[at].text for at in final], branches.values[final], masses[final])
-        for at in np.flatnonzero(~branches.is_final):
-            child = _Waiting(-float(masses[at]), branches.places[at])
-            if masses[at] >= self._least:
-                heapq.heappush(self._open, child)
-            else:
-                self._left.append(child)
+        self._waiting += [
+            _Waiting(float(masses[at]), branches.places[at]) for at in np.flatnonzero(~branches.is_final).tolist()
+        ]
 
     def _end(self, texts: list[str], values: Values, masses: Values) -> None:
         self._texts += texts
         self._values.append(values)
         self._masses.append(masses)
-        self._ended += float(masses.sum())
 
     def answer(self) -> Decoded:
-        """The weighted median; a beginning that was not followed counts as the number that it reads so far."""
-        waiting = self._readable()
-        values = [*self._values, np.array([each.place.value for each in waiting])]
-        masses = [*self._masses, np.array([-each.minus_mass for each in waiting])]
-        texts = [*self._texts, *(each.place.text for each in waiting)]
-        return weighted_median(texts, np.concatenate(values), np.concatenate(masses))
+        """The weighted median. Of a beginning that was not looked at, as much goes on, to a number of one digit more,
+        as did behind numbers of its length that begin alike; of what is no number yet, all."""
+        masses = np.array([each.mass for each in self._waiting])
+        on = np.array([self._share_that_goes_on(each.place) for each in self._waiting])
+        read = [each.place.text for each in self._waiting]
+        further = [text + "5" for text in read]
+        values = [*self._values, np.array([_value(text) for text in (*read, *further)], np.float64)]
+        shares = np.concatenate([*self._masses, masses * (1 - on), masses * on])
+        return weighted_median([*self._texts, *read, *further], np.nan_to_num(np.concatenate(values)), shares)
 
-    def _readable(self) -> list[_Waiting]:
-        return [each for each in (*self._open, *self._left) if not math.isnan(each.place.value)]
+    def _share_that_goes_on(self, place: Place) -> float:
+        if math.isnan(place.value):
+            return 1.0
+        went_on, counted = self._went_on.get((len(place.text), place.text[:2]), (0.0, 0.0))
+        return went_on / counted if counted else 0.0
 
-    def _is_settled(self) -> bool:
-        """Whether nearly all mass is read, or the median would stay wherever the mass that has not ended goes.
-
-        Where numbers are tokens of their own, all that were looked at ended there: then the others, which are likely to
-        end as well, are read as they stand.
-        """
-        ended = self._ended
-        open_mass = -sum(each.minus_mass for each in (*self._open, *self._left))
-        enough = ENOUGH_MASS * (ended + open_mass)
-        if ended >= enough:
-            return ended > 0
-        if self._looked_at > PLACES_PER_ROUND:
-            goes_on = self._went_on / max(self._ended_there + self._went_on, 1e-30)
-            readable = -sum(each.minus_mass for each in self._readable())
-            if ended + readable * (1 - goes_on) >= enough:
-                return True
-        if open_mass >= ended:
-            return False
-        values, masses = np.concatenate(self._values), np.concatenate(self._masses)
-        order = np.argsort(values, kind="stable")
-        reached = np.cumsum(masses[order])
-        half = (ended + open_mass) / 2
-        low, high = (int(np.searchsorted(reached, wanted)) for wanted in (half - open_mass, half))
-        return high < len(order) and values[order[low]] == values[order[high]]
+    def _median_lies_within(self) -> tuple[float, float]:
+        """The median if every open beginning ended as low as it can, and if as high; equal when nearly all is read."""
+        ended = np.concatenate(self._masses) if self._masses else np.empty(0)
+        values = np.concatenate(self._values) if self._values else np.empty(0)
+        open_masses = np.array([each.mass for each in self._waiting])
+        total = float(ended.sum() + open_masses.sum())
+        if float(ended.sum()) >= ENOUGH_MASS * total:
+            return 0.0, 0.0
+        masses = np.concatenate([ended, open_masses])
+        found = []
+        for side in ([each.lowest for each in self._waiting], [each.highest for each in self._waiting]):
+            places = np.concatenate([values, np.array(side, np.float64)])
+            order = np.argsort(places, kind="stable")
+            at = min(int(np.searchsorted(np.cumsum(masses[order]), total / 2)), len(order) - 1)
+            found.append(float(places[order[at]]))
+        return found[0], found[1]
 
 
 def weighted_median(texts: Sequence[str], values: Values, masses: Values) -> Decoded:

@@ -413,8 +413,22 @@ def test_the_median_is_exact_for_few_numbers(shares: dict[str, int]) -> None:
     assert float(answer.answer) == float(exact.text) or (below == pytest.approx(0.5) or above == pytest.approx(0.5))
 
 
+@pytest.mark.parametrize(
+    ("mean", "spread", "decimals", "off"), [(1, 1.0, 0, 0.0), (3, 1.0, 0, 0.0), (1, 0.7, 1, 0.0), (5.5, 1.0, 0, 0.12)]
+)
+def test_the_median_of_many_numbers_is_found(mean: float, spread: float, decimals: int, off: float) -> None:
+    """Digit by digit, over thousands of numbers: the exact median, or nearly where hundreds are too many to look at."""
+    drawn = np.random.default_rng(7).lognormal(mean, spread, 3000)
+    texts, counts = np.unique([f"{value:.{decimals}f}" for value in drawn], return_counts=True)
+    shares = {str(text): count / len(drawn) for text, count in zip(texts, counts, strict=True)}
+    model = Model(writes(shares, "="))
+    answer = float(value_answer(model).answer)
+    assert answer == pytest.approx(float(median_of(shares).text), rel=off, abs=0)
+    assert model.rows_asked <= MOST_EXPANSIONS + 2
+
+
 def test_no_list_of_numbers_is_ever_gone_through() -> None:
-    """Digits without end: 24 looks, then the beginnings count as they stand."""
+    """Digits without end: so many looks, then the beginnings count as they stand."""
     digits = {token(str(digit)): 0.09 for digit in range(10)} | {token("\n"): 0.1}
     model = Model(lambda ids: digits)
     prompts = [np.array([BOS, token("=")], np.int32)] * 3
