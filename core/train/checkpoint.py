@@ -18,7 +18,9 @@ from .files import read_config
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 LARGEST_CHECKPOINT_BYTES = 4 << 30
-LARGEST_HEADER_BYTES = 64 << 20
+LARGEST_HEADER_BYTES = 1 << 20
+"""Room for about 10,000 tensors."""
+MOST_DIMENSIONS = 16
 MOST_PARAMETERS = 1 << 30
 MOST_METADATA_BYTES = 64 << 10
 ITEM_BYTES = {
@@ -75,12 +77,15 @@ def _parameter_count(header: Any, data_bytes: int) -> int:
 def _extent(name: str, tensor: Mapping[str, Any]) -> tuple[int, int, int]:
     """(numbers, first byte, byte behind the last) of one tensor."""
     shape, offsets = tensor["shape"], tensor["data_offsets"]
+    # Before anything is multiplied: the product of a hundred thousand extents takes hours.
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"tensor '{name[:80]}' has no valid shape")
     if not all(isinstance(extent, int) and 0 <= extent < 1 << 40 for extent in shape):
         raise ValueError(f"tensor '{name[:80]}' has no valid shape")
     if tensor["dtype"] not in ITEM_BYTES:
         raise ValueError(f"tensor '{name[:80]}' has the unknown type {str(tensor['dtype'])[:20]!r}")
-    count = math.prod(shape)
     begin, end = offsets
+    count = math.prod(shape)
     if not all(isinstance(offset, int) for offset in offsets) or end - begin != count * ITEM_BYTES[tensor["dtype"]]:
         raise ValueError(f"tensor '{name[:80]}' has another size than its shape says")
     return count, begin, end

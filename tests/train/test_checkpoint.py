@@ -100,6 +100,29 @@ def test_tensors_fill_the_file_exactly(tmp_path: Path, tensors: dict[str, Any], 
     assert reason in told
 
 
+@pytest.mark.parametrize("extent", [1, (1 << 40) - 1])
+def test_many_dimensions_are_refused_before_they_are_multiplied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extent: int
+) -> None:
+    def multiplied(shape: list[int]) -> int:
+        raise AssertionError(len(shape))
+
+    with_tensors(tmp_path, w=floats([extent] * (checkpoint.MOST_DIMENSIONS + 1), 0, 4))
+    monkeypatch.setattr(checkpoint.math, "prod", multiplied)
+    assert "no valid shape" in inspect_checkpoint(tmp_path)[1]
+
+
+def test_a_header_has_a_cap_however_large_the_file(tmp_path: Path) -> None:
+    header = b'{"w": {"dtype": "F32", "shape": [' + b"9," * (checkpoint.LARGEST_HEADER_BYTES // 2) + b"9]}}"
+    (tmp_path / "model.safetensors").write_bytes(safetensors(header))
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert "damaged header" in inspect_checkpoint(tmp_path)[1]
+
+
+def test_a_tensor_of_sixteen_dimensions_is_accepted(tmp_path: Path) -> None:
+    assert inspect_checkpoint(with_tensors(tmp_path, w=floats([1] * 16, 0, 4))) == (None, "", 1)
+
+
 def test_a_header_is_no_place_for_weights(tmp_path: Path) -> None:
     header = {"__metadata__": {"weights": "0" * checkpoint.MOST_METADATA_BYTES}}
     (tmp_path / "model.safetensors").write_bytes(safetensors(json.dumps(header).encode()))
