@@ -8,9 +8,10 @@ depend on the tokenizer; windows overlap by half, so that context length is not 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import mmap
+import os
 import socket
 import tempfile
 import time
@@ -18,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -141,14 +142,12 @@ class LogitsClient:
         # Room for one whole window, however large the vocabulary is, with some padding columns.
         self._ids_at = max(LOGITS_BYTES, 4 * (vocab_size + PADDING_COLUMNS) * context)
         self._child: Child = incubator.start("serve", folder, environment)
-        with tempfile.TemporaryFile() as file:
-            file.truncate(self._ids_at + IDS_BYTES)
-            self._map = mmap.mmap(file.fileno(), self._ids_at + IDS_BYTES)
-            hello = json.dumps({"device": device}).encode() + b"\n"
-            try:
-                socket.send_fds(self._child.control.socket, [hello], [file.fileno()])
-            except OSError:
-                self._refuse("the checkpoint cannot be loaded by its own train.py")
+        self._shared = _shared_file(self._ids_at + IDS_BYTES)
+        hello = json.dumps({"device": device}).encode() + b"\n"
+        try:
+            socket.send_fds(self._child.control.socket, [hello], [self._shared.fileno()])
+        except OSError:
+            self._refuse("the checkpoint cannot be loaded by its own train.py")
         loaded = self._answer(LOAD_SECONDS)
         if loaded is None or loaded.get("event") != "loaded":
             self._refuse("the checkpoint cannot be loaded by its own train.py")
@@ -158,6 +157,7 @@ class LogitsClient:
 
     def __exit__(self, *_: object) -> None:
         self._child.end()
+        self._shared.close()
 
     def logits(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
         """float32 [sum of positions, vocab_size] for rows of ids int32 [rows, length]; padding columns dropped.
@@ -182,7 +182,7 @@ class LogitsClient:
     def _send(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> int:
         """Ask; returns how many positions were asked for."""
         rows, length = ids.shape
-        np.frombuffer(self._map, np.int32, rows * length, self._ids_at)[:] = ids.reshape(-1)
+        os.pwrite(self._shared.fileno(), np.ascontiguousarray(ids, np.int32).tobytes(), self._ids_at)
         asked = sum(end - start for start, end in positions)
         request = {"rows": rows, "length": length, "ids_at": self._ids_at, "positions": [list(p) for p in positions]}
         try:
@@ -205,7 +205,9 @@ class LogitsClient:
         if count != asked or not isinstance(width, int) or width < self.vocab_size or width * asked * 4 > self._ids_at:
             self._refuse(f"forward gave logits of shape [{count}, {width}], asked [{asked}, >= {self.vocab_size}]")
         assert isinstance(width, int)
-        copied = np.frombuffer(self._map, np.float32, asked * width, 0).reshape(asked, width).copy()
+        copied = np.empty((asked, width), np.float32)
+        if not _read_all(self._shared.fileno(), copied.reshape(-1).view(np.uint8).data):
+            self._refuse("the model cut off the file that its logits go through")
         return torch.from_numpy(copied)[:, : self.vocab_size]
 
     def _finite(self, logits: torch.Tensor) -> torch.Tensor:
@@ -231,8 +233,35 @@ class LogitsClient:
 
     def _refuse(self, reason: str) -> None:
         self._child.end()
+        self._shared.close()
         line = last_line(log_tail(self._folder))
         raise InvalidCheckpointError(f"{reason}: {line}" if line else reason)
+
+
+def _shared_file(size: int) -> IO[bytes]:
+    """A file without a name that the model's process may write to: on Linux in memory, of a size that nobody changes.
+
+    It is read and written, never mapped, on this side: a mapped file that the other side cuts off ends its reader.
+    """
+    if not hasattr(os, "memfd_create"):
+        file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (the client closes it)
+        file.truncate(size)
+        return file
+    descriptor = os.memfd_create("logits", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return os.fdopen(descriptor, "r+b", buffering=0)
+
+
+def _read_all(descriptor: int, into: memoryview) -> bool:
+    """Fill `into` from the start of the file; False where the file is shorter."""
+    at = 0
+    while at < len(into):
+        count = os.preadv(descriptor, [into[at:]], at)  # one call reads 2 GiB at most
+        if count == 0:
+            return False
+        at += count
+    return True
 
 
 def score_split(
@@ -287,9 +316,16 @@ def _nats_per_document(
 
 
 def token_nats(logits: torch.Tensor, targets: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """What each target costs under the softmax of its float32 logits [n, vocab_size]: float64 [n]."""
-    picked = logits.gather(1, torch.from_numpy(targets)[:, None])[:, 0]
-    losses: np.ndarray[Any, np.dtype[np.float64]] = (torch.logsumexp(logits, dim=1) - picked).double().numpy()
+    """What each target costs under the softmax of its float32 logits [n, vocab_size]: float64 [n].
+
+    Raises InvalidCheckpointError when a cost is not finite: the logits lie too far apart.
+    """
+    # The largest becomes 0 before anything is added up: beside a common 1e30 the logarithm of the sum would be lost.
+    lowered = logits - logits.amax(1, keepdim=True)
+    picked = lowered.gather(1, torch.from_numpy(targets)[:, None])[:, 0]
+    losses: np.ndarray[Any, np.dtype[np.float64]] = (torch.logsumexp(lowered, dim=1) - picked).double().numpy()
+    if not math.isfinite(float(losses.sum())):
+        raise InvalidCheckpointError("the model's logits lie so far apart that a token costs infinitely much")
     return losses
 
 

@@ -167,6 +167,17 @@ def no_softmax(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(integrity, "token_nats", believed)
 
 
+def no_lowering(patch: pytest.MonkeyPatch) -> None:
+    """The textbook's formula on the logits as they are."""
+
+    def added_up(logits: torch.Tensor, targets: Any) -> Any:
+        picked = logits.gather(1, torch.from_numpy(targets)[:, None])[:, 0]
+        return (torch.logsumexp(logits, dim=1) - picked).double().numpy()
+
+    patch.setattr(scorer, "token_nats", added_up)
+    patch.setattr(integrity, "token_nats", added_up)
+
+
 def one_process(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scorer, "token_nats", scorer.token_nats)  # the attack replaces it: taken back afterwards
     patch.setattr(LocalExecutor, "client", lambda self, folder, context: Here(folder, self.data.manifest.vocab_size))
@@ -218,6 +229,7 @@ def patience(patch: pytest.MonkeyPatch) -> None:
 OFF: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "probes": no_probes,
     "softmax": no_softmax,
+    "largest logit first": no_lowering,
     "two processes": one_process,
     "finite check": no_finite_check,
     "clock": no_clock,

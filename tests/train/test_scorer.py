@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,13 @@ from slm_ar.core.prepare.tokenizer import BOS, PAD
 from slm_ar.core.train import executor as executor_module
 from slm_ar.core.train import scorer
 from slm_ar.core.train.executor import LocalExecutor, window_context
-from slm_ar.core.train.scorer import InvalidCheckpointError, cut_segments, make_windows, score_split
+from slm_ar.core.train.scorer import (
+    InvalidCheckpointError,
+    cut_segments,
+    make_windows,
+    score_split,
+    token_nats,
+)
 
 MODEL_PY = """
 import torch
@@ -213,6 +221,35 @@ def test_scoring_leaves_no_open_file_behind(executor: LocalExecutor, tmp_path: P
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
+@given(st.floats(-1e30, 1e30), st.integers(2, 300), st.integers(0, 1 << 30))
+@settings(max_examples=200, deadline=None)
+def test_the_costs_of_all_tokens_are_those_of_one_distribution(constant: float, width: int, seed: int) -> None:
+    """Whatever is added to every logit: one place of the map, asked for each token in turn."""
+    logits = torch.randn(width, generator=torch.Generator().manual_seed(seed)) * 4 + constant
+    nats = token_nats(logits.expand(width, width), np.arange(width))
+    assert np.exp(-nats).sum() == pytest.approx(1, rel=1e-4)
+    apart = logits.double() - logits.double().max()
+    expected = (apart.logsumexp(0) - apart).numpy()
+    assert nats == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e4, -1e4, 1e30, -1e30, 3e38])
+def test_a_constant_on_every_logit_costs_log_of_the_vocabulary(constant: float) -> None:
+    nats = token_nats(torch.full((5, 100), constant), np.arange(5))
+    assert nats == pytest.approx(np.full(5, math.log(100)), rel=1e-6)
+
+
+def test_a_constant_changes_no_cost_that_it_leaves_apart() -> None:
+    logits = torch.arange(64, dtype=torch.float32).reshape(8, 8) / 4
+    plain, raised = (token_nats(logits + constant, np.arange(8)) for constant in (0.0, 1024.0))
+    assert (plain == raised).all()
+
+
+def test_finite_logits_that_lie_infinitely_far_apart_are_no_score() -> None:
+    with pytest.raises(InvalidCheckpointError, match="infinitely much"):
+        token_nats(torch.tensor([[3e38, -3e38]]), np.array([1]))
+
+
 # --- what is no score -----------------------------------------------------------------------
 
 
@@ -236,6 +273,58 @@ def test_a_model_that_gives_no_honest_logits_is_invalid_with_the_reason(
     folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, forward, build)
     with pytest.raises(InvalidCheckpointError, match=reason):
         scored(executor, folder)
+
+
+CUT = """
+import os
+for number in range(3, 64):
+    try:
+        if os.fstat(number).st_size > 1 << 20:
+            os.ftruncate(number, 0)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("can_seal", [True, False])
+def test_a_model_that_cuts_off_the_shared_file_does_not_end_the_harness(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_seal: bool
+) -> None:
+    """Right before it answers, when its logits are written and the harness is about to read them."""
+    if not can_seal:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    build = f"""
+    import slm_ar.core.train.logits_server as server
+    honest = server._answer
+    def cut_and_answer(control, message):
+        exec({CUT!r})
+        honest(control, message)
+    server._answer = cut_and_answer"""
+    vocab_size = executor.data.manifest.vocab_size
+    plain = scored(executor, write_checkpoint(tmp_path / "plain", vocab_size))
+    folder = write_checkpoint(tmp_path / "cut", vocab_size, build=build)
+    if can_seal and hasattr(os, "memfd_create"):
+        assert scored(executor, folder).bits_per_byte == plain.bits_per_byte
+    else:
+        with pytest.raises(InvalidCheckpointError):
+            scored(executor, folder)
+
+
+def test_an_answer_that_the_file_does_not_hold_is_invalid(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size)
+    with executor.client(folder, 512) as client:
+        asked = client._send(np.zeros((1, 8), np.int32), [(0, 8)])
+        assert client._child.wait(60) is not None
+        with tempfile.TemporaryFile(buffering=0) as shorter:
+            shorter.write(bytes(100))
+            monkeypatch.setattr(client, "_shared", shorter)
+            answer = {"event": "logits", "count": asked, "width": client.vocab_size}
+            monkeypatch.setattr(client, "_answer", lambda seconds: answer)
+            with pytest.raises(InvalidCheckpointError, match="cut off the file"):
+                client._received(asked)
+        monkeypatch.undo()
 
 
 def test_a_train_py_that_cannot_be_imported_is_invalid_with_the_reason(executor: LocalExecutor, tmp_path: Path) -> None:
