@@ -228,6 +228,26 @@ def test_the_incubator_and_the_harness_cannot_be_touched(walled: LocalExecutor, 
         assert not is_through, detail
 
 
+def test_times_and_owners_of_files_stay_what_they_are(walled: LocalExecutor, tmp_path: Path) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text("private", encoding="utf-8")
+    before = diary.stat()
+    for attempt in (
+        f"os.utime({str(diary)!r}, ns=(1, 2))",
+        f"os.chown({str(diary)!r}, -1, os.getgid())",
+        f"subprocess.run(['touch', '-d', '2001-01-01', {str(diary)!r}])",
+        "os.utime(os.environ['HOME'], ns=(1, 2))",
+    ):
+        told_by(walled, tmp_path, attempt)
+        after = diary.stat()
+        assert (after.st_mtime_ns, after.st_atime_ns, after.st_ctime_ns) == (
+            before.st_mtime_ns,
+            before.st_atime_ns,
+            before.st_ctime_ns,
+        )
+    assert told_by(walled, tmp_path, "os.stat(os.environ['HOME']).st_mtime_ns") == [True, 0]
+
+
 def test_train_shards_cannot_be_written_through_their_descriptor(walled: LocalExecutor, tmp_path: Path) -> None:
     spoil = GOOD_MAIN.replace(
         "run.batches(",

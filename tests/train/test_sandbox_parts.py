@@ -55,7 +55,9 @@ def test_the_filter_decides_as_it_should_on_both_machines(machine: str) -> None:
         assert run_filter(machine, name) == refused(errno.EPERM)
     for name in ("io_uring_setup", "clone3"):
         assert run_filter(machine, name) == refused(errno.ENOSYS)
-    assert run_filter(machine, "fchmod") == refused(0)
+    for name in ("fchmod", "fchown", "fchownat", "utimensat", "file_setattr"):
+        assert run_filter(machine, name) == refused(0)
+    assert run_filter(machine, "ioctl", 3, 0x40086602) == refused(errno.EACCES)
     assert run_filter(machine, "setxattr") == refused(errno.EOPNOTSUPP)
     assert run_filter(machine, "prlimit64", 0) == ALLOW
     assert run_filter(machine, "prlimit64", 4) == refused(errno.EPERM)
@@ -114,6 +116,14 @@ def test_a_run_gets_its_files_and_brings_back_what_it_wrote(tmp_path: Path) -> N
     assert list(area.work.iterdir()) == list(area.tmp.iterdir()) == []
     area.remove()
     assert not area.root.exists()
+
+
+def test_what_one_run_made_of_the_times_of_a_folder_is_gone_for_the_next(tmp_path: Path) -> None:
+    area = Area(tmp_path / "runs")
+    for folder in (area.work, area.tmp):
+        os.utime(folder, ns=(1111111111, 2222222222))
+    area.empty()
+    assert [(place.stat().st_atime_ns, place.stat().st_mtime_ns) for place in (area.work, area.tmp)] == [(0, 0)] * 2
 
 
 def test_a_folder_in_place_of_the_checkpoint_does_not_leave_the_old_one(tmp_path: Path) -> None:

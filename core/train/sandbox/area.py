@@ -72,6 +72,7 @@ class Area:
                 folder.mkdir(mode=0o700)
             folder.chmod(0o700)
             empty_contents(folder)
+            os.utime(folder, ns=(0, 0))  # the times of a folder are a note to the next process too
 
     def byte_count(self) -> float:
         """Bytes in it; infinite when nobody could count them in time."""

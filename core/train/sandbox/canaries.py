@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ...prepare.heldout import ensure_private, private_root
 from ..process import PRIVATE_FOLDER_VARIABLES
 from .plans import Plan
+from .probes import CHANGED_TIME
 
 if TYPE_CHECKING:
     from ..process import Incubator
@@ -32,6 +33,7 @@ ALWAYS = (
     "read another run",
     "write outside",
     "change a file outside",
+    "change the time of a file outside",
     "change what was handed over for reading",
     "connect by TCP",
     "send by UDP",
@@ -77,6 +79,7 @@ class Canaries:
     other_run: Path
     outside: Path
     handed: Path
+    timed: Path
     tcp: socket.socket
     udp: socket.socket
     abstract: socket.socket | None
@@ -91,6 +94,7 @@ class Canaries:
             "device": incubator.device,
             "private": str(self.private),
             "other_run": str(self.other_run),
+            "timed": str(self.timed),
             "outside": str(self.outside),
             "tcp": self.tcp.getsockname()[1],
             "udp": self.udp.getsockname()[1],
@@ -106,6 +110,7 @@ class Canaries:
         return {
             "write outside": self.outside.exists(),
             "change a file outside": self._is_changed(self.other_run),
+            "change the time of a file outside": self.timed.stat().st_mtime_ns == CHANGED_TIME,
             "change what was handed over for reading": self._is_changed(self.handed),
             "connect by TCP": _was_connected(self.tcp),
             "send by UDP": _was_sent(self.udp),
@@ -130,7 +135,8 @@ def canaries(place: Path) -> Iterator[Canaries]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".canaries-", dir=place)))
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slm-ar-")))  # a short path
         private, other_run, handed = private_folder / "held.txt", folder / "run.txt", folder / "handed.txt"
-        for path in (private, other_run, handed):
+        timed = folder / "timed.txt"
+        for path in (private, other_run, handed, timed):
             path.write_text(token, encoding="utf-8")
         handed.chmod(0o400)
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -142,7 +148,8 @@ def canaries(place: Path) -> Iterator[Canaries]:
         socket_path = str(sockets / "line")
         socket_file = stack.enter_context(_listener(socket_path))
         outside = folder / "written"
-        yield Canaries(token, folder, private, other_run, outside, handed, tcp, udp, abstract, socket_file, socket_path)
+        files = (private, other_run, outside, handed, timed)
+        yield Canaries(token, folder, *files, tcp, udp, abstract, socket_file, socket_path)
 
 
 def prove(incubator: Incubator, environment: Mapping[str, str], place: Path) -> Proof:

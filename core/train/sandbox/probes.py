@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 DAEMON_SECONDS = 60
+CHANGED_TIME = 1_000_000_000
+"""What a probe sets the time of a file to, in nanoseconds."""
 
 
 def answer(control_descriptor: int) -> None:
@@ -31,6 +33,7 @@ def answer(control_descriptor: int) -> None:
         "read another run": lambda: _read(places["other_run"]),
         "write outside": lambda: _write(places["outside"]),
         "change a file outside": lambda: _truncate(places["other_run"]),
+        "change the time of a file outside": lambda: _set_time(places["timed"]),
         "change what was handed over for reading": lambda: _reopen(descriptors[0]),
         "connect by TCP": lambda: _connect(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", places["tcp"])),
         "send by UDP": lambda: _send(("127.0.0.1", places["udp"]), places["token"]),
@@ -72,6 +75,13 @@ def _write(path: str) -> str:
 
 def _truncate(path: str) -> str:
     os.truncate(path, 0)
+    return path
+
+
+def _set_time(path: str) -> str:
+    os.utime(path, ns=(CHANGED_TIME, CHANGED_TIME))
+    if Path(path).stat().st_mtime_ns != CHANGED_TIME:  # a sandbox may say yes and do nothing
+        raise PermissionError("the time of the file is what it was")
     return path
 
 

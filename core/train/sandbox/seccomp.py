@@ -3,8 +3,9 @@
 `install` is called in the candidate's own process, after the fork and before its code; it cannot be undone. What is
 refused here would otherwise cross the walls around it: sockets (landlock knows no UDP), io_uring (opens sockets past
 any filter), other processes' memory, new namespaces, and everything that outlives a process without being a file of
-the run: System V and POSIX queues, keyrings, extended attributes. chmod is answered with success and does nothing, so
-that a descriptor handed over for reading cannot be made writable by its owner.
+the run: System V and POSIX queues, keyrings, extended attributes. What changes the mode, owner or times of a file is
+answered with success and does nothing: landlock does not know these calls, so a descriptor handed over for reading
+could be made writable by its owner, and the times of any file of the person would be a note to the next process.
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ REFUSED = (  # noqa: SIM905  (a list of words is read as words)
 UNKNOWN = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
 """Answered as an old kernel would; libraries then take the way that the filter understands."""
 UNSUPPORTED = ("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat")
-WITHOUT_EFFECT = ("chmod", "fchmod", "fchmodat", "fchmodat2")
+WITHOUT_EFFECT = (  # noqa: SIM905
+    "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat file_setattr"
+).split()
 SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
 
 _COMMON = {
     "clone3": 435, "fchmodat2": 452, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
     "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443, "setxattrat": 463,
-    "pidfd_send_signal": 424,
+    "pidfd_send_signal": 424, "file_setattr": 469,
 }  # fmt: skip
 _X86_64 = {
     "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42, "socketpair": 53, "clone": 56,
     "kill": 62, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
-    "chmod": 90, "fchmod": 91, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
+    "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
+    "utime": 132, "utimes": 235, "fchownat": 260, "futimesat": 261, "utimensat": 280,
     "personality": 135, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "pivot_root": 155,
     "adjtimex": 159, "chroot": 161, "acct": 163, "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167,
     "swapoff": 168, "reboot": 169, "sethostname": 170, "setdomainname": 171, "iopl": 172, "ioperm": 173,
@@ -56,7 +60,7 @@ _X86_64 = {
 _AARCH64 = {
     "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
     "ioctl": 29, "ioprio_set": 30, "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "fchmod": 52,
-    "fchmodat": 53, "quotactl": 60, "acct": 89, "capset": 91, "personality": 92, "unshare": 97, "kexec_load": 104,
+    "fchmodat": 53, "fchownat": 54, "fchown": 55, "quotactl": 60, "utimensat": 88, "acct": 89, "capset": 91, "personality": 92, "unshare": 97, "kexec_load": 104,
     "init_module": 105, "delete_module": 106, "clock_settime": 112, "syslog": 116, "ptrace": 117,
     "sched_setparam": 118, "sched_setscheduler": 119, "kill": 129, "tkill": 130, "tgkill": 131,
     "rt_sigqueueinfo": 138, "setpriority": 140, "reboot": 142, "sethostname": 161, "setdomainname": 162,
@@ -76,6 +80,8 @@ NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing into the terminal of the person."""
+FILE_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602)
+"""FS_IOC_SETFLAGS, FSSETXATTR and SETVERSION: notes in the flags of a file that may only be read."""
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -122,7 +128,7 @@ def build(machine: str, unix_sockets: bool, only_own_signals: int | None) -> byt
     program += _when(numbers["clone"], 0, [(_JUMP_SET, 0, 1, NEW_NAMESPACES), (_RETURN, 0, 0, _ERRNO | errno.EPERM)])
     others = [(_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     program += _when(numbers["prlimit64"], 0, others)
-    typing = [step for code in TERMINAL_INPUT for step in ((_JUMP_EQUAL, 0, 1, code), refuse)]
+    typing = [step for code in (*TERMINAL_INPUT, *FILE_FLAGS) for step in ((_JUMP_EQUAL, 0, 1, code), refuse)]
     program += _when(numbers["ioctl"], 1, typing)
     if only_own_signals is not None:
         for name in SIGNALS:
