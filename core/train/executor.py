@@ -273,7 +273,8 @@ class TrainingRun:
         if self._started is None:
             return self._submitted + self.job.startup_seconds
         if self._saved is not None:
-            return self._saved + 0.5
+            # What would be done behind a save is no part of a budget by the clock.
+            return self._saved + (0.5 if self.job.budget_seconds is None else 0.0)
         return self._started + self.job.wall_seconds
 
     def _is_done_saving(self) -> bool:

@@ -74,6 +74,20 @@ def test_a_run_by_steps_gives_a_checkpoint_that_is_scored(executor: LocalExecuto
     assert left_over(executor) == []
 
 
+@pytest.mark.parametrize(("seconds", "grace"), [(0.5, 0.0), (None, 0.5)])
+def test_a_run_by_the_clock_ends_when_it_has_saved(
+    executor: LocalExecutor, tmp_path: Path, seconds: float | None, grace: float
+) -> None:
+    """It could go on training in the time that was left to end, and exchange its checkpoint."""
+    main = GOOD_MAIN.replace("run.save(model, config)", "run.save(model, config)\nimport time\ntime.sleep(30)")
+    run = executor.submit(job(with_main(main), seconds=seconds), tmp_path / "run")
+    outcome = finish(run)
+    assert outcome.status is None
+    assert outcome.wall_seconds < 25
+    assert run._saved is not None
+    assert run._limit() == run._saved + grace
+
+
 def test_equal_seeds_give_equal_scores_and_other_seeds_do_not(executor: LocalExecutor, tmp_path: Path) -> None:
     scores = []
     for seed in (0, 0, 1):
