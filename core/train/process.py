@@ -36,6 +36,9 @@ ALLOWED_VARIABLES = (
 )
 PRIVATE_FOLDER_VARIABLES = ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "HF_HOME")
 HATCH_SECONDS = 120
+ANSWER_SECONDS = 15
+"""How long an incubator may take to end a run; then it is ended itself."""
+FORCE_SECONDS = 5
 
 
 def candidate_environment(threads: int, spin_count: int | None) -> dict[str, str]:
@@ -83,6 +86,15 @@ def _resident_bytes(process: Any) -> int:
         return int(process.memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def _is_living(process: Any) -> bool:
+    import psutil
+
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False
 
 
 class Incubator:
@@ -158,6 +170,24 @@ class Incubator:
     @property
     def is_alive(self) -> bool:
         return not self.is_spent and self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it by force when it does not answer, after all that lives below it; stopped processes die of this too."""
+        import psutil
+
+        limit = time.monotonic() + FORCE_SECONDS
+        while time.monotonic() < limit:  # it goes last: until then a daemon comes back to it and is found
+            with contextlib.suppress(psutil.Error):
+                below = psutil.Process(self._process.pid).children(recursive=True)
+                if living := [process for process in below if _is_living(process)]:
+                    for process in living:
+                        with contextlib.suppress(psutil.Error):
+                            process.kill()
+                    time.sleep(0.01)
+                    continue
+            break
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End the incubator; it takes all its descendants with it."""
@@ -252,7 +282,7 @@ class Child:
         if self.ended is None:
             try:
                 self.incubator.lines.socket.sendall(json.dumps({"order": "kill"}).encode() + b"\n")
-                self._see_end(self.incubator.lines.next(15))
+                self._see_end(self.incubator.lines.next(ANSWER_SECONDS))
             except OSError:
                 self._see_end(None)
         self.control.socket.close()
@@ -260,7 +290,10 @@ class Child:
         return self.ended
 
     def _see_end(self, message: dict[str, Any] | None) -> None:
-        self.ended = message or {"event": "ended", "status": -9, "survivors": 0, "spent": True}
+        if message is None:  # nobody swept: without the incubator's word a process of the run may be left
+            self.incubator.kill()
+            message = {"event": "ended", "status": -9, "survivors": 1, "spent": True}
+        self.ended = message
         if not self.control.is_closed:  # what was said before the end is still in the socket
             while select.select([self.control.socket], [], [], 0)[0] and self.control.fill():
                 pass

@@ -17,6 +17,7 @@ from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare.heldout import ensure_private, private_root
 from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.train import process as process_module
 from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor, TrainJob
 from slm_ar.core.train.process import candidate_environment
@@ -223,6 +224,10 @@ def test_the_incubator_and_the_harness_cannot_be_touched(walled: LocalExecutor, 
         "__import__('resource').prlimit(os.getppid(), __import__('resource').RLIMIT_CPU, (1, 1))",
         "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
         "os.nice(5)",
+        f"os.sched_setaffinity({os.getpid()}, {{0}})",
+        "os.sched_setaffinity(os.getppid(), {0})",
+        "os.kill(os.getppid(), 0)",
+        "__import__('fcntl').fcntl(0, 8, os.getppid())",
     ):
         is_through, detail = told_by(walled, tmp_path, attempt)
         assert not is_through, detail
@@ -300,6 +305,27 @@ def test_daemons_and_bombs_leave_no_process(walled: LocalExecutor, tmp_path: Pat
     incubator = walled._sandboxes._incubators["train"]
     below = psutil.Process(incubator.pid).children(recursive=True)
     assert len(below) == (2 if incubator.plan.has_own_processes else 0)
+
+
+def test_an_incubator_that_does_not_answer_is_ended_with_all_below_it(
+    walled: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "ANSWER_SECONDS", 0.5)
+    main = GOOD_MAIN + "\nimport os, time\nif os.fork() == 0:\n    os.setsid()\ntime.sleep(60)"
+    run = walled.submit(TrainJob(with_main(main), 0, None, 6, 30.0, 4000), tmp_path / "run")
+    incubator = psutil.Process(walled._sandboxes._incubators["train"].pid)
+    started = psutil.Process(run._child.pid).parent()
+    assert started is not None
+    started.suspend()  # as a candidate could where it may send signals to its parent
+    below: set[psutil.Process] = set()
+    while (outcome := run.poll()) is None:
+        below |= set(incubator.children(recursive=True))
+    assert outcome.status is Status.INVALID
+    assert "could not be ended" in outcome.reason
+    assert below
+    _, alive = psutil.wait_procs([*below, incubator], timeout=2)
+    assert not alive
+    assert outcome_of(walled, tmp_path / "next", GOOD_MAIN).status is None
 
 
 def test_too_many_processes_are_a_quota(walled: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

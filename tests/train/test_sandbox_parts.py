@@ -21,12 +21,12 @@ ALLOW, KILL = 0x7FFF0000, 0x80000000
 
 
 def run_filter(
-    machine: str, name: str, *arguments: int, unix: bool = False, own: int | None = None, arch: int = 0
+    machine: str, name: str, *arguments: int, unix: bool = False, signals: bool = True, arch: int = 0
 ) -> int:
     """What the kernel would make of one system call: the filter's program, interpreted."""
     architecture, numbers = seccomp.MACHINES[machine]
     call = struct.pack("=IIQ6Q", numbers.get(name, 9999), arch or architecture, 0, *(list(arguments) + [0] * 6)[:6])
-    code = seccomp.build(machine, unix, own)
+    code = seccomp.build(machine, unix, 77, only_own_signals=not signals)
     steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
     at = value = 0
     while True:
@@ -88,8 +88,23 @@ def test_pairs_of_sockets_cannot_be_addressed(machine: str) -> None:
 @given(pid=st.integers(0, 2**31 - 1))
 def test_where_the_kernel_does_not_scope_signals_only_ones_own_process_gets_them(machine: str, pid: int) -> None:
     for name in seccomp.SIGNALS:
-        assert run_filter(machine, name, pid, own=77) == (ALLOW if pid == 77 else refused(errno.EPERM))
+        assert run_filter(machine, name, pid, signals=False) == (ALLOW if pid == 77 else refused(errno.EPERM))
         assert run_filter(machine, name, pid) == ALLOW
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@given(pid=st.integers(1, 2**31 - 1))
+def test_the_cores_of_another_process_cannot_be_set(machine: str, pid: int) -> None:
+    assert run_filter(machine, "sched_setaffinity", 0) == ALLOW
+    assert run_filter(machine, "sched_setaffinity", pid) == (ALLOW if pid == 77 else refused(errno.EPERM))
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_no_file_can_be_made_to_send_signals(machine: str) -> None:
+    for command in range(20):
+        sends = command in (8, 10, 15)
+        assert run_filter(machine, "fcntl", 3, command) == (refused(errno.EPERM) if sends else ALLOW)
+    assert run_filter(machine, "ioctl", 3, 0x8901) == refused(errno.EACCES)
 
 
 # --- the area -------------------------------------------------------------------------------

@@ -41,11 +41,15 @@ ALWAYS = (
     "connect to a socket file",
     "read an environment",
     "signal the harness",
+    "signal its parent",
     "look into its parent",
     "leave a process behind",
 )
 """What every sandbox must stop."""
-BY_LEVEL = {3: ("see the name of a private file", "see the harness")}
+BY_LEVEL = {
+    1: ("choose the cores of the harness",),
+    3: ("choose the cores of the harness", "see the name of a private file", "see the harness"),
+}
 """What a level must stop besides."""
 
 

@@ -112,7 +112,6 @@ def walls_for(plan: Plan, area: Area, role: str, device: str, processes: int | N
         "limits": {"file_bytes": LARGEST_FILE_BYTES, "processes": processes},
         "landlock": landlock,
         "sockets": {BUBBLEWRAP: "unix", LANDLOCK: "none"}.get(plan),
-        "has_own_processes": plan.has_own_processes,
     }
 
 

@@ -44,6 +44,8 @@ def answer(control_descriptor: int) -> None:
         "read an environment": lambda: _environments(places),
         "see the harness": lambda: _is_there(places["harness"]),
         "signal the harness": lambda: _signal(places["harness"]),
+        "signal its parent": lambda: _signal(os.getppid()),
+        "choose the cores of the harness": lambda: _choose_cores(places["harness"]),
         "look into its parent": lambda: _memory(os.getppid()),
     }
     reached = {name: _tried(attempt) for name, attempt in attempts.items()}
@@ -131,9 +133,16 @@ def _signal(pid: int) -> str:
     return str(pid)
 
 
+def _choose_cores(pid: int) -> str:
+    """Those that it has already."""
+    cores = os.sched_getaffinity(pid)
+    os.sched_setaffinity(pid, cores)
+    return str(sorted(cores))
+
+
 def _is_there(pid: int) -> str:
     with contextlib.suppress(PermissionError):
-        os.kill(pid, 0)
+        os.getpgid(pid)  # a refused signal would say nothing
     return str(pid)
 
 

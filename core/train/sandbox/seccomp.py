@@ -43,8 +43,7 @@ _COMMON = {
 _X86_64 = {
     "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42, "socketpair": 53, "clone": 56,
     "kill": 62, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
-    "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
-    "utime": 132, "utimes": 235, "fchownat": 260, "futimesat": 261, "utimensat": 280,
+    "chmod": 90, "fchmod": 91, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
     "personality": 135, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "pivot_root": 155,
     "adjtimex": 159, "chroot": 161, "acct": 163, "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167,
     "swapoff": 168, "reboot": 169, "sethostname": 170, "setdomainname": 171, "iopl": 172, "ioperm": 173,
@@ -55,12 +54,13 @@ _X86_64 = {
     "rt_tgsigqueueinfo": 297, "perf_event_open": 298, "fanotify_init": 300, "prlimit64": 302,
     "name_to_handle_at": 303, "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310,
     "process_vm_writev": 311, "kcmp": 312, "finit_module": 313, "sched_setattr": 314, "seccomp": 317,
-    "kexec_file_load": 320, "bpf": 321, "userfaultfd": 323,
+    "kexec_file_load": 320, "bpf": 321, "userfaultfd": 323, "fcntl": 72, "chown": 92, "fchown": 93, "lchown": 94,
+    "utime": 132, "sched_setaffinity": 203, "utimes": 235, "fchownat": 260, "futimesat": 261, "utimensat": 280,
 }  # fmt: skip
 _AARCH64 = {
     "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
     "ioctl": 29, "ioprio_set": 30, "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "fchmod": 52,
-    "fchmodat": 53, "fchownat": 54, "fchown": 55, "quotactl": 60, "utimensat": 88, "acct": 89, "capset": 91, "personality": 92, "unshare": 97, "kexec_load": 104,
+    "fchmodat": 53, "quotactl": 60, "acct": 89, "capset": 91, "personality": 92, "unshare": 97, "kexec_load": 104,
     "init_module": 105, "delete_module": 106, "clock_settime": 112, "syslog": 116, "ptrace": 117,
     "sched_setparam": 118, "sched_setscheduler": 119, "kill": 129, "tkill": 130, "tgkill": 131,
     "rt_sigqueueinfo": 138, "setpriority": 140, "reboot": 142, "sethostname": 161, "setdomainname": 162,
@@ -71,7 +71,8 @@ _AARCH64 = {
     "perf_event_open": 241, "prlimit64": 261, "fanotify_init": 262, "name_to_handle_at": 264,
     "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268, "process_vm_readv": 270,
     "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274, "seccomp": 277, "bpf": 280,
-    "userfaultfd": 282, "kexec_file_load": 294,
+    "userfaultfd": 282, "kexec_file_load": 294, "fcntl": 25, "fchownat": 54, "fchown": 55, "utimensat": 88,
+    "sched_setaffinity": 122,
 }  # fmt: skip
 MACHINES = {"x86_64": (0xC000003E, _X86_64 | _COMMON), "aarch64": (0xC00000B7, _AARCH64 | _COMMON)}
 """Machine -> (audit architecture, system call numbers)."""
@@ -82,6 +83,10 @@ TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing into the terminal of the person."""
 FILE_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602)
 """FS_IOC_SETFLAGS, FSSETXATTR and SETVERSION: notes in the flags of a file that may only be read."""
+OWNER_COMMANDS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG and F_SETOWN_EX of fcntl: a signal of one's choice to another process, past `kill`."""
+OWNER_REQUESTS = (0x8901, 0x8902)
+"""FIOSETOWN and SIOCSPGRP: the same by ioctl."""
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -94,11 +99,12 @@ def is_known_machine() -> bool:
     return platform.machine() in MACHINES
 
 
-def build(machine: str, unix_sockets: bool, only_own_signals: int | None) -> bytes:
+def build(machine: str, unix_sockets: bool, own: int, only_own_signals: bool) -> bytes:
     """The filter as the kernel's array of sock_filter, for one machine.
 
     `unix_sockets`: AF_UNIX may be opened (inside a network namespace); otherwise only unnamed stream pairs.
-    `only_own_signals`: a process id; signals to any other are refused (kernels that do not scope them themselves).
+    `own`: the candidate's process id. The cores of other processes cannot be set, and with `only_own_signals` they get
+    no signals (kernels that do not scope them themselves).
     """
     architecture, numbers = MACHINES[machine]
     program: Program = [
@@ -128,12 +134,18 @@ def build(machine: str, unix_sockets: bool, only_own_signals: int | None) -> byt
     program += _when(numbers["clone"], 0, [(_JUMP_SET, 0, 1, NEW_NAMESPACES), (_RETURN, 0, 0, _ERRNO | errno.EPERM)])
     others = [(_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     program += _when(numbers["prlimit64"], 0, others)
-    typing = [step for code in (*TERMINAL_INPUT, *FILE_FLAGS) for step in ((_JUMP_EQUAL, 0, 1, code), refuse)]
+    typing = [
+        step for code in (*TERMINAL_INPUT, *FILE_FLAGS, *OWNER_REQUESTS) for step in ((_JUMP_EQUAL, 0, 1, code), refuse)
+    ]
     program += _when(numbers["ioctl"], 1, typing)
-    if only_own_signals is not None:
+    forbid = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
+    commands = [step for command in OWNER_COMMANDS for step in ((_JUMP_EQUAL, 0, 1, command), forbid)]
+    program += _when(numbers["fcntl"], 1, commands)
+    mine = [(_JUMP_EQUAL, 2, 0, 0), (_JUMP_EQUAL, 1, 0, own), forbid]
+    program += _when(numbers["sched_setaffinity"], 0, mine)
+    if only_own_signals:
         for name in SIGNALS:
-            own = [(_JUMP_EQUAL, 1, 0, only_own_signals), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-            program += _when(numbers[name], 0, own)
+            program += _when(numbers[name], 0, [(_JUMP_EQUAL, 1, 0, own), forbid])
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in program)
 
@@ -147,7 +159,7 @@ def _when(number: int, argument: int, steps: Iterable[tuple[int, int, int, int]]
 def install(unix_sockets: bool, only_own_signals: bool) -> None:
     """Filter this process and all it starts, for good. Raises OSError; needs PR_SET_NO_NEW_PRIVS before."""
     machine = platform.machine()
-    code = build(machine, unix_sockets, os.getpid() if only_own_signals else None)
+    code = build(machine, unix_sockets, os.getpid(), only_own_signals)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     call = ctypes.CDLL(None, use_errno=True).syscall

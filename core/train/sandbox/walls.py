@@ -37,7 +37,7 @@ def put_up(spec: Mapping[str, Any]) -> None:
     if spec["landlock"] is not None and abi:
         _landlock(abi, spec["landlock"]["read"], spec["landlock"]["write"])
     _drop_capabilities()
-    own_signals = not spec["has_own_processes"] and abi < SCOPED_SIGNALS_ABI
+    own_signals = spec["landlock"] is None or abi < SCOPED_SIGNALS_ABI
     seccomp.install(unix_sockets=spec["sockets"] == "unix", only_own_signals=own_signals)
 
 
