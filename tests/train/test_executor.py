@@ -286,7 +286,7 @@ def test_killing_the_train_process_from_outside_is_a_crash(executor: LocalExecut
     assert "killed from outside" in outcome.reason
 
 
-def test_when_the_incubator_dies_the_run_crashes_and_the_next_one_works(
+def test_when_the_incubator_dies_the_run_is_invalid_and_the_next_one_works(
     machine: Machine, tiny_data: PreparedData, tmp_path: Path
 ) -> None:
     with LocalExecutor(machine, tiny_data) as own:
@@ -296,7 +296,7 @@ def test_when_the_incubator_dies_the_run_crashes_and_the_next_one_works(
         incubator = own._sandboxes._incubators["train"]
         before = psutil.Process(incubator.pid).children(recursive=True)
         os.kill(incubator.pid, signal.SIGKILL)
-        assert finish(run, 20).status is Status.CRASHED
+        assert finish(run, 20).status is Status.INVALID  # nobody swept: a process of the run may have been left
         assert psutil.wait_procs(before, timeout=5)[1] == []
         assert outcome_of(own, tmp_path, TINY_TRAIN_PY).status is None
         assert left_over(own) == []
