@@ -56,7 +56,17 @@ class Ledger:
         )
         self._bodies.mkdir(parents=True, exist_ok=True)
         _write_through(self._bodies / sent.digest, body, "wb")
-        _write_through(self._file, json.dumps(asdict(sent)).encode() + b"\n", "ab")
+        # A line cut short by a power failure must not swallow this one.
+        begin = b"" if self._ends_well() else b"\n"
+        _write_through(self._file, begin + json.dumps(asdict(sent)).encode() + b"\n", "ab")
+
+    def _ends_well(self) -> bool:
+        try:
+            with self._file.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) == b"\n"
+        except OSError:  # none yet, or an empty one
+            return True
 
     def entries(self) -> Iterator[Sent]:
         """All that was recorded; a line cut short by a power failure was never sent and is passed over."""

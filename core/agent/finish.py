@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..contracts import Status
 from ..errors import TrainingError, UsageError
 from ..prepare.tokenizer import BOS, EOS
 from ..tasks.generate import generate_text
 from ..train.executor import window_context
 from . import edits, gate, planner, prune_pass
 from .campaign import Campaign, held_score
-from .ledger import count_opening
+from .ledger import count_opening, name_of_test
 from .state import CampaignState, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
 
 SAMPLE_TOKENS = 96
@@ -120,7 +121,9 @@ def _pruned(state: CampaignState, record: PruneRecord, scores: list[float | None
 
 def _chain(state: CampaignState, code: str) -> list[ExperimentRecord]:
     """The kept experiments that lead from the baseline to `code`, in order."""
-    kept = {item.revision: item for item in state.experiments if item.revision != item.parent}
+    kept = {
+        item.revision: item for item in state.experiments if item.status is Status.KEPT and item.revision != item.parent
+    }
     found: list[ExperimentRecord] = []
     while code != state.baseline and code in kept:
         found.append(kept.pop(code))
@@ -145,7 +148,7 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
         raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
     baseline, final = final_pair(state)
     if state.final_pair is None:
-        opening = count_opening(str(state.facts["held_digest"]), f"{state.identity}-{baseline}")
+        opening = count_opening(name_of_test(state), f"{state.identity}-{baseline}")
         campaign.journal.append("final_opened", {"baseline": baseline, "final": final, "opening": opening})
         if opening > 1:
             campaign.display.note(f"opening number {opening} of this test split: it is no longer unseen")

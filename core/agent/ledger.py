@@ -39,6 +39,11 @@ def hidden_name(state: CampaignState) -> str:
     return str(state.facts.get("hidden_digest") or state.facts["held_digest"])
 
 
+def name_of_test(state: CampaignState) -> str:
+    """The same for test."""
+    return str(state.facts.get("test_digest") or state.facts["held_digest"])
+
+
 def night_name(workspace: Path, state: CampaignState) -> str:
     """Names tonight among all nights of all workspaces; a night that is gone on with keeps its name."""
     parts = (workspace.resolve(), state.identity, state.started_at, state.facts.get("night", 0))

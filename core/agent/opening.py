@@ -17,7 +17,7 @@ from typing import Any
 from ..contracts import PastExperiment, ResearchContext, Task
 from ..errors import UsageError
 from ..prepare.answers import choose_questions
-from ..prepare.heldout import digest_files, read_split
+from ..prepare.heldout import read_split, texts_digest
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
 from ..tasks.objective import Objective
@@ -98,7 +98,8 @@ def ensure_campaign(
         "harness_version": version("slm-ar"),
         "data_digest": data.digest,
         "held_digest": manifest.held_digest,
-        "hidden_digest": digest_files((data.held_folder / "hidden.jsonl",)),
+        "hidden_digest": texts_digest(data.held_folder, "hidden"),
+        "test_digest": texts_digest(data.held_folder, "test"),
         "identity": identity,
         "floors": manifest.floors,
         "isolation": isolation,
@@ -138,7 +139,8 @@ def _too_rare(task: Task, data: PreparedData) -> str:
     positives = sum(question.gold.strip() == task.positive for question in questions)
     if positives >= FEWEST_POSITIVES:
         return ""
-    return f"report only: the hidden split asks for '{task.positive}' fewer than {FEWEST_POSITIVES} times"
+    # without the answer itself: a shared report holds no values
+    return f"report only: the hidden split asks for the rare answer fewer than {FEWEST_POSITIVES} times"
 
 
 def _why_new(before: CampaignState | None, facts: Mapping[str, Any]) -> str:

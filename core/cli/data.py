@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ import click
 from platformdirs import user_cache_dir
 
 from ..contracts import Adapter, SourceOptions
-from ..errors import DataError, SlmArError
+from ..errors import DataError, SlmArError, UsageError
 from .door import parsed_options
 from .steps import display_for, train_shown
-from .workspace import Workspace, adapter_reference, checked_source, create_workspace, recipe_for
+from .workspace import Workspace, adapter_reference, checked_source, create_workspace, find_workspace, recipe_for
 
 if TYPE_CHECKING:
     from ..contracts import Display
@@ -59,12 +59,15 @@ def inspect(source: Path, adapter: str | None, options: tuple[str, ...], fast: b
 
 def _local(source: Path, display: Display) -> Path:
     """The source on this disk; of a data set on the hub, as much as a laptop reads in a minute."""
-    from ..egress import lock_if_asked
+    from ..egress import Ledger, lock_if_asked
     from ..hub import fetch_hub, is_hub_source
 
     if is_hub_source(str(source)):
         lock_if_asked(offline=False)
-        return fetch_hub(str(source), Path(user_cache_dir("slm-ar")) / "hub", HUB_BYTES, display.note)
+        with suppress(UsageError):  # inside a workspace its recipe may say offline; outside there is none
+            find_workspace()
+        cache = Path(user_cache_dir("slm-ar"))
+        return fetch_hub(str(source), cache / "hub", HUB_BYTES, display.note, ledger=Ledger(cache))
     found = checked_source(source)
     assert found is not None
     return found
@@ -85,7 +88,10 @@ def _guessed(source: Path, options: tuple[str, ...]) -> tuple[str, str]:
         else:
             return name, " (the first that can; choose with --adapter, for rows with a label --adapter table)"
     lines = "\n".join(f"  {line}" for line in said)
-    raise DataError(f"no adapter can read {source}\n{lines}", "name one with --adapter; `slm-ar adapters` lists them")
+    raise DataError(
+        f"no adapter can read {source}\n{lines}",
+        "name one with --adapter, for rows with a label --adapter table; `slm-ar adapters` lists them",
+    )
 
 
 def _inspected(source: Path, name: str, why: str, options: tuple[str, ...], fast: bool, display: Display) -> Inspection:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..contracts import Document, Questioner, SourceOptions, Span, TaskAnswer
+from ..contracts import Document, Questioner, SourceOptions, Span, SplitScore, TaskAnswer
 from ..errors import DataError, UsageError, did_you_mean
 from .door import parsed_options
 from .serving import ServedModel, data_of_model, find_model, served_model
@@ -128,7 +128,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     from ..report.exam import exam_lines, slice_lines
     from ..report.words import visible
     from ..tasks.exam import sit_exam
-    from ..train.scorer import score_split
+    from ..train.integrity import Watched
 
     workspace = find_workspace()
     checkpoint, _ = find_model(model)
@@ -142,12 +142,16 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
         notices = [*getattr(adapter, "notices", ()), *differences(data, served.tokenizer, documents)]
         context = min(served.context, workspace.recipe.evaluation.context)
-        with served.open() as client:
-            score = score_split(client, served.tokenizer, "new", documents, context)
-            dev_score = score_split(client, served.tokenizer, "dev", dev, context)
+        score, dev_score = (
+            _probed_score(served, name, held, context) for name, held in (("new", documents), ("dev", dev))
+        )
+
+        def probed() -> Watched:
+            return Watched(served.open)
+
         # Without [baselines]: their files answer the questions of the prepared splits, not these.
-        results = sit_exam(served.open, served.tokenizer, context, "new", documents, data, adapter)
-        dev_results = sit_exam(served.open, served.tokenizer, context, "dev", dev, data, adapter)
+        results = sit_exam(probed, served.tokenizer, context, "new", documents, data, adapter)
+        dev_results = sit_exam(probed, served.tokenizer, context, "dev", dev, data, adapter)
         retrieval = retrieval_lines(workspace, data, served, adapter)
     drift = score.bits_per_byte / dev_score.bits_per_byte - 1
     if as_json:
@@ -186,6 +190,18 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
             metric = result.task.metric
             lines.append(f"  {metric} on dev was {before.score.metrics[metric]:.4f}")
     click.echo("\n".join(lines + retrieval))
+
+
+def _probed_score(served: ServedModel, name: str, documents: list[HeldDocument], context: int) -> SplitScore:
+    """Bits per byte, with the integrity probes of every score. Raises InvalidCheckpointError."""
+    from ..train.integrity import Probes
+    from ..train.scorer import score_split
+
+    probes = Probes()
+    with served.open() as client:
+        score = score_split(client, served.tokenizer, name, documents, context, probes=probes)
+    probes.run(served.open)
+    return score
 
 
 def _drift_words(drift: float) -> str:

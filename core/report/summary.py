@@ -371,7 +371,7 @@ def _asked(claims: tuple[ClaimRecord, ...]) -> str:
     words = f"{plural(len(claims), 'question')} to the hidden split; "
     if newest.night:
         words += f"{plural(newest.night, 'night')} before asked it too, so that less chance of error is left; "
-    words += f"the newest proof may be wrong with a chance of {100 * newest.alpha:.2g} %"
+    words += f"the newest claim, if proven, may be wrong with a chance of {100 * newest.alpha:.2g} %"
     return words + (": it is nearly used up, newer data would prove more" if newest.night >= MANY_NIGHTS else "")
 
 

@@ -15,7 +15,7 @@ from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.edits import revision_digest
 from slm_ar.core.agent.finish import final_test, train_longer
 from slm_ar.core.agent.journal import Journal
-from slm_ar.core.agent.ledger import count_opening
+from slm_ar.core.agent.ledger import count_opening, name_of_test
 from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare.pipeline import PreparedData
@@ -82,8 +82,8 @@ def test_a_final_test_that_was_cut_off_keeps_its_number(
 ) -> None:
     """Also when the cut came between the ledger and the journal."""
     campaign = searched(workspace, journal, tiny_data, RATES)
-    count_opening(str(campaign.state.facts["held_digest"]), f"{campaign.state.identity}-{campaign.state.baseline}")
-    count_opening(str(campaign.state.facts["held_digest"]), "a later campaign")
+    count_opening(name_of_test(campaign.state), f"{campaign.state.identity}-{campaign.state.baseline}")
+    count_opening(name_of_test(campaign.state), "a later campaign")
     assert final_test(campaign, 2).opening == 1
 
 

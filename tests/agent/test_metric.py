@@ -75,7 +75,7 @@ class Held:
 
 @pytest.mark.parametrize(
     ("metric", "positives", "words"),
-    [("pr_auc", 99, "fewer than 100 times"), ("f1", 0, "asks for 'alarm'"), ("pr_auc", 100, ""), ("accuracy", 3, "")],
+    [("pr_auc", 99, "fewer than 100 times"), ("f1", 0, "the rare answer"), ("pr_auc", 100, ""), ("accuracy", 3, "")],
 )
 def test_rare_answers_are_reported_and_not_claimed_on(tmp_path: Path, metric: str, positives: int, words: str) -> None:
     task = Task("alert", "choice", metric, "max", choices=("alarm", "quiet"), positive="alarm")

@@ -85,6 +85,8 @@ def test_a_line_cut_short_hides_no_other(tmp_path: Path) -> None:
     with (tmp_path / LEDGER_FILE).open("a") as file:
         file.write(json.dumps({"at": "now"})[:9])
     assert [sent.host for sent in ledger.entries()] == ["a.example"]
+    ledger.record("b.example", "asks", b"2")
+    assert [sent.host for sent in ledger.entries()] == ["a.example", "b.example"]
 
 
 def test_what_cannot_be_recorded_is_not_sent(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toys import log_documents
 
-from slm_ar.core.prepare.heldout import HeldDocument, read_split, text_digest
+from slm_ar.core.prepare.heldout import HeldDocument, read_split, text_digest, texts_digest
 from slm_ar.core.prepare.known import differences, held_digests, train_digests
 from slm_ar.core.prepare.manifest import MANIFEST_FILE, TOKENIZER_FILE, PreparedData
 from slm_ar.core.prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
@@ -46,6 +46,16 @@ def test_near_copies_of_train_and_new_values_are_told(tiny_data: PreparedData, m
     assert found and all("values that train never shows are 100% in the new data" in line for line in found)
     unseen = [HeldDocument(each, {}) for each in log_documents(200)[140:]]
     assert not any("values that train never shows" in line for line in differences(tiny_data, tokenizer, unseen))
+
+
+def test_the_same_texts_have_the_same_digest_under_other_names(tiny_data: PreparedData, tmp_path: Path) -> None:
+    lines = (tiny_data.held_folder / "hidden.jsonl").read_text(encoding="utf-8").splitlines()
+    renamed = [json.dumps({**json.loads(line), "id": f"copy:{number}"}) for number, line in enumerate(lines)]
+    (tmp_path / "hidden.jsonl").write_text("\n".join(reversed(renamed)) + "\n", encoding="utf-8")
+    assert len(lines) > 1
+    assert texts_digest(tmp_path, "hidden") == texts_digest(tiny_data.held_folder, "hidden")
+    (tmp_path / "hidden.jsonl").write_text("\n".join(renamed[1:]) + "\n", encoding="utf-8")
+    assert texts_digest(tmp_path, "hidden") != texts_digest(tiny_data.held_folder, "hidden")
 
 
 def test_everything_held_out_of_every_preparation_is_known(
