@@ -216,7 +216,7 @@ class LogitsClient:
         return logits
 
     def rows_per_request(self, length: int) -> int:
-        """Rows whose logits surely fit into the mapped file, with room for padded vocabularies."""
+        """Rows whose logits surely fit into the shared file, with room for padded vocabularies."""
         width = self.vocab_size + PADDING_COLUMNS
         return max(1, min(self._ids_at // (4 * width * length), IDS_BYTES // (4 * length), 16_384 // length))
 
