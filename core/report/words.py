@@ -64,7 +64,7 @@ ROLE_WORDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-EXPLORED_STAMP = "explored, not certified: no sandbox was proved on this machine"
+EXPLORED_STAMP = "explored, not certified: part or all of it ran without a sandbox"
 
 _INTERNAL_WORDS = (
     (re.compile(r"\bheads?\b", re.IGNORECASE), "current code"),
