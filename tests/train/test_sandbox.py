@@ -279,6 +279,17 @@ def test_train_shards_cannot_be_written_through_their_descriptor(walled: LocalEx
     assert {path: path.read_bytes() for path in shards} == shards
 
 
+def test_no_file_in_memory_and_no_look_at_what_is_cached(walled: LocalExecutor, tmp_path: Path) -> None:
+    for attempt in (
+        "os.memfd_create('hidden')",
+        "os.preadv(os.open(os.__file__, os.O_RDONLY), [bytearray(1)], 0, os.RWF_NOWAIT)",
+    ):
+        is_through, detail = told_by(walled, tmp_path, attempt)
+        assert not is_through, detail
+    callback = "(c := __import__('ctypes')).CFUNCTYPE(c.c_int, c.c_int)(lambda number: number + 1)(1)"
+    assert told_by(walled, tmp_path, callback) == [True, 2]  # libffi goes on without files in memory
+
+
 def test_a_server_cannot_write_the_checkpoint_it_serves(walled: LocalExecutor, tmp_path: Path) -> None:
     spoils = TINY_TRAIN_PY.replace(
         "def build_model(config):\n",

@@ -21,12 +21,18 @@ ALLOW, KILL = 0x7FFF0000, 0x80000000
 
 
 def run_filter(
-    machine: str, name: str, *arguments: int, unix: bool = False, signals: bool = True, arch: int = 0
+    machine: str,
+    name: str,
+    *arguments: int,
+    unix: bool = False,
+    signals: bool = True,
+    files: bool = False,
+    arch: int = 0,
 ) -> int:
     """What the kernel would make of one system call: the filter's program, interpreted."""
     architecture, numbers = seccomp.MACHINES[machine]
     call = struct.pack("=IIQ6Q", numbers.get(name, 9999), arch or architecture, 0, *(list(arguments) + [0] * 6)[:6])
-    code = seccomp.build(machine, unix, 77, only_own_signals=not signals)
+    code = seccomp.build(machine, unix, 77, only_own_signals=not signals, memory_files=files)
     steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
     at = value = 0
     while True:
@@ -90,6 +96,17 @@ def test_where_the_kernel_does_not_scope_signals_only_ones_own_process_gets_them
     for name in seccomp.SIGNALS:
         assert run_filter(machine, name, pid, signals=False) == (ALLOW if pid == 77 else refused(errno.EPERM))
         assert run_filter(machine, name, pid) == ALLOW
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_lies_in_memory_of_a_file_can_be_neither_seen_nor_chosen(machine: str) -> None:
+    for name in ("mincore", "cachestat", "preadv2", "memfd_create", "memfd_secret"):
+        assert run_filter(machine, name) == refused(errno.ENOSYS)
+    for name in ("fadvise64", "readahead"):
+        assert run_filter(machine, name) == refused(0)
+    for advice in range(30):
+        assert run_filter(machine, "madvise", 0, 0, advice) == (refused(errno.EINVAL) if advice in (20, 21) else ALLOW)
+    assert run_filter(machine, "memfd_create", files=True) == ALLOW  # for the driver of a GPU
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -208,6 +225,18 @@ def test_the_log_is_a_file_of_ours_whatever_lay_there(tmp_path: Path) -> None:
     assert target.read_text() == "kept"
 
 
+def test_a_log_without_end_is_cut_to_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    for size, kept in ((area_module.LOG_BYTES, area_module.LOG_BYTES), (5 << 20, area_module.LOG_KEPT_BYTES)):
+        log.write_bytes(b"x" * (size - 4) + b"last")
+        os.close(open_log(tmp_path))
+        assert log.stat().st_size == kept
+        assert log.read_bytes().endswith(b"xlast")
+    log.write_bytes(b"x" * (5 << 20))
+    Area(tmp_path / "runs").collect(tmp_path)
+    assert log.stat().st_size == area_module.LOG_KEPT_BYTES
+
+
 # --- plans ----------------------------------------------------------------------------------
 
 
@@ -225,6 +254,9 @@ def test_a_server_may_write_its_temporary_folder_alone(tmp_path: Path) -> None:
         walls = plans.walls_for(plan, area, "serve", "cpu", None)
         assert str(area.tmp) in walls["landlock"]["write"]
         assert str(area.work) not in walls["landlock"]["write"]
+        assert walls["limits"]["file_bytes"] == 64 << 20
+        assert not walls["memory_files"]
+        assert plans.walls_for(plan, area, "serve", "cuda", None)["memory_files"]
         assert str(area.work) in plans.walls_for(plan, area, "train", "cpu", None)["landlock"]["write"]
     for role, rule in (("serve", "file-read*"), ("train", "file-write*")):
         profile = plans.seatbelt_profile(area, role)

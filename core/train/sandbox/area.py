@@ -17,6 +17,8 @@ from pathlib import Path
 INPUT_FILES = {"train": ("train.py", "job.json"), "serve": ("train.py", "config.json", "model.safetensors")}
 """Role -> files of the run's folder that its candidate gets."""
 LOG_FILE = "log.txt"
+LOG_BYTES, LOG_KEPT_BYTES = 4 << 20, 1 << 20
+"""A log that is larger when a process has ended, or before the next one, is cut to its end."""
 MOST_ENTRIES = 100_000
 """Files and folders of one run; more count as too many bytes."""
 MOST_COLLECTED = 1000
@@ -62,6 +64,8 @@ class Area:
                 for name in names if len(names) <= MOST_COLLECTED else names & set(INPUT_FILES["serve"]):
                     if name != LOG_FILE:  # the log is the harness's own
                         _replace(self.work / name, folder / name)
+        with contextlib.suppress(OSError):
+            _cut_log(folder / LOG_FILE)
         self.empty()
 
     def empty(self) -> None:
@@ -91,7 +95,21 @@ def open_log(folder: Path) -> int:
         shutil.rmtree(path)
     elif path.is_symlink() or (path.exists() and not path.is_file()):
         path.unlink()
+    elif path.exists():
+        _cut_log(path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _cut_log(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "r+b") as file:
+        facts = os.fstat(descriptor)
+        if stat.S_ISREG(facts.st_mode) and facts.st_size > LOG_BYTES:
+            file.seek(-LOG_KEPT_BYTES, os.SEEK_END)
+            end = file.read(LOG_KEPT_BYTES)
+            file.seek(0)
+            file.write(end)
+            file.truncate()
 
 
 def empty_folder(folder: Path) -> None:

@@ -25,7 +25,8 @@ from .area import Area
 
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"
 NO_BUBBLEWRAP = "bubblewrap (the program bwrap) is not installed"
-LARGEST_FILE_BYTES = 8 << 30
+LARGEST_FILE_BYTES = {"train": 8 << 30, "serve": 64 << 20}
+"""By the role of an incubator; what a server prints grows no larger either."""
 SPARE_PROCESSES = 1024
 SHARED_MEMORY_BYTES = 2 << 30
 MODULES = ("slm_ar.core", "torch", "numpy", "safetensors", "tokenizers", "psutil")
@@ -109,9 +110,10 @@ def walls_for(plan: Plan, area: Area, role: str, device: str, processes: int | N
         read = [*map(str, visible_paths()), *SYSTEM_FILES, *PROC_FILES, *system, str(area.work)]
         landlock = {"read": read, "write": [*writable, *PLAIN_DEVICES, *gpu]}
     return {
-        "limits": {"file_bytes": LARGEST_FILE_BYTES, "processes": processes},
+        "limits": {"file_bytes": LARGEST_FILE_BYTES[role], "processes": processes},
         "landlock": landlock,
         "sockets": {BUBBLEWRAP: "unix", LANDLOCK: "none"}.get(plan),
+        "memory_files": device != "cpu",
     }
 
 

@@ -26,11 +26,17 @@ REFUSED = (  # noqa: SIM905  (a list of words is read as words)
     "name_to_handle_at sethostname setdomainname fanotify_init personality syslog ioprio_set sched_setattr "
     "sched_setparam sched_setscheduler setpriority iopl ioperm"
 ).split()
-UNKNOWN = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
-"""Answered as an old kernel would; libraries then take the way that the filter understands."""
+UNKNOWN = (  # noqa: SIM905
+    "io_uring_setup io_uring_enter io_uring_register clone3 mincore cachestat preadv2"
+).split()
+"""Answered as an old kernel would; libraries then take the way that the filter understands. The last three tell which
+parts of a file somebody has read: the next process could read there what this one left."""
+MEMORY_FILES = ("memfd_create", "memfd_secret")
+"""Files in memory that no folder shows and no cap counts; the drivers of GPUs use them."""
 UNSUPPORTED = ("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat")
 WITHOUT_EFFECT = (  # noqa: SIM905
-    "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat file_setattr"
+    "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat file_setattr "
+    "fadvise64 readahead"
 ).split()
 SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
 
@@ -38,7 +44,7 @@ _COMMON = {
     "clone3": 435, "fchmodat2": 452, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
     "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443, "setxattrat": 463,
-    "pidfd_send_signal": 424, "file_setattr": 469,
+    "pidfd_send_signal": 424, "file_setattr": 469, "memfd_secret": 447, "cachestat": 451,
 }  # fmt: skip
 _X86_64 = {
     "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42, "socketpair": 53, "clone": 56,
@@ -55,6 +61,7 @@ _X86_64 = {
     "name_to_handle_at": 303, "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310,
     "process_vm_writev": 311, "kcmp": 312, "finit_module": 313, "sched_setattr": 314, "seccomp": 317,
     "kexec_file_load": 320, "bpf": 321, "userfaultfd": 323, "fcntl": 72, "chown": 92, "fchown": 93, "lchown": 94,
+    "mincore": 27, "madvise": 28, "readahead": 187, "fadvise64": 221, "memfd_create": 319, "preadv2": 327,
     "utime": 132, "sched_setaffinity": 203, "utimes": 235, "fchownat": 260, "futimesat": 261, "utimensat": 280,
 }  # fmt: skip
 _AARCH64 = {
@@ -72,7 +79,8 @@ _AARCH64 = {
     "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268, "process_vm_readv": 270,
     "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274, "seccomp": 277, "bpf": 280,
     "userfaultfd": 282, "kexec_file_load": 294, "fcntl": 25, "fchownat": 54, "fchown": 55, "utimensat": 88,
-    "sched_setaffinity": 122,
+    "sched_setaffinity": 122, "readahead": 213, "fadvise64": 223, "mincore": 232, "madvise": 233,
+    "memfd_create": 279, "preadv2": 286,
 }  # fmt: skip
 MACHINES = {"x86_64": (0xC000003E, _X86_64 | _COMMON), "aarch64": (0xC00000B7, _AARCH64 | _COMMON)}
 """Machine -> (audit architecture, system call numbers)."""
@@ -83,6 +91,8 @@ TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing into the terminal of the person."""
 FILE_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602)
 """FS_IOC_SETFLAGS, FSSETXATTR and SETVERSION: notes in the flags of a file that may only be read."""
+OUT_OF_MEMORY = (20, 21)
+"""MADV_COLD and MADV_PAGEOUT: choosing what of a file the next process finds in memory."""
 OWNER_COMMANDS = (8, 10, 15)
 """F_SETOWN, F_SETSIG and F_SETOWN_EX of fcntl: a signal of one's choice to another process, past `kill`."""
 OWNER_REQUESTS = (0x8901, 0x8902)
@@ -99,12 +109,12 @@ def is_known_machine() -> bool:
     return platform.machine() in MACHINES
 
 
-def build(machine: str, unix_sockets: bool, own: int, only_own_signals: bool) -> bytes:
+def build(machine: str, unix_sockets: bool, own: int, only_own_signals: bool, memory_files: bool) -> bytes:
     """The filter as the kernel's array of sock_filter, for one machine.
 
     `unix_sockets`: AF_UNIX may be opened (inside a network namespace); otherwise only unnamed stream pairs.
     `own`: the candidate's process id. The cores of other processes cannot be set, and with `only_own_signals` they get
-    no signals (kernels that do not scope them themselves).
+    no signals (kernels that do not scope them themselves). `memory_files`: whether MEMORY_FILES may be made.
     """
     architecture, numbers = MACHINES[machine]
     program: Program = [
@@ -118,6 +128,7 @@ def build(machine: str, unix_sockets: bool, own: int, only_own_signals: bool) ->
     for names, answer in (
         (REFUSED, errno.EPERM),
         (UNKNOWN, errno.ENOSYS),
+        (() if memory_files else MEMORY_FILES, errno.ENOSYS),
         (UNSUPPORTED, errno.EOPNOTSUPP),
         (WITHOUT_EFFECT, 0),
     ):
@@ -138,6 +149,9 @@ def build(machine: str, unix_sockets: bool, own: int, only_own_signals: bool) ->
         step for code in (*TERMINAL_INPUT, *FILE_FLAGS, *OWNER_REQUESTS) for step in ((_JUMP_EQUAL, 0, 1, code), refuse)
     ]
     program += _when(numbers["ioctl"], 1, typing)
+    unknown = (_RETURN, 0, 0, _ERRNO | errno.EINVAL)
+    advices = [step for advice in OUT_OF_MEMORY for step in ((_JUMP_EQUAL, 0, 1, advice), unknown)]
+    program += _when(numbers["madvise"], 2, advices)
     forbid = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
     commands = [step for command in OWNER_COMMANDS for step in ((_JUMP_EQUAL, 0, 1, command), forbid)]
     program += _when(numbers["fcntl"], 1, commands)
@@ -156,10 +170,10 @@ def _when(number: int, argument: int, steps: Iterable[tuple[int, int, int, int]]
     return [(_JUMP_EQUAL, 0, len(body), number), *body]
 
 
-def install(unix_sockets: bool, only_own_signals: bool) -> None:
+def install(unix_sockets: bool, only_own_signals: bool, memory_files: bool) -> None:
     """Filter this process and all it starts, for good. Raises OSError; needs PR_SET_NO_NEW_PRIVS before."""
     machine = platform.machine()
-    code = build(machine, unix_sockets, os.getpid(), only_own_signals)
+    code = build(machine, unix_sockets, os.getpid(), only_own_signals, memory_files)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     call = ctypes.CDLL(None, use_errno=True).syscall
