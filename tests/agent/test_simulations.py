@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from slm_ar.core.agent import gate, simulate_table
 from slm_ar.core.agent.simulate_metric import TASKS, MetricCondition, simulate_metric, true_levels
 from slm_ar.core.agent.simulate_table import Row, gate_rows
-from slm_ar.core.cli.research import simulate_gate
+from slm_ar.core.cli.main import cli
 from slm_ar.core.contracts import Decision
 
 
@@ -89,8 +89,8 @@ def test_the_command_prints_the_table(monkeypatch):
         Row("proven", "macro_f1", 10, 0.5, 0.2, 0.8, None),
     )
     monkeypatch.setattr(simulate_table, "gate_rows", lambda nights, seed: iter(rows))
-    text = CliRunner().invoke(simulate_gate, ["--nights", "10"])
+    text = CliRunner().invoke(cli, ["simulate-gate", "--nights", "10"])
     assert text.exit_code == 0
     assert text.output.splitlines() == [*simulate_table.HEADER.splitlines(), *(row.markdown() for row in rows)]
-    lines = CliRunner().invoke(simulate_gate, ["--nights", "10", "--json"]).output.splitlines()
+    lines = CliRunner().invoke(cli, ["simulate-gate", "--nights", "10", "--json"]).output.splitlines()
     assert [json.loads(line)["low"] for line in lines] == [None, 0.2]
