@@ -26,7 +26,8 @@ from slm_ar.core.cli.workspace import create_workspace, recipe_for
 from slm_ar.core.errors import SlmArError
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.tasks.exam import sit_exam
-from slm_ar.core.train.executor import LocalExecutor, TrainJob, window_context
+from slm_ar.core.train.executor import LocalExecutor, window_context
+from slm_ar.core.train.training_run import TrainJob
 
 
 @dataclass(frozen=True)

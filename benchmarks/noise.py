@@ -31,7 +31,8 @@ from slm_ar.core.agent.simulate import DEFAULT_POLICY, clopper_pearson
 from slm_ar.core.cli.workspace import create_workspace
 from slm_ar.core.contracts import Decision, GroupScore
 from slm_ar.core.registry import load_adapter
-from slm_ar.core.train.executor import LocalExecutor, TrainJob
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.training_run import TrainJob
 
 PROPOSALS = 100
 WINDOW, CLAIM_EVERY = 32, 32

@@ -28,7 +28,8 @@ from slm_ar.core.prepare.pipeline import TOKENIZER_FILE, PreparedData
 from slm_ar.core.prepare.shards import TOKENS_FILE
 from slm_ar.core.prepare.tokenizer import BOS, EOS, load_tokenizer
 from slm_ar.core.registry import load_adapter
-from slm_ar.core.train.executor import LocalExecutor, TrainJob
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.training_run import TrainJob
 
 
 def main() -> None:

@@ -10,14 +10,15 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..contracts import Decision, Display, Proposer, SplitScore, Status, TrainOutcome
 from ..errors import TrainingError
 from ..recipe import Recipe
-from ..train.executor import LocalExecutor, TrainJob, device_lock, outcome_facts
+from ..train.executor import LocalExecutor, device_lock
+from ..train.training_run import TrainJob
 from . import edits, gate, ledger, planner
 from .journal import Journal, get_private, put_private
 from .opening import gate_policy, research_context, train_job
@@ -124,7 +125,7 @@ class Campaign:
             "run_ended",
             {
                 "run": started.number,
-                "outcome": outcome_facts(outcome),
+                "outcome": asdict(outcome),
                 "dev": score_to_json(dev) if dev is not None else None,
                 "held_digest": put_private(held) if held else None,
             },

@@ -22,7 +22,7 @@ from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
 from ..tasks.objective import Objective
 from ..train.device import Machine
-from ..train.executor import TrainJob
+from ..train.training_run import TrainJob
 from . import edits, gate
 from .journal import Journal
 from .replay import replay_all

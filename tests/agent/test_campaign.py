@@ -29,8 +29,8 @@ from slm_ar.core.prepare.heldout import private_root
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
 from slm_ar.core.report.terminal import QuietDisplay
-from slm_ar.core.train.executor import TrainJob
 from slm_ar.core.train.scorer import InvalidCheckpointError
+from slm_ar.core.train.training_run import TrainJob
 
 OUTCOME = TrainOutcome(None, "", 0.1, 0.1, 0.2, 90.0, 8, 2048, 1000, "")
 LEVEL = {"dev": 2.0, "hidden": 2.1, "test": 2.2}

@@ -19,7 +19,7 @@ from slm_ar.core.agent.ledger import count_opening, name_of_test
 from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare.pipeline import PreparedData
-from slm_ar.core.train.executor import TrainJob
+from slm_ar.core.train.training_run import TrainJob
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.experiments import kept_in_chain
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import status_text
-from slm_ar.core.train.executor import TrainJob
+from slm_ar.core.train.training_run import TrainJob
 
 
 @pytest.fixture

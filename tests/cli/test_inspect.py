@@ -12,7 +12,8 @@ from commands_in_process import Command, told
 from data_workspaces import ADAPTER_FILE, make_row_workspace, write_rows
 
 from slm_ar.core.prepare.heldout import private_root
-from slm_ar.core.train.executor import TrainingRun, device_lock
+from slm_ar.core.train.executor import device_lock
+from slm_ar.core.train.training_run import TrainingRun
 
 
 def test_a_page_of_facts(slm_ar: Command, tmp_path: Path, private_folder: Path) -> None:

@@ -16,7 +16,8 @@ from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.recipe import load_shipped, shipped_recipes
 from slm_ar.core.registry import adapter_names, load_adapter
 from slm_ar.core.tasks.exam import sit_exam
-from slm_ar.core.train.executor import LocalExecutor, TrainJob
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.training_run import TrainJob
 
 TOY = {"data.dev_kb": 6, "data.hidden_kb": 6, "data.test_kb": 6, "data.mix_kb": 2, "tokenizer.vocab_size": 300}
 SMALL_KNOBS = {"TARGET_PARAMS_M": 0.05, "BATCH_TOKENS": 512, "CONTEXT": 64, "HEAD_DIM": 16}

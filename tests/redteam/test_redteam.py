@@ -29,16 +29,16 @@ from slm_ar.core.agent import gate
 from slm_ar.core.contracts import SplitScore, TrainOutcome
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
-from slm_ar.core.train import executor as executor_module
-from slm_ar.core.train import integrity, scorer
+from slm_ar.core.train import integrity, scorer, training_run
 from slm_ar.core.train.device import Machine
-from slm_ar.core.train.executor import LocalExecutor, TrainingRun, TrainJob
+from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.integrity import Probes, Watched
 from slm_ar.core.train.logits_server import load_checkpoint
 from slm_ar.core.train.pasted import HeldText
 from slm_ar.core.train.sandbox import area, choice, plans
 from slm_ar.core.train.sandbox.choice import NoSandboxError
 from slm_ar.core.train.scorer import InvalidCheckpointError, LogitsClient
+from slm_ar.core.train.training_run import TrainingRun, TrainJob
 
 MARK = "the attack got through"
 KEY = "sk-redteam-0123456789abcdef"
@@ -197,7 +197,7 @@ def no_clock(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_inspection(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(executor_module, "inspect_checkpoint", lambda folder: (None, "", 0))
+    patch.setattr(training_run, "inspect_checkpoint", lambda folder: (None, "", 0))
 
 
 def no_emptying(patch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def no_text_check(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_cleaning(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(executor_module, "log_tail", lambda folder: (folder / "log.txt").read_text(encoding="utf-8"))
+    patch.setattr(training_run, "log_tail", lambda folder: (folder / "log.txt").read_text(encoding="utf-8"))
 
 
 def no_seed_check(patch: pytest.MonkeyPatch) -> None:

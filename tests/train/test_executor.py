@@ -17,14 +17,11 @@ from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.errors import BudgetError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train import executor as executor_module
+from slm_ar.core.train import training_run
 from slm_ar.core.train.device import Machine
-from slm_ar.core.train.executor import (
-    LocalExecutor,
-    TrainingRun,
-    TrainJob,
-    last_line,
-    log_tail,
-)
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.files import last_line, log_tail
+from slm_ar.core.train.training_run import TrainingRun, TrainJob
 
 WORKS = TINY_TRAIN_PY.partition("def main():\n")[2].partition("\n\nif __name__")[0]
 GOOD_MAIN = "\n".join(line.removeprefix("    ") for line in WORKS.split("\n"))
@@ -205,12 +202,21 @@ def test_memory_is_counted_over_all_processes_of_a_run(executor: LocalExecutor, 
 def test_a_run_that_fills_the_disk_is_stopped(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "LARGEST_RUN_BYTES", 5_000_000)
+    monkeypatch.setattr(training_run, "LARGEST_RUN_BYTES", 5_000_000)
     main = (
         "import pathlib, time\nfor number in range(100):\n"
         "    pathlib.Path(f'junk{number}').write_bytes(b'x' * 1_000_000)\n    time.sleep(0.02)"
     )
     assert outcome_of(executor, tmp_path, with_main(main)).status is Status.QUOTA
+
+
+def test_a_run_is_stopped_when_the_disk_fills_up_around_it(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "FREE_DISK_BYTES", 1 << 60)
+    outcome = outcome_of(executor, tmp_path, with_main("import time\ntime.sleep(600)"))
+    assert outcome.status is Status.QUOTA
+    assert "are free on the disk" in outcome.reason
 
 
 def test_a_checkpoint_that_is_a_link_is_invalid(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from slm_ar.core.prepare.heldout import ensure_private, private_root
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train import process as process_module
 from slm_ar.core.train.device import Machine
-from slm_ar.core.train.executor import LocalExecutor, TrainJob
+from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.process import candidate_environment
 from slm_ar.core.train.sandbox import choice, plans
 from slm_ar.core.train.sandbox.canaries import ALWAYS, BY_LEVEL
 from slm_ar.core.train.sandbox.choice import NoSandboxError, Sandboxes
+from slm_ar.core.train.training_run import TrainJob
 
 WORKS = TINY_TRAIN_PY.partition("def main():\n")[2].partition("\n\nif __name__")[0]
 GOOD_MAIN = "\n".join(line.removeprefix("    ") for line in WORKS.split("\n"))
@@ -340,8 +341,8 @@ def test_an_incubator_that_does_not_answer_is_ended_with_all_below_it(
 
 
 def test_too_many_processes_are_a_quota(walled: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slm_ar.core.train.executor.MOST_PROCESSES", 20)
-    monkeypatch.setattr("slm_ar.core.train.executor.DISK_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("slm_ar.core.train.training_run.MOST_PROCESSES", 20)
+    monkeypatch.setattr("slm_ar.core.train.training_run.DISK_LOOK_SECONDS", 0.0)
     main = "import os, time\nfor _ in range(30):\n    if os.fork() == 0:\n        time.sleep(60)\ntime.sleep(60)"
     outcome = outcome_of(walled, tmp_path, main, memory_mb=100_000)
     assert outcome.status is Status.QUOTA

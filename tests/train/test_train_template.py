@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from slm_ar.core.agent.edits import MAX_BYTES, MAX_LINES, check_train_py, parse_knobs, set_knobs
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.prepare.shards import TOKENS_FILE
-from slm_ar.core.train.executor import LocalExecutor, TrainJob
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.training_run import TrainJob
 
 PATH = Path(__file__).parents[2] / "program_templates" / "train.py"
 TEXT = PATH.read_text(encoding="utf-8")

@@ -1,0 +1,229 @@
+"""One training run under the parent's clock, from start-up to a checkpoint that may be scored.
+
+Made by LocalExecutor.submit, moved on by its caller. Promises: the budget starts when the data are handed over and is
+measured here; a checkpoint that is late, missing or too large is no checkpoint; memory and disk are capped; no process
+survives. Nothing that train.py prints or reports is believed: its step and token counts are shown, never scored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contracts import Status, TrainOutcome
+from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
+from ..prepare.shards import TOKENS_FILE
+from .checkpoint import inspect_checkpoint
+from .disturbance import Watch
+from .files import last_line, log_tail
+from .process import Child, process_count, tree_memory_mb
+from .sandbox.area import byte_count, empty_folder
+
+LARGEST_RUN_BYTES = 4 << 30
+LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
+DISK_LOOK_SECONDS = 1.0
+FREE_DISK_BYTES = 512 << 20
+MOST_PROCESSES = 512
+OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One training run: code, seed and budget (seconds or steps, exactly one)."""
+
+    train_py: str
+    seed: int
+    budget_seconds: float | None
+    budget_steps: int | None
+    startup_seconds: float
+    memory_mb: float
+
+    @property
+    def wall_seconds(self) -> float:
+        """Longest time from handing over the data to a complete checkpoint."""
+        if self.budget_seconds is None:
+            return LONGEST_STEPS_RUN_SECONDS
+        return self.budget_seconds + max(1.0, 0.02 * self.budget_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the terminal shows while a run goes on; counts are the candidate's own words."""
+
+    phase: str
+    """starting | training"""
+    train_seconds: float
+    steps: int
+    tokens: int
+
+
+class TrainingRun:
+    """A submitted run; `poll` moves it on and gives its outcome when there is one."""
+
+    def __init__(self, job: TrainJob, folder: Path, child: Child, data: PreparedData, incubator_pid: int) -> None:
+        self.job, self.folder = job, folder
+        self._child, self._data = child, data
+        self._submitted = time.monotonic()
+        self._started: float | None = None
+        self._saved: float | None = None
+        self._watch: Watch | None = None
+        self._own_pids = [os.getpid(), incubator_pid, child.pid]
+        self._steps = self._tokens = 0
+        self._peak_mb = 0.0
+        self._disk_looked = 0.0
+        self._disk_cap = min(LARGEST_RUN_BYTES, shutil.disk_usage(folder).free // 2)
+        self._ended_by: tuple[Status, str] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        seconds = time.monotonic() - self._started if self._started is not None else 0.0
+        return Progress("starting" if self._started is None else "training", seconds, self._steps, self._tokens)
+
+    def poll(self, seconds: float = 0.25) -> TrainOutcome | None:
+        """Wait up to `seconds` for news; the outcome once the run has ended and left no process."""
+        message = self._child.wait(min(seconds, self._seconds_left()))
+        while message is not None:  # all that was said before now counts before any limit is looked at
+            self._hear(message)
+            message = self._child.wait(0)
+        if self._watch is not None:
+            self._watch.tick()
+        self._enforce()
+        if self._child.ended is None and self._ended_by is None and not self._is_done_saving():
+            return None
+        return self._finish()
+
+    def cancel(self) -> None:
+        """End the run without an outcome."""
+        self._child.end()
+
+    def _seconds_left(self) -> float:
+        return max(0.005, self._limit() - time.monotonic())
+
+    def _limit(self) -> float:
+        if self._started is None:
+            return self._submitted + self.job.startup_seconds
+        if self._saved is not None:
+            # What would be done behind a save is no part of a budget by the clock.
+            return self._saved + (0.5 if self.job.budget_seconds is None else 0.0)
+        return self._started + self.job.wall_seconds
+
+    def _is_done_saving(self) -> bool:
+        return self._saved is not None and time.monotonic() >= self._limit()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if event == "ready" and self._started is None:
+            self._hand_over_data()
+        elif event == "progress":
+            self._steps = _count(message.get("steps"), self._steps)
+            self._tokens = _count(message.get("tokens"), self._tokens)
+        elif event == "saved" and self._started is not None and self._saved is None:
+            self._saved = time.monotonic()
+
+    def _hand_over_data(self) -> None:
+        """Open the shards for the candidate; this instant starts the budget."""
+        shards = self._data.folder / TOKENS_FILE
+        with contextlib.suppress(OSError):  # nobody may open them for writing through the descriptor
+            shards.chmod(0o400)
+        descriptor = os.open(shards, os.O_RDONLY)
+        self._watch = Watch(self._own_pids)
+        self._started = time.monotonic()
+        seconds = self.job.budget_seconds
+        go = {"event": "go", "deadline": self._started + seconds if seconds is not None else None}
+        try:
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._child.control.socket, [json.dumps(go).encode()], [descriptor])
+        finally:
+            os.close(descriptor)
+
+    def _enforce(self) -> None:
+        """Time, memory and disk caps."""
+        now = time.monotonic()
+        if self._ended_by is not None or self._child.ended is not None:
+            return
+        if self._saved is None and now > self._limit():
+            if self._started is None:
+                reason = f"not ready within {self.job.startup_seconds:.0f} s of start-up"
+            else:
+                reason = f"no complete checkpoint {self.job.wall_seconds:.1f} s after the clock started"
+            self._ended_by = (Status.TIMEOUT, reason)
+            return
+        memory = tree_memory_mb(self._child.pid)
+        self._peak_mb = max(self._peak_mb, memory)
+        if memory > self.job.memory_mb:
+            self._ended_by = (Status.OOM, f"used {memory:,.0f} MB, the cap is {self.job.memory_mb:,.0f} MB")
+        elif now - self._disk_looked > DISK_LOOK_SECONDS:
+            self._disk_looked = now
+            if byte_count(self.folder) + self._child.area.byte_count() > self._disk_cap:
+                self._ended_by = (Status.QUOTA, f"wrote more than {self._disk_cap / 1e9:.1f} GB or 100,000 files")
+            elif shutil.disk_usage(self.folder).free < FREE_DISK_BYTES:
+                self._ended_by = (Status.QUOTA, f"less than {FREE_DISK_BYTES >> 20} MB are free on the disk")
+            elif process_count(self._child.pid) > MOST_PROCESSES:
+                self._ended_by = (Status.QUOTA, f"started more than {MOST_PROCESSES} processes")
+
+    def _finish(self) -> TrainOutcome:
+        now = time.monotonic()
+        ended = self._child.end()
+        self._restore_ours()
+        status, reason = self._judge(ended)
+        parameters = 0
+        if status is None:
+            status, reason, parameters = inspect_checkpoint(self.folder)
+        started = self._started if self._started is not None else now
+        disturbance = ""
+        if self._watch is not None and self.job.budget_seconds is not None:
+            disturbance = self._watch.verdict()
+        return TrainOutcome(
+            status=status,
+            reason=reason,
+            train_seconds=round((self._saved or now) - started, 3),
+            startup_seconds=round(started - self._submitted, 3),
+            wall_seconds=round(now - self._submitted, 3),
+            peak_memory_mb=round(self._peak_mb, 1),
+            steps=self._steps,
+            tokens=self._tokens,
+            parameters=parameters,
+            log_tail=log_tail(self.folder),
+            disturbance=disturbance,
+        )
+
+    def _restore_ours(self) -> None:
+        """What is scored, shown and exported is the code and the tokenizer that the journal knows."""
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            empty_folder(self.folder)
+        tokenizer = (self._data.folder / TOKENIZER_FILE).read_bytes()
+        for name, content in (("train.py", self.job.train_py.encode()), (TOKENIZER_FILE, tokenizer)):
+            path = self.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            path.write_bytes(content)
+
+    def _judge(self, ended: dict[str, Any]) -> tuple[Status | None, str]:
+        if ended.get("survivors"):
+            return Status.INVALID, f"{ended['survivors']} of its processes could not be ended"
+        if self._ended_by is not None:
+            return self._ended_by
+        if self._saved is not None:
+            return None, ""
+        tail = log_tail(self.folder)
+        if any(mark in tail for mark in OUT_OF_MEMORY_MARKS):
+            return Status.OOM, "out of memory: " + last_line(tail)
+        if ended.get("status") == -9:
+            return Status.CRASHED, "killed from outside (by the system, if memory ran out)"
+        if self._started is None and ended.get("status") == 0:
+            return Status.CRASHED, "train.py ended without asking for data; does main() call run.batches()?"
+        if ended.get("status") == 0:
+            return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
+        return Status.CRASHED, last_line(tail) or f"train.py ended with exit code {ended.get('status')}"
+
+
+def _count(value: Any, before: int) -> int:
+    return value if isinstance(value, int) and before <= value < 1 << 53 else before
