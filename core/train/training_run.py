@@ -31,6 +31,8 @@ LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
 MOST_PROCESSES = 512
+LATE_SECONDS, LATE_SHARE = 0.25, 0.02
+"""A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
 OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
 
 
@@ -179,7 +181,7 @@ class TrainingRun:
         started = self._started if self._started is not None else now
         disturbance = ""
         if self._watch is not None and self.job.budget_seconds is not None:
-            disturbance = self._watch.verdict()
+            disturbance = self._lateness() or self._watch.verdict()
         return TrainOutcome(
             status=status,
             reason=reason,
@@ -193,6 +195,16 @@ class TrainingRun:
             log_tail=log_tail(self.folder),
             disturbance=disturbance,
         )
+
+    def _lateness(self) -> str:
+        """Whether the time for saving may have been used to train: such a run is repeated, and never certified."""
+        seconds = self.job.budget_seconds
+        if seconds is None or self._started is None or self._saved is None:
+            return ""
+        late = self._saved - self._started - seconds
+        if late <= max(LATE_SECONDS, LATE_SHARE * seconds):
+            return ""
+        return f"its checkpoint came {late:.1f} s after the budget ended"
 
     def _restore_ours(self) -> None:
         """What is scored, shown and exported is the code and the tokenizer that the journal knows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -98,6 +99,27 @@ def test_a_run_by_the_clock_ends_with_its_budget(executor: LocalExecutor, tmp_pa
     assert outcome.status is None
     assert 0.4 < outcome.train_seconds < 1.6
     assert outcome.steps > 5
+
+
+def test_a_late_checkpoint_stamps_its_run(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there in time all the same; the stamp has the run repeated, and keeps it out of every claim."""
+    monkeypatch.setattr(training_run, "LATE_SECONDS", -9.0)
+    monkeypatch.setattr(training_run, "LATE_SHARE", -9.0)
+    outcome = outcome_of(executor, tmp_path, TINY_TRAIN_PY, seconds=0.6)
+    assert outcome.status is None
+    assert re.fullmatch(r"its checkpoint came -?\d\.\d s after the budget ended", outcome.disturbance)
+
+
+@pytest.mark.parametrize(("budget", "saved", "is_late"), [(6, 6.24, False), (6, 6.3, True), (30, 30.5, False)])
+def test_a_save_may_take_a_moment_or_a_share_of_the_budget(
+    executor: LocalExecutor, tmp_path: Path, budget: float, saved: float, is_late: bool
+) -> None:
+    run = executor.submit(job(TINY_TRAIN_PY, seconds=budget), tmp_path / "run")
+    run.cancel()
+    run._started, run._saved = 100.0, 100.0 + saved
+    assert bool(run._lateness()) is is_late
 
 
 def test_a_printed_score_changes_nothing(executor: LocalExecutor, tmp_path: Path) -> None:
