@@ -6,7 +6,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,18 +99,6 @@ class Scripted:
 
 
 RATES = [{"MATRIX_LR": rate} for rate in (0.04, 0.01, 0.08, 0.03)]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(TINY_TRAIN_PY, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def journal(workspace: Path) -> Iterator[Journal]:
-    with Journal(workspace / ".slm") as journal:
-        yield journal
 
 
 def opened(
