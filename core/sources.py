@@ -18,6 +18,7 @@ from typing import Any
 from .errors import DataError
 from .files import (
     BOUNDARY,
+    MOST_NAMES,
     Notices,
     label,
     list_files,
@@ -32,6 +33,7 @@ from .spilling import group_spilling
 __all__ = [
     "BOUNDARY",
     "JSON_SUFFIXES",
+    "MOST_NAMES",
     "TABLE_SUFFIXES",
     "WORKBOOK_SUFFIXES",
     "Dialect",
@@ -318,7 +320,22 @@ def _read_json(name: str, lines: Iterator[str], notices: Notices, nested: bool) 
     if not peeked:
         raise DataError(f"{name}: holds no JSON objects", 'It needs one object per line, like {"text": "..."}.')
     columns = tuple(dict.fromkeys(key for row in peeked for key in row))
-    return Table(name, columns, chain(peeked, rows))
+    return Table(name, columns, chain(peeked, _told_keys(name, rows, columns, notices)))
+
+
+def _told_keys(name: str, rows: Iterator[Row], columns: Sequence[str], notices: Notices) -> Iterator[Row]:
+    """The rows; keys that none of the first ones had are no columns, which is told at the end."""
+    known = set(columns)
+    later: list[str] = []
+    for row in rows:
+        if not row.keys() <= known and len(later) < MAX_COLUMNS:
+            new = [key for key in row if key not in known]
+            known.update(new)
+            later += new
+        yield row
+    if later:
+        told = ", ".join(later[:MOST_NAMES]) + ", ..." * (len(later) > MOST_NAMES)
+        notices.count(name, f"keys that none of the first {PEEKED_ROWS} objects has, not read ({told})", len(later))
 
 
 def _json_rows(name: str, lines: Iterator[str], notices: Notices, nested: bool) -> Iterator[Row]:
