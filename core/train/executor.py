@@ -22,9 +22,10 @@ from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.tokenizer import load_tokenizer
-from .checkpoint import CONFIG_FILE
+from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE
 from .device import Machine
 from .files import read_candidate_file, read_config
+from .meter import allowance
 from .pasted import HeldText
 from .process import candidate_environment
 from .sandbox.area import empty_folder
@@ -77,6 +78,7 @@ class LocalExecutor:
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Sequence[HeldDocument]] = {}
         self._held_text = HeldText(data.held_folder)
+        self._budgets: dict[Path, float | None] = {}
 
     def __enter__(self) -> LocalExecutor:
         return self
@@ -120,6 +122,7 @@ class LocalExecutor:
             "budget_steps": job.budget_steps,
         }
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
+        self._budgets[folder.resolve()] = job.budget_seconds
         incubator = self._sandboxes.incubator("train", folder.parent)
         child = incubator.start("train", folder, self._environment())
         return TrainingRun(job, folder, child, self.data, incubator.pid)
@@ -169,9 +172,14 @@ class LocalExecutor:
         return lambda: Watched(lambda: self.client(folder, context))
 
     def client(self, folder: Path, context: int) -> LogitsClient:
-        """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids."""
+        """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids.
+
+        Leaving it raises InvalidCheckpointError when it worked on more than its answers (meter.py).
+        """
         from .scorer import LogitsClient
 
+        budget = self._budgets.get(folder.resolve())
+        size = path.stat().st_size if (path := folder / CHECKPOINT_FILE).is_file() else 0
         return LogitsClient(
             self._sandboxes.incubator("serve", folder.parent),
             folder,
@@ -181,6 +189,7 @@ class LocalExecutor:
             context,
             0.8 * self.machine.memory_mb,
             LONGEST_SCORE_SECONDS,
+            allowance(self.machine.device, self.machine.threads, budget, size),
         )
 
     def _environment(self) -> dict[str, str]:
