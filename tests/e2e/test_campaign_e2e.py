@@ -129,7 +129,7 @@ def test_ctrl_c_saves_the_state_and_a_second_loop_is_turned_away(
     helpers = psutil.Process(process.pid).children(recursive=True)
     assert helpers
     os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "interrupted; what was recorded is saved" in error
