@@ -195,9 +195,20 @@ class Incubator:
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+        if self._process.returncode:
+            self._kill_strays()
         self.area.remove()
+
+    def _kill_strays(self) -> None:
+        """What an incubator that died by force has left: daemons below nobody, known by their home or their folder."""
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                home = process.environ().get("HOME", "")
+                if str(self.area.tmp) == home or Path(process.cwd()).is_relative_to(self.area.root):
+                    process.kill()
 
     def _with_private_folders(self, environment: Mapping[str, str]) -> dict[str, str]:
         return {**environment, **dict.fromkeys(PRIVATE_FOLDER_VARIABLES, str(self.area.tmp))}
