@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from ..contracts import Status
 from ..recipe import Recipe
 from ..train.device import Machine
 from .gate import rounded
@@ -21,12 +22,12 @@ from .state import CampaignState, ExperimentRecord, RunRecord
 
 SHARES = (0.125, 0.25)
 """Of the budget, at which a run shows its model."""
-MARGINS = {0.125: 4.0, 0.25: 1.5}
-"""Spreads that a run must be behind to be ended; between the two bars the first look is only a warning."""
+MARGINS = {0.125: 2.0, 0.25: 1.0}
+"""Spreads that a run must be behind to be ended: one that starts slowly has until the second look to catch up."""
 FEWEST_EARLIER = 5
 """Looks at earlier proposals, at the same share, before any run is ended."""
 SHORTEST_AUTO_SECONDS = 60.0
-"""prune = "auto": from this budget on, two looks cost less than 3 % of it (measured, docs/gate.md)."""
+"""prune = "auto": from this budget on, two looks cost about 3 % of it or less (docs/gate.md)."""
 LOOKED_AT = frozenset({"calibrate", "window", "search"})
 """Roles whose runs show snapshots: proposals, and what they are compared with."""
 
@@ -90,6 +91,16 @@ def past_looks(state: CampaignState, share: float) -> Past:
             surprises.append(run.dev.bits_per_byte - item.head_score - (own - other))
     noise = [look for run in calibration_runs(state) if (look := look_at(run, share)) is not None]
     return Past(tuple(behind), tuple(surprises), _deviation(noise))
+
+
+def share_used(state: CampaignState) -> float:
+    """Mean share of its budget that a judged proposal used; 1 as long as none was ended early."""
+    used = [
+        item.run.looks[-1][0] if item.status is Status.PRUNED and item.run.looks else 1.0
+        for item in state.experiments
+        if item.run is not None
+    ]
+    return math.fsum(used) / len(used) if used else 1.0
 
 
 def rival_of(state: CampaignState, item: ExperimentRecord, seed: int) -> RunRecord | None:

@@ -18,7 +18,7 @@ from ..prepare.heldout import HeldDocument, read_split
 if TYPE_CHECKING:
     from .executor import LocalExecutor
 
-SAMPLE_BYTES = 48 << 10
+SAMPLE_BYTES = 32 << 10
 
 
 def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float | None:

@@ -18,16 +18,19 @@ from toys import TINY_TRAIN_PY, toy_machine, toy_recipe
 from slm_ar.core.agent import planner, pruning, running
 from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.journal import Journal
+from slm_ar.core.agent.night import plan_night
 from slm_ar.core.agent.opening import campaign_identity, ensure_campaign, research_context
 from slm_ar.core.agent.pruning import FEWEST_EARLIER, MARGINS, SHARES, Past, is_hopeless, prunes
-from slm_ar.core.contracts import Status
+from slm_ar.core.contracts import SplitScore, Status
 from slm_ar.core.errors import RecipeError
+from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import results_tsv, status_text
 from slm_ar.core.report.terminal import QuietDisplay
-from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.executor import LocalExecutor, window_context
+from slm_ar.core.train.scorer import score_split
 
 numbers = st.floats(-5, 5)
 pasts = st.builds(
@@ -113,7 +116,7 @@ def test_the_key_is_no_part_of_a_campaign_s_identity(tiny_data: PreparedData) ->
 # --- a campaign with real training ----------------------------------------------------------
 
 SHOWN = TINY_TRAIN_PY.replace("run.batches(BATCH_TOKENS, CONTEXT)", "run.batches(BATCH_TOKENS, CONTEXT, model, config)")
-MILD = [{"MATRIX_LR": rate} for rate in (0.021, 0.019, 0.022, 0.018, 0.023)]
+MILD = [{"MATRIX_LR": rate} for rate in (0.021, 0.019, 0.022)]
 HOPELESS, HONEST = {"MATRIX_LR": 0.001}, {"MATRIX_LR": 0.024}
 RECIPE = toy_recipe(budget={"steps": 40, "prune": True}, gate={"claim_every": 40})
 
@@ -133,15 +136,19 @@ def played(root: Path, executor: LocalExecutor, *changes: dict[str, Any]) -> Cam
         return campaign
 
 
-def test_a_hopeless_edit_is_ended_and_an_honest_one_is_not(tmp_path: Path, executor: LocalExecutor) -> None:
+def test_a_hopeless_edit_is_ended_and_an_honest_one_is_not(
+    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "FEWEST_EARLIER", 3)
     with Journal(tmp_path / ".slm") as journal:
         campaign = opened(tmp_path, journal, executor)
-        night(campaign, Scripted(*MILD, HOPELESS, HONEST), 7)
+        night(campaign, Scripted(*MILD, HOPELESS, HONEST), 5)
         state = campaign.state
+        more = plan_night(state, campaign.recipe, 10)
         context = research_context(state, "program", RECIPE, executor.machine)
     *mild, hopeless, honest = state.experiments
     assert hopeless.status is Status.PRUNED and hopeless.run is not None
-    assert "of its budget it was" in hopeless.reason and "most of 5 earlier ideas" in hopeless.reason
+    assert "of its budget it was" in hopeless.reason and "most of 3 earlier ideas" in hopeless.reason
     assert hopeless.dev_score is None
     assert hopeless.run.outcome.steps < 40 and hopeless.run.looks
     assert {item.status for item in (*mild, honest)} <= {Status.KEPT, Status.REVERTED}
@@ -154,18 +161,29 @@ def test_a_hopeless_edit_is_ended_and_an_honest_one_is_not(tmp_path: Path, execu
         assert not any(f"{score:.6f}" in shown for _, score in run.looks), "a look is told rounded, like a dev score"
     assert "stopped early" in status_text(summarise(state))
     assert "pruned" in results_tsv(state)
+    share = hopeless.run.looks[-1][0]
+    assert pruning.share_used(state) == pytest.approx((4 + share) / 5)
+    assert f"saves about {10 * (1 - share) / 5:.0f} of the 10 idea runs" in " ".join(more.lines)
+
+
+def plain_score(executor: LocalExecutor, folder: Path, split: str, context: int) -> SplitScore:
+    """A score without the probes, which take most of its time and are tested elsewhere."""
+    window = window_context(folder, context)
+    documents = list(read_split(executor.data.held_folder, split))
+    with executor.client(folder, window) as client:
+        return score_split(client, executor.tokenizer, split, documents, window)
 
 
 class StopError(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-@pytest.mark.parametrize("at_look", [3, 8])
 def test_cut_off_in_a_look_a_night_goes_on_where_it_was(
-    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch, at_look: int
+    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the calibration, and in the run of a proposal."""
-    changes = [{"MATRIX_LR": 0.021}, HOPELESS]
+    monkeypatch.setattr(LocalExecutor, "score", plain_score)
+    changes = [{"MATRIX_LR": 0.021}]
+    at_look = 2 * 3 + 2  # the second one of the proposal
     whole = judged(played(tmp_path / "whole", executor, *changes), tmp_path / "whole")
     calls = 0
     score = running.preview_score
@@ -202,13 +220,14 @@ def replace_journal(campaign: Campaign, journal: Journal) -> Campaign:
 def searched(tmp_path_factory: pytest.TempPathFactory, executor: LocalExecutor) -> Callable[[], Any]:
     """The state of a campaign with three proposals that all went to their end."""
     root = tmp_path_factory.mktemp("searched")
-    private = pytest.MonkeyPatch()
-    private.setenv("SLM_AR_PRIVATE", str(root / "private"))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SLM_AR_PRIVATE", str(root / "private"))
+    patch.setattr(LocalExecutor, "score", plain_score)
     with Journal(root / ".slm") as journal:
         campaign = opened(root, journal, executor)
-        night(campaign, Scripted(*MILD[:3]), 3)
+        night(campaign, Scripted(*MILD), 3)
         state = campaign.state
-    private.undo()
+    patch.undo()
     return lambda: state
 
 
