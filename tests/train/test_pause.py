@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from test_executor import GOOD_MAIN, left_over
 from toys import with_main
 
 from slm_ar.core.contracts import Status, TrainOutcome
-from slm_ar.core.train import pause, training_run
+from slm_ar.core.train import disturbance, pause, training_run
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.pause import copy_snapshot, freeze
 from slm_ar.core.train.preview import SAMPLE_BYTES, preview_score, sample_of
+from slm_ar.core.train.runtime import Run
 from slm_ar.core.train.training_run import Snapshot, TrainingRun, TrainJob
 
 SHARES = (0.125, 0.25)
@@ -273,7 +278,8 @@ def test_a_harness_that_is_killed_leaves_no_stopped_process(tmp_path: Path) -> N
         from toys import ToyAdapter, toy_machine, toy_recipe, with_main
         from slm_ar.core.prepare.pipeline import prepare
         from slm_ar.core.train.executor import LocalExecutor
-        from slm_ar.core.train.training_run import TrainJob
+        from slm_ar.core.train.runtime import Run
+from slm_ar.core.train.training_run import TrainJob
         base = Path({str(tmp_path)!r})
         (base / "source").mkdir()
         (base / "source" / "any.txt").write_text("x")
@@ -297,6 +303,61 @@ def test_a_harness_that_is_killed_leaves_no_stopped_process(tmp_path: Path) -> N
     while time.monotonic() < deadline and any(psutil.pid_exists(pid) for pid in pids):
         time.sleep(0.05)
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+# --- train.py's side, and the watch over the machine ------------------------------------------
+
+
+def test_train_py_shows_its_model_between_two_steps_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"seed": 0, "vocab_size": 9, "token_count": 64, "token_dtype": "uint16", "bytes_per_token": 2.0}
+    facts |= {"device": "cpu", "precision": "float32", "budget_seconds": None, "budget_steps": 8}
+    ours, theirs = socket.socketpair()
+    run = Run(facts, theirs, tmp_path)
+    (tmp_path / "tokens").write_bytes(b"\0" * 128)
+    heard: list[dict[str, object]] = []
+
+    def harness() -> None:
+        with ours, ours.makefile() as lines, (tmp_path / "tokens").open("rb") as tokens:
+            for line in lines:
+                heard.append(message := json.loads(line))
+                if message["event"] == "ready":
+                    go = {"event": "go", "deadline": None, "snapshots": SHARES}
+                    socket.send_fds(ours, [json.dumps(go).encode()], [tokens.fileno()])
+                elif message["event"] == "snapshot":
+                    heard[-1]["steps"] = run._steps
+                    heard[-1]["files"] = sorted(path.name for path in tmp_path.glob("snapshot*"))
+                    ours.sendall(json.dumps({"event": "go", "deadline": None, "paused": 0.5}).encode())
+
+    helper = threading.Thread(target=harness)
+    helper.start()
+    progress = [batch.progress for batch in run.batches(8, 4, torch.nn.Linear(2, 2), {"context": 4})]
+    theirs.close()
+    helper.join()
+    files = ["snapshot.json", "snapshot.safetensors"]
+    shown = [message for message in heard if message["event"] == "snapshot"]
+    assert shown == [{"event": "snapshot", "steps": steps, "files": files} for steps in (1, 2)]
+    assert progress == [step / 8 for step in range(8)], "every step is taken once"
+
+
+def test_what_happens_while_a_run_stands_is_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, busy = [100.0], [0.0]
+    monkeypatch.setattr(disturbance.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(disturbance, "_machine_busy_seconds", lambda: busy[0])
+    monkeypatch.setattr(disturbance, "_sleep_seconds", lambda: 0.0)
+    monkeypatch.setattr(disturbance, "_cores", lambda: 2)
+    verdicts = []
+    for is_standing in (True, False):
+        watch = disturbance.Watch([])
+        clock[0] += 2.0
+        if is_standing:
+            watch.rest()
+        clock[0] += 20.0  # the look, with all cores at work
+        busy[0] += 40.0
+        if is_standing:
+            watch.go_on()
+        clock[0] += 2.0
+        verdicts.append(watch.verdict())
+    assert verdicts == ["", "the loop was stopped for 24.0 s"]
 
 
 # --- the sample and the copy ----------------------------------------------------------------
