@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from test_scorer import write_checkpoint
 
 from slm_ar.core.train import executor as executor_module
@@ -145,3 +147,27 @@ def test_the_first_rows_are_asked_alone(executor: LocalExecutor, tmp_path: Path)
     assert (first[:18] == fourth).all()
     told = (folder / "log.txt").read_text(encoding="utf-8").split()
     assert told == ["1", "2", "4", "8", "5", "20", "20", "3"]
+
+
+def test_a_model_that_is_compiled_runs_as_it_is_written(executor: LocalExecutor, tmp_path: Path) -> None:
+    """Compiling would take many seconds of the processor, and counts as the model's own work."""
+    build = """
+    global look
+
+    @torch.compile(dynamic=False)
+    def look(table, ids):
+        return torch.compile(lambda rows: rows)(table[ids])
+
+    model = torch.compile(Model(config["vocab_size"]), mode="default")
+    model.compile()
+    assert model.table.shape == model._orig_mod.table.shape
+    return model
+"""
+    vocab_size = executor.data.manifest.vocab_size
+    folder = write_checkpoint(tmp_path / "run", vocab_size, "return look(self.table, ids)", build=build)
+    table = torch.arange(float(vocab_size**2)).reshape(vocab_size, vocab_size) / vocab_size
+    save_file({"_orig_mod.table": table}, str(folder / "model.safetensors"))
+    with executor.client(folder, 32) as client:
+        logits = client.logits(np.full((8, 16), 5, np.int32), [(0, 16)] * 8)
+        assert client.work_beyond_answering < 0.8 * FREE_SECONDS
+    assert (logits == table[5]).all()
