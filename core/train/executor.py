@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from .integrity import Watched
-    from .scorer import LogitsClient
+    from .scorer import LogitsClient, Segments
 
 LARGEST_CODE_BYTES = 1 << 20
 LONGEST_SCORE_SECONDS = 3600.0
@@ -76,7 +76,7 @@ class LocalExecutor:
         self.objective = objective
         self._sandboxes = Sandboxes(machine.mode, machine.device, self._environment(), allow_unsafe)
         self._tokenizer: Tokenizer | None = None
-        self._documents: dict[str, Sequence[HeldDocument]] = {}
+        self._documents: dict[str, tuple[Sequence[HeldDocument], Segments]] = {}
         self._held_text = HeldText(data.held_folder)
         self._budgets: dict[Path, float | None] = {}
 
@@ -133,16 +133,17 @@ class LocalExecutor:
         Raises InvalidCheckpointError, and then there is no number.
         """
         from .integrity import Probes
-        from .scorer import score_split
+        from .scorer import encode_documents, score_split
 
         self._refuse_pasted_text(folder)
         if split not in self._documents:
-            self._documents[split] = tuple(read_split(self.data.held_folder, split))
+            read = tuple(read_split(self.data.held_folder, split))
+            self._documents[split] = read, encode_documents(self.tokenizer, read)
+        documents, segments = self._documents[split]
         window = window_context(folder, context)
-        documents = self._documents[split]
         probes = Probes()
         with self.client(folder, window) as client:
-            score = score_split(client, self.tokenizer, split, documents, window, probes=probes)
+            score = score_split(client, self.tokenizer, split, documents, window, probes=probes, segments=segments)
         probes.run(lambda: self.client(folder, window))
         score = replace(score, groups=self._nameless(score.groups))
         if self.objective is None:

@@ -47,6 +47,10 @@ LOAD_SECONDS = 120
 ANSWER_SECONDS = 300
 
 
+Segments = Sequence[tuple[int, Sequence[int]]]
+"""(number of the document, token ids), in order."""
+
+
 class InvalidCheckpointError(SlmArError):
     """The checkpoint cannot be scored: not loadable, wrong shape, not finite. Never a number, always `invalid`."""
 
@@ -92,7 +96,7 @@ def cut_segments(document_text: str, spans: Sequence[Span]) -> list[tuple[str, t
     return segments
 
 
-def make_windows(segments: Sequence[tuple[int, Sequence[int]]], context: int) -> Windows:
+def make_windows(segments: Segments, context: int) -> Windows:
     """Windows of `context` ids with stride context / 2 over (document, token ids) segments, BOS first.
 
     The first window of a segment predicts all its tokens, each later one only those behind the window before.
@@ -173,6 +177,11 @@ class LogitsClient:
         self._shared.close()
         if kind is None:
             self._check_work(True)
+
+    @property
+    def work_beyond_answering(self) -> float:
+        """Seconds of its meter that plain answers do not explain, so far."""
+        return self._account.extra
 
     def logits(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
         """float32 [sum of positions, vocab_size] for rows of ids int32 [rows, length]; padding columns dropped.
@@ -320,6 +329,21 @@ def _read_all(descriptor: int, into: memoryview) -> bool:
     return True
 
 
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[HeldDocument]) -> Segments:
+    """(number of the document, token ids) for each of its segments.
+
+    Raises InvalidCheckpointError when the tokenizer does not give a document back.
+    """
+    segments: list[tuple[int, Sequence[int]]] = []
+    for owner, held in enumerate(documents):
+        parts = cut_segments(held.document.text, held.document.spans)
+        encoded = encode_texts(tokenizer, [cut_at_spans(text, spans) for text, spans in parts])
+        if "".join(tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded) != held.document.text:
+            raise InvalidCheckpointError(f"the tokenizer does not give document '{held.document.id}' back")
+        segments.extend((owner, ids) for ids in encoded)
+    return segments
+
+
 def score_split(
     client: LogitsClient,
     tokenizer: Tokenizer,
@@ -328,17 +352,15 @@ def score_split(
     context: int,
     batch_rows: int | None = None,
     probes: Probes | None = None,
+    segments: Segments | None = None,
 ) -> SplitScore:
-    """Score `documents`; `probes` note what they will ask again. Raises InvalidCheckpointError, also when the tokenizer
-    does not round-trip a document."""
+    """Score `documents`; `probes` note what they will ask again, `segments` is what encode_documents made of them.
+
+    Raises InvalidCheckpointError.
+    """
     started = time.monotonic()
-    segments: list[tuple[int, Sequence[int]]] = []
-    for owner, held in enumerate(documents):
-        parts = cut_segments(held.document.text, held.document.spans)
-        encoded = encode_texts(tokenizer, [cut_at_spans(text, spans) for text, spans in parts])
-        if "".join(tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded) != held.document.text:
-            raise InvalidCheckpointError(f"the tokenizer does not give document '{held.document.id}' back")
-        segments.extend((owner, ids) for ids in encoded)
+    if segments is None:
+        segments = encode_documents(tokenizer, documents)
     windows = make_windows(segments, context)
     if probes is not None:
         probes.draw(windows)
