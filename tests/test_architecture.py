@@ -24,6 +24,7 @@ RANKS = {
     "environment": 1,
     "egress": 1,
     "files": 2,  # helpers of sources
+    "delimited": 3,  # helper of sources
     "spilling": 2,
     "toml_text": 2,  # helpers of recipe
     "recipe_words": 3,
