@@ -348,6 +348,8 @@ class TrainOutcome:
     log_tail: str
     disturbance: str = ""
     """Why the run was not on a quiet machine; empty when it was."""
+    machine_speed: float = 0.0
+    """What the harness measured of the machine around the run (train/speed.py), MB per second; 0 where it did not."""
 
 
 # --- proposals ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ..errors import TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor, device_lock
 from ..train.preview import preview_score
+from ..train.speed import slower_words
 from ..train.training_run import Snapshot, TrainJob
 from . import planner, pruning
 from .journal import Journal, put_private
@@ -99,7 +100,7 @@ class Runs:
             job = replace(job, snapshots=pruning.SHARES)
             look = self._look_at(state, step, looks)
         try:
-            outcome = self.trained(title, job, folder, look)
+            outcome = _beside_neighbours(self.trained(title, job, folder, look), state)
             scores: dict[str, SplitScore] = {}
             if outcome.status is None:
                 outcome, scores = self._scored(outcome, folder, step.splits)
@@ -219,6 +220,15 @@ def run_title(step: planner.TrainStep, state: CampaignState) -> str:
     if step.role == "final":
         return f"final test: {'starting' if step.revision == state.baseline else 'final'} code"
     return f"{step.role}: {step.revision[:8]}"
+
+
+def _beside_neighbours(outcome: TrainOutcome, state: CampaignState) -> TrainOutcome:
+    """The outcome, stamped when the machine computed slower than in the runs before it.
+
+    Stamped runs count as neighbours too: a machine that stays slow is the machine that the night has.
+    """
+    earlier = [run.outcome.machine_speed for run in state.runs]
+    return replace(outcome, disturbance=outcome.disturbance or slower_words(outcome.machine_speed, earlier))
 
 
 def _run_line(outcome: TrainOutcome, dev: SplitScore | None, unit: str) -> str:

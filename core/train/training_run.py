@@ -28,6 +28,7 @@ from .files import last_line, log_tail
 from .pause import Frozen, copy_snapshot, freeze
 from .process import Child, process_count, tree_memory_mb
 from .sandbox.area import byte_count, empty_folder
+from .speed import machine_speed
 
 LARGEST_RUN_BYTES = 4 << 30
 LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
@@ -98,6 +99,7 @@ class TrainingRun:
         self._child, self._data = child, data
         self._submitted = time.monotonic()
         self._started: float | None = None
+        self._machine_speed = 0.0
         self._saved: float | None = None
         self._watch: Watch | None = None
         self._own_pids = [os.getpid(), incubator_pid, child.pid]
@@ -244,6 +246,8 @@ class TrainingRun:
         with contextlib.suppress(OSError):  # nobody may open them for writing through the descriptor
             shards.chmod(0o400)
         descriptor = os.open(shards, os.O_RDONLY)
+        if self.job.budget_seconds is not None:  # the candidate waits, so that the machine is quiet
+            self._machine_speed = machine_speed()
         self._watch = Watch(self._own_pids)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
@@ -307,6 +311,7 @@ class TrainingRun:
             parameters=parameters,
             log_tail=log_tail(self.folder),
             disturbance=disturbance,
+            machine_speed=round(max(self._machine_speed, machine_speed()), 1) if self._machine_speed else 0.0,
         )
 
     def _lateness(self) -> str:

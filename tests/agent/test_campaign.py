@@ -201,6 +201,43 @@ def forget_nights() -> None:
     shutil.rmtree(private_root() / "nights", ignore_errors=True)
 
 
+def test_a_run_on_a_machine_that_became_slow_is_repeated(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    jobs = 0
+
+    def heats_up(job: TrainJob) -> TrainOutcome:
+        nonlocal jobs
+        jobs += 1
+        return replace(OUTCOME, machine_speed=500.0 if jobs == 5 else 1000.0 + jobs)
+
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(heats_up))
+    assert night(campaign, Scripted(*RATES)) == "planned experiments done"
+    runs = campaign.state.runs
+    slow = [run for run in runs if run.outcome.disturbance]
+    assert ["50 % slower" in run.outcome.disturbance for run in slow] == [True]
+    again = runs[runs.index(slow[0]) + 1]
+    assert (again.role, again.seed, again.experiment) == (slow[0].role, slow[0].seed, slow[0].experiment)
+    assert (slow[0].attempt, again.attempt) == (1, 2)
+
+
+def test_a_machine_that_stays_slow_is_the_machine_that_there_is(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    jobs = 0
+
+    def unplugged(job: TrainJob) -> TrainOutcome:
+        nonlocal jobs
+        jobs += 1
+        return replace(OUTCOME, machine_speed=1000.0 if jobs < 5 else 500.0)
+
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(unplugged))
+    night(campaign, Scripted(*RATES))
+    outcomes = [run.outcome.disturbance for run in campaign.state.runs]
+    assert any(outcomes)
+    assert not any(outcomes[-4:])
+
+
 # --- ways out -------------------------------------------------------------------------------
 
 
