@@ -21,27 +21,47 @@ def replay(events: Iterable[Event]) -> CampaignState | None:
 def replay_all(events: Iterable[Event]) -> dict[str, CampaignState]:
     """Every campaign's state by identity, the one that was worked on last at the end."""
     campaigns: dict[str, CampaignState] = {}
-    state: CampaignState | None = None
     for event in events:
-        try:
-            if event.kind == "campaign_started":
-                state = _started(event)
-            elif event.kind == "campaign_reopened":
-                state = campaigns[event.body["identity"]]
-                night = {"night": event.body["night"], "claims_before": len(state.claims)}
-                state = replace(state, facts={**state.facts, **night})
-            else:
-                assert state is not None
-                state = _APPLY[event.kind](state, event)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise JournalError(
-                f"event {event.number} ({event.kind}) of the journal was written by another version of slm-ar",
-                "use that version, or move .slm/journal.db out of the workspace to start a new campaign",
-            ) from error
-        state = replace(state, event_count=event.number, chain_head=event.hash)
-        campaigns.pop(state.identity, None)
-        campaigns[state.identity] = state
+        _apply(campaigns, event)
     return campaigns
+
+
+class GrowingReplay:
+    """`replay` of a journal that grows while it is read: each event is applied once, not again for every question."""
+
+    def __init__(self) -> None:
+        self._campaigns: dict[str, CampaignState] = {}
+        self._count = 0
+
+    def state(self, events: Sequence[Event]) -> CampaignState | None:
+        """The state after `events`, which begin with those of the last call."""
+        for event in events[self._count :]:
+            _apply(self._campaigns, event)
+            self._count += 1
+        return next(reversed(self._campaigns.values())) if self._campaigns else None
+
+
+def _apply(campaigns: dict[str, CampaignState], event: Event) -> None:
+    """Bring `campaigns` up to one more event; the one that it belongs to goes to the end."""
+    state = next(reversed(campaigns.values())) if campaigns else None
+    try:
+        if event.kind == "campaign_started":
+            state = _started(event)
+        elif event.kind == "campaign_reopened":
+            state = campaigns[event.body["identity"]]
+            night = {"night": event.body["night"], "claims_before": len(state.claims)}
+            state = replace(state, facts={**state.facts, **night})
+        else:
+            assert state is not None
+            state = _APPLY[event.kind](state, event)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise JournalError(
+            f"event {event.number} ({event.kind}) of the journal was written by another version of slm-ar",
+            "use that version, or move .slm/journal.db out of the workspace to start a new campaign",
+        ) from error
+    state = replace(state, event_count=event.number, chain_head=event.hash)
+    campaigns.pop(state.identity, None)
+    campaigns[state.identity] = state
 
 
 def score_to_json(score: SplitScore) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..train.training_run import Snapshot, TrainJob
 from . import planner, pruning
 from .journal import Journal, put_private
 from .opening import train_job
-from .replay import replay, score_to_json
+from .replay import GrowingReplay, score_to_json
 from .revisions import is_git_workspace
 from .state import CampaignState, RunRecord
 
@@ -69,10 +69,11 @@ class Runs:
         self.runs_folder = workspace / ".slm" / "runs"
         self._is_git = is_git_workspace(workspace)
         self._refused_edit = ""
+        self._replay = GrowingReplay()
 
     @property
     def state(self) -> CampaignState:
-        state = replay(self.journal.events)
+        state = self._replay.state(self.journal.events)
         assert state is not None
         return state
 

@@ -23,6 +23,7 @@ from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.night import plan_night
 from slm_ar.core.agent.opening import campaign_identity, ensure_campaign, research_context
 from slm_ar.core.agent.proposers import make_proposer
+from slm_ar.core.agent.replay import GrowingReplay, replay
 from slm_ar.core.contracts import GroupScore, Proposal, ResearchContext, SplitScore, Status, TrainOutcome
 from slm_ar.core.errors import TrainingError, UsageError
 from slm_ar.core.prepare.heldout import private_root
@@ -139,6 +140,15 @@ def test_a_night_keeps_what_is_better_and_proves_it(workspace: Path, journal: Jo
     assert state.claims[0].verdict is not None
     assert state.claims[0].verdict.pairs == 3
     assert state.stop_reason == "planned experiments done"
+
+
+def test_a_journal_read_as_it_grows_says_the_same_as_one_read_at_once(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    night(opened(workspace, journal, tiny_data), Scripted(*RATES))
+    growing = GrowingReplay()
+    for count in range(len(journal.events) + 1):
+        assert growing.state(journal.events[:count]) == replay(journal.events[:count])
 
 
 def test_no_hidden_score_stands_in_the_journal(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
