@@ -1,9 +1,12 @@
 """What trust costs: seconds to score one checkpoint in one process, in two, and in two with the probes.
 
     python benchmarks/trust.py [--repeats 5] [--only demo laptop] [--json trust.json]
+    python benchmarks/trust.py --experiment [--steps 10] [--repeats 5] [--only demo laptop]
 
 The model is the shipped train.py with random weights, the text is random ids: time does not depend on what they say.
 "In one process" loads and runs the model without sandbox, process or copy and sums its loss, as plain code would.
+`--experiment` measures whole experiments, from submitting to the score: a few steps on a prepared synthetic city, once
+through sandbox, second process and probes, and once as plain code that trains, saves, loads and scores in one process.
 Repeats are interleaved; the median is told. Figures are only worth quoting from an idle machine.
 """
 
@@ -13,27 +16,37 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
-from slm_ar.core.train import scorer
+from slm_ar.core.cli.workspace import create_workspace
+from slm_ar.core.prepare.heldout import read_split
+from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.prepare.shards import TOKENS_FILE
+from slm_ar.core.registry import load_adapter
+from slm_ar.core.train import runtime, scorer
 from slm_ar.core.train.device import probe_device
+from slm_ar.core.train.executor import LocalExecutor, window_context
 from slm_ar.core.train.integrity import Probes
 from slm_ar.core.train.logits_server import load_candidate, load_checkpoint
+from slm_ar.core.train.meter import allowance
 from slm_ar.core.train.process import candidate_environment
 from slm_ar.core.train.sandbox.choice import Sandboxes
-from slm_ar.core.train.scorer import LogitsClient, Windows, make_windows, token_nats
+from slm_ar.core.train.scorer import LogitsClient, Windows, encode_documents, make_windows, token_nats
+from slm_ar.core.train.training_run import TrainJob
 
 TEMPLATE = Path(__file__).parents[1] / "program_templates" / "train.py"
 CONTEXT = 256
@@ -57,14 +70,24 @@ SIZES = {
     "wide": Size(16_384, 3, 40_000, 2000),
 }
 
+EXPERIMENTS: dict[str, tuple[dict[str, Any], float]] = {
+    "demo": ({}, 6.0),
+    "laptop": ({"data.dev_kb": 300}, 300.0),  # as much of that as the city gives
+}
+"""What differs from the recipe of the demo, and the budget in seconds that the cost is put against."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=[*SIZES], choices=[*SIZES])
+    parser.add_argument("--only", nargs="*", choices=[*SIZES])
+    parser.add_argument("--experiment", action="store_true")
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.experiment and not {*(arguments.only or ())} <= {*EXPERIMENTS}:
+        parser.error(f"--experiment knows {' and '.join(EXPERIMENTS)}")
     torch.set_num_threads(arguments.threads)
     result: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,6 +98,12 @@ def main() -> None:
     }
     device, mode = probe_device()
     result["machine"] |= {"device": device, "mode": mode}
+    if arguments.experiment:
+        for name in arguments.only or EXPERIMENTS:
+            result[name] = measure_experiment(name, arguments.steps, arguments.threads, arguments.repeats)
+            print(name, result[name], file=sys.stderr)
+        tell(result, arguments.json)
+        return
     with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as name:
         environment = candidate_environment(arguments.threads, None)
         with Sandboxes(mode, device, environment, may_be_unsafe=True) as sandboxes:
@@ -83,13 +112,17 @@ def main() -> None:
             result["first_start_seconds"] = round(time.monotonic() - started, 3)  # once per command, with its proof
             assert sandboxes.isolation is not None
             result["isolation"] = sandboxes.isolation.words
-            for size_name in arguments.only:
+            for size_name in arguments.only or SIZES:
                 result[size_name] = measure(SIZES[size_name], Path(name), sandboxes, device, arguments.repeats)
                 print(size_name, result[size_name], file=sys.stderr)
+    tell(result, arguments.json)
+
+
+def tell(result: dict[str, Any], path: Path | None) -> None:
     result["load_after"] = os.getloadavg()[0]
     text = json.dumps(result, indent=1)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    if path:
+        path.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
@@ -97,10 +130,13 @@ def measure(size: Size, place: Path, sandboxes: Sandboxes, device: str, repeats:
     """Median seconds of the three ways, and what the two others cost over the first."""
     folder = write_checkpoint(place / "run", size)
     windows, documents = make_text(size)
+    clients: list[LogitsClient] = []
 
     def opened() -> LogitsClient:
         incubator = sandboxes.incubator("serve", place)
-        return LogitsClient(incubator, folder, sandboxes.environment, device, size.vocab_size, CONTEXT, MEMORY_MB)
+        client = LogitsClient(incubator, folder, sandboxes.environment, device, size.vocab_size, CONTEXT, MEMORY_MB)
+        clients.append(client)
+        return client
 
     probes = Probes(np.random.default_rng(SEED))
     probes.draw(windows)
@@ -117,6 +153,7 @@ def measure(size: Size, place: Path, sandboxes: Sandboxes, device: str, repeats:
             seconds[way].append(time.monotonic() - started)
     medians = {way: round(statistics.median(times), 3) for way, times in seconds.items()}
     plain = medians["one_process"]
+    checkpoint_bytes = (folder / "model.safetensors").stat().st_size
     return {
         "vocab_size": size.vocab_size,
         "tokens": len(windows.targets),
@@ -126,6 +163,10 @@ def measure(size: Size, place: Path, sandboxes: Sandboxes, device: str, repeats:
         "all_seconds": {way: [round(value, 3) for value in times] for way, times in seconds.items()},
         "two_processes_cost": round(medians["two_processes"] / plain - 1, 3),
         "with_probes_cost": round(medians["with_probes"] / plain - 1, 3),
+        "work_beyond_answering": {
+            "most_seconds": round(max(client.work_beyond_answering for client in clients), 3),
+            "free_seconds": round(allowance(device, 1, None, checkpoint_bytes).extra, 3),
+        },
         "with_probes_extra_seconds": round(medians["with_probes"] - plain, 3),
     }
 
@@ -184,6 +225,109 @@ def score_there(
     if probes is not None:
         probes.run(opened)
     return sum(nats)
+
+
+# --- whole experiments ------------------------------------------------------------------------
+
+
+def measure_experiment(name: str, steps: int, threads: int, repeats: int) -> dict[str, Any]:
+    """Median seconds from submitting to the score, with everything and with nothing; trust costs the difference."""
+    recipe, budget = EXPERIMENTS[name]
+    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as place, patched_private(Path(place)):
+        folder = Path(place)
+        load_adapter("transit").write_sample_source(folder / "city", 0)  # type: ignore[attr-defined]
+        workspace = create_workspace(folder / "work", "demo", {"data.source": str(folder / "city"), **recipe})
+        data = workspace.prepared(lambda phase: print(phase, file=sys.stderr))
+        machine = replace(workspace.machine(), threads=threads)
+        job = TrainJob(workspace.train_py, SEED, None, steps, 120, MEMORY_MB)
+        documents = list(read_split(data.held_folder, "dev"))
+        context = workspace.recipe.evaluation.context
+        seconds: dict[str, list[float]] = {"plain": [], "trusted": []}
+        processor: dict[str, list[float]] = {"plain": [], "trusted": []}
+        with LocalExecutor(machine, data, allow_unsafe=True) as executor:
+            tokenizer = executor.tokenizer
+            started = time.monotonic()
+            isolation = executor.isolation(folder).words
+            executor._sandboxes.incubator("serve", folder)
+            hatching = time.monotonic() - started  # once per command
+            for _ in range(repeats + 1):  # the first of each is thrown away: caches, lazy imports
+                started, spent = time.monotonic(), processor_seconds()
+                here = folder / "here"
+                train_here(here, job, data, machine.device)
+                segments = encode_documents(tokenizer, documents)
+                window = window_context(here, context)
+                score_here(here, make_windows(segments, window), machine.device)
+                seconds["plain"].append(time.monotonic() - started)
+                processor["plain"].append(processor_seconds() - spent)
+                started, spent = time.monotonic(), processor_seconds()
+                run = executor.submit(job, folder / "run")
+                while (outcome := run.poll()) is None:
+                    pass
+                if outcome.status is not None:
+                    raise SystemExit(f"{outcome.status}: {outcome.reason}")
+                executor.score(folder / "run", "dev", context)
+                seconds["trusted"].append(time.monotonic() - started)
+                processor["trusted"].append(processor_seconds() - spent)
+    medians = {way: round(statistics.median(times[1:]), 3) for way, times in seconds.items()}
+    extra = medians["trusted"] - medians["plain"]
+    spending = {way: round(statistics.median(times[1:]), 3) for way, times in processor.items()}
+    return {
+        "vocab_size": data.manifest.vocab_size,
+        "dev_bytes": data.manifest.splits["dev"].byte_count,
+        "dev_tokens": sum(len(ids) for _, ids in segments),
+        "steps": steps,
+        "isolation": isolation,
+        "once_per_command_seconds": round(hatching, 2),
+        "median_seconds": medians,
+        "all_seconds": {way: [round(value, 3) for value in times] for way, times in seconds.items()},
+        "median_processor_seconds": spending,
+        "extra_processor_seconds": round(spending["trusted"] - spending["plain"], 3),
+        "extra_seconds": round(extra, 3),
+        "budget_seconds": budget,
+        "share_of_budget": round(extra / budget, 4),
+    }
+
+
+def processor_seconds() -> float:
+    """Of this process and the incubators, each with all that it has waited for; other programs do not stretch it."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
+
+
+def train_here(folder: Path, job: TrainJob, data: PreparedData, device: str) -> None:
+    """The same train.py, run by this process; nobody watches."""
+    folder.mkdir(exist_ok=True)
+    manifest = data.manifest
+    facts = {"seed": job.seed, "vocab_size": manifest.vocab_size, "token_count": manifest.train_tokens}
+    facts |= {"bytes_per_token": manifest.bytes_per_token, "token_dtype": manifest.token_dtype, "device": device}
+    facts |= {"precision": "float32", "budget_seconds": None, "budget_steps": job.budget_steps}
+    (folder / "train.py").write_text(job.train_py, encoding="utf-8")
+    (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
+    ours, theirs = socket.socketpair()
+    before = Path.cwd()
+    with ours, (data.folder / TOKENS_FILE).open("rb") as shards:
+        socket.send_fds(ours, [json.dumps({"event": "go", "deadline": None}).encode()], [shards.fileno()])
+        os.environ[runtime.CONTROL_VARIABLE] = str(theirs.detach())
+        os.chdir(folder)
+        try:
+            load_candidate(folder).main()
+        finally:
+            os.chdir(before)
+            del os.environ[runtime.CONTROL_VARIABLE]  # the run has closed its end
+
+
+@contextmanager
+def patched_private(folder: Path) -> Iterator[None]:
+    """Held-out text of the benchmark goes away with it."""
+    before = os.environ.get("SLM_AR_PRIVATE")
+    os.environ["SLM_AR_PRIVATE"] = str(folder / "private")
+    try:
+        yield
+    finally:
+        del os.environ["SLM_AR_PRIVATE"]
+        if before is not None:
+            os.environ["SLM_AR_PRIVATE"] = before
 
 
 if __name__ == "__main__":
