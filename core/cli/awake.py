@@ -63,7 +63,7 @@ def _start(command: list[str]) -> subprocess.Popen[bytes] | None:
     except OSError:
         return None
     assert holder.stdin is not None and holder.stdout is not None
-    if select.select([holder.stdout], [], [], ANSWER_SECONDS)[0] and holder.stdout.read1(16):
+    if select.select([holder.stdout], [], [], ANSWER_SECONDS)[0] and os.read(holder.stdout.fileno(), 16):
         return holder
     _end(holder)
     return None
