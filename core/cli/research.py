@@ -69,7 +69,7 @@ def prepare(as_json: bool, quiet: bool) -> None:
 
     workspace = find_workspace()
     with display_for(as_json, quiet) as display, workspace_lock(workspace.hidden_folder):
-        data = prepare_shown(workspace, display)
+        data = workspace.prepared(display.phase)
         check_tasks(workspace, data)
     if as_json:
         click.echo(json.dumps(json.loads(data.manifest.to_json())))
