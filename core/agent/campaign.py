@@ -159,7 +159,7 @@ class Campaign(Runs):
             lines, head_lines = (edits.code_lines(texts[item]) for item in (step.experiment.revision, state.head))
             # A code is never kept because the one that it must beat failed with this seed.
             is_kept = head_score is not None and gate.keeps(score, head_score, lines, head_lines)
-            reason = run.outcome.disturbance and f"measured on a disturbed machine: {run.outcome.disturbance}"
+            reason = run.outcome.disturbance and f"a disturbed run: {run.outcome.disturbance}"
             if is_kept and self._breaks_guard(state, run):
                 is_kept, reason = False, "better in the metric, but the text as a whole is predicted worse"
             status = Status.KEPT if is_kept else Status.REVERTED

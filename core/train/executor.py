@@ -172,10 +172,11 @@ class LocalExecutor:
 
         return lambda: Watched(lambda: self.client(folder, context))
 
-    def client(self, folder: Path, context: int) -> LogitsClient:
+    def client(self, folder: Path, context: int, answering_seconds: float | None = None) -> LogitsClient:
         """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids.
 
-        Leaving it raises InvalidCheckpointError when it worked on more than its answers (meter.py).
+        All its answers may take `answering_seconds`, or as long as a score may. Leaving it raises
+        InvalidCheckpointError when it worked on more than its answers (meter.py).
         """
         from .scorer import LogitsClient
 
@@ -189,7 +190,7 @@ class LocalExecutor:
             self.data.manifest.vocab_size,
             context,
             0.8 * self.machine.memory_mb,
-            LONGEST_SCORE_SECONDS,
+            LONGEST_SCORE_SECONDS if answering_seconds is None else answering_seconds,
             allowance(self.machine.device, self.machine.threads, budget, size),
         )
 

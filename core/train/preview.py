@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .executor import LocalExecutor
 
 SAMPLE_BYTES = 32 << 10
+LONGEST_SECONDS = 60.0
+"""A model that is slower than this on so little text is not looked at, and goes on."""
 
 
 def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float | None:
@@ -29,7 +31,7 @@ def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float 
     window = window_context(folder, context)
     documents = _sample(executor.data.held_folder)
     try:
-        with executor.client(folder, window) as client:
+        with executor.client(folder, window, LONGEST_SECONDS) as client:
             return score_split(client, executor.tokenizer, "dev", documents, window).bits_per_byte
     except InvalidCheckpointError:
         return None
