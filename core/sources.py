@@ -97,7 +97,7 @@ def _read_json(name: str, lines: Iterator[str], notices: Notices, nested: bool) 
 
 
 def _told_keys(name: str, rows: Iterator[Row], columns: Sequence[str], notices: Notices) -> Iterator[Row]:
-    """The rows; keys that none of the first ones had are no columns, which is told at the end."""
+    """The rows; keys that none of the first ones had make no columns, which is told at the end."""
     known = set(columns)
     later: list[str] = []
     for row in rows:
@@ -108,7 +108,8 @@ def _told_keys(name: str, rows: Iterator[Row], columns: Sequence[str], notices: 
         yield row
     if later:
         told = ", ".join(later[:MOST_NAMES]) + ", ..." * (len(later) > MOST_NAMES)
-        notices.count(name, f"keys that none of the first {PEEKED_ROWS} objects has, not read ({told})", len(later))
+        what = f"keys that none of the first {PEEKED_ROWS} objects has, so they make no columns ({told})"
+        notices.count(name, what, len(later))
 
 
 def _json_rows(name: str, lines: Iterator[str], notices: Notices, nested: bool) -> Iterator[Row]:

@@ -28,18 +28,9 @@ from ...core.sources import (
 from . import series
 from .advice import Advice
 from .cells import MISSING, Style, cell_text, name_text
-from .columns import (
-    OPTIONS,
-    Layout,
-    Settings,
-    lay_out,
-    missing_columns,
-    new_columns,
-    read_settings,
-    settled_columns,
-    surplus_columns,
-)
+from .columns import Layout, lay_out, missing_columns, new_columns, settled_columns, surplus_columns
 from .rows import answered, question, row_documents, write_prompt
+from .settings import OPTIONS, Settings, read_settings
 from .tasks import (
     CLASSIFICATION,
     LABEL_TASK,
@@ -292,12 +283,14 @@ class TableAdapter:
         periods: set[str] = set()
         for layout, table, name in self._laid_out(source, settings, self._counts):
             fields = [field for field, _ in layout.fields]
-            if kind == NONE and advice is None:
-                told = ", ".join(f"'{field}'" for field in fields[:MOST_TOLD]) + ", ..." * (len(fields) > MOST_TOLD)
-                self._advice.append(f"no label, so rows have no answers: [data.options] label names one of {told}")
-            advice = advice or Advice(fields)
+            if advice is None and not settings.settled:  # with training it is settled which columns to leave out
+                advice = Advice(fields)
+                if kind == NONE:
+                    told = ", ".join(f"'{field}'" for field in fields[:MOST_TOLD]) + ", ..." * (len(fields) > MOST_TOLD)
+                    self._advice.append(f"no label, so rows have no answers: [data.options] label names one of {told}")
             for document, cells, answer in row_documents(table, layout, name, settings, kind, self._counts):
-                advice.look(cells, answer if kind == CLASSIFICATION else "")
+                if advice is not None:
+                    advice.look(cells, answer if kind == CLASSIFICATION else "")
                 if len(periods) < FEWEST_PERIODS:
                     periods.add(document.group)
                 yield document
@@ -357,10 +350,16 @@ def _tell_changes(table: Table, layout: Layout, settings: Settings, notices: Not
     """How the columns of a file differ from those of training."""
     if missing := missing_columns(table, layout):
         told = ", ".join(missing[:MOST_TOLD])
-        notices.count(table.name, f"columns of training that are not here, written as missing ({told})", len(missing))
+        notices.count(table.name, f"columns of training that {_not_here(table)} ({told})", len(missing))
     if surplus := surplus_columns(table, layout, settings):
         told = ", ".join(surplus[:MOST_TOLD])
         notices.count(table.name, f"columns that training has not, left out ({told})", len(surplus))
+
+
+def _not_here(table: Table) -> str:
+    if strip_gz(table.name).endswith(JSON_SUFFIXES):  # an object further down may have them
+        return "none of the first objects has, written as missing where an object lacks them"
+    return "are not here, written as missing"
 
 
 def _check_text(table: Table, layout: Layout, settings: Settings) -> None:

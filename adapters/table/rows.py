@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ...core.contracts import Document, Span
 from ...core.sources import Notices, Table
 from .cells import MISSING, Moment, amount_text, cell_text, label_text, name_text, parse_moment
-from .columns import Layout, Settings
+from .columns import Layout
+from .settings import Settings
 from .tasks import CLASSIFICATION, LABEL_TASK, NONE, class_answer, date_rejects, number_rejects
 
 

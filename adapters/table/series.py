@@ -5,8 +5,9 @@ Called by the table adapter. Long tables may come in any order: they are sorted 
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -15,7 +16,8 @@ from operator import attrgetter
 from ...core.contracts import Document, Span
 from ...core.sources import Notices, Table, group_spilling
 from .cells import MISSING, Moment, amount_text, cell_text, index_moment, name_text, parse_moment
-from .columns import Layout, Settings
+from .columns import Layout
+from .settings import Settings
 from .tasks import NEXT_TASK, date_rejects, number_rejects
 
 SEPARATOR = "\x1f"
@@ -25,6 +27,7 @@ BETWEEN_VALUES = "\t"
 """Tokens never reach across a tab, so every value is one token. With blanks, neighbours merge into tokens such as
 `12 11 14`: on weekly sales a small model then reached 0.88 instead of 0.79 bits per byte in the same time, and
 2.170 instead of 2.162 nats per next value (means of two seeds)."""
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +115,41 @@ def _question(point: Point, history: Iterable[str], prompt: Prompt) -> Document:
 
 def _following(before: Point | None, last: Point) -> Point:
     """The period after the last one, at the distance of the last two."""
-    step = last.moment.when - before.moment.when if before is not None else timedelta(days=1)
     try:
-        moment = Moment(last.moment.when + step, last.moment.unit)
-    except OverflowError:
+        moment = Moment(_next_time(before.moment if before is not None else None, last.moment), last.moment.unit)
+    except (OverflowError, ValueError):  # beyond the calendar
         moment = last.moment
     name = f"{last.name} and then"
     return Point(last.header, last.extra, moment, f"after {last.period}", moment.period("day"), MISSING, name)
+
+
+def _next_time(before: Moment | None, last: Moment) -> datetime:
+    """As long after the last moment as that is after the one before it; months and years have no fixed length."""
+    if before is None:
+        return last.when + timedelta(days=1)
+    start, end = before.when, last.when
+    months = 12 * (end.year - start.year) + end.month - start.month
+    is_calendar = last.unit != "index" and (start.day, start.time()) == (end.day, end.time()) and end.day <= 28
+    if not is_calendar or months < 1:
+        return end + (end - start)
+    years, month = divmod(end.month - 1 + months, 12)
+    return end.replace(year=end.year + years, month=month + 1)
 
 
 # --- wide tables ------------------------------------------------------------------------------
 
 
 def wide_series(table: Table, layout: Layout, name: str, settings: Settings, notices: Notices) -> Iterator[list[Point]]:
-    """The points of each row of the file called `name`, in the order of the columns."""
+    """The points of each row of the file called `name`, in the order of time."""
     style = settings.style
-    moments = _column_moments(layout.values, style.date_order)
-    dealt = [_period(moment, column, settings) for moment, column in zip(moments, layout.values, strict=True)]
-    rejects = number_rejects(table.name, f"{layout.values[0]} ... {layout.values[-1]}", notices)
+    values, moments = _in_order(layout.values, style.date_order)
+    dealt = [_period(moment, column, settings) for moment, column in zip(moments, values, strict=True)]
+    rejects = number_rejects(table.name, f"{values[0]} ... {values[-1]}", notices)
     for number, row in enumerate(table.rows, start=1):
         header = tuple(cell_text(row.get(column, ""), style) for _, column in layout.series)
         extra = tuple(cell_text(row.get(column, ""), style) for _, column in layout.fields)
         points = []
-        for column, moment, (period, time) in zip(layout.values, moments, dealt, strict=True):
+        for column, moment, (period, time) in zip(values, moments, dealt, strict=True):
             rejects.rows += 1
             raw = row.get(column, "")
             value = _value(raw, settings, rejects.add)
@@ -143,11 +158,27 @@ def wide_series(table: Table, layout: Layout, name: str, settings: Settings, not
     rejects.finish()
 
 
-def _column_moments(names: tuple[str, ...], date_order: str) -> list[Moment]:
-    """Dates when all the names are dates, else their places."""
+def _in_order(names: Sequence[str], date_order: str) -> tuple[list[str], list[Moment]]:
+    """The columns in order of time and their moments: dates when all the names are dates, else places.
+
+    Names such as W2 are in order of the number that differs; where more than one does (Q1 23), as the file has them.
+    """
     found = [parse_moment(name, date_order) for name in names]
     dated = [moment for moment in found if moment is not None and moment.unit != "index"]
-    return dated if len(dated) == len(names) else [index_moment(position) for position in range(len(names))]
+    if len(dated) == len(names):
+        pairs = sorted(zip(names, dated, strict=True), key=lambda pair: pair[1].when)
+        return [name for name, _ in pairs], [moment for _, moment in pairs]
+    places = zip(*(map(_size, _NUMBER.findall(name)) for name in names), strict=False)
+    differing = [sizes for sizes in places if len(set(sizes)) > 1]
+    if len(differing) == 1:
+        names = [name for _, name in sorted(zip(differing[0], names, strict=True))]
+    return list(names), [index_moment(position) for position in range(len(names))]
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """Sorts like the number, however long it is."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def _value(raw: str, settings: Settings, reject: Callable[[str], None]) -> str:

@@ -13,7 +13,7 @@ from ...core.contracts import Task
 from ...core.errors import DataError, did_you_mean
 from ...core.sources import Notices
 from .cells import amount_text, any_amount, label_text
-from .columns import Settings
+from .settings import Settings
 
 CLASSIFICATION, REGRESSION, SERIES, NONE = "classification", "regression", "series", "none"
 LABEL_TASK = Task("label", kind="choice", metric="accuracy", direction="max", min_effect=0.005)

@@ -209,3 +209,65 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
 def test_the_adapter_conforms(kind: str, wide: Path, long: Path) -> None:
     source, given = (wide, {"series": "code", "wide": True, "window": 2}) if kind == "wide" else (long, LONG_OPTIONS)
     assert check_adapter(TableAdapter(), source, SourceOptions(options=given)) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["W1", "W2", "W9", "W10", "W11"],
+        ["2023-11", "2023-12", "2024-01", "2024-02", "2024-03"],
+        ["5 in 2023", "6 in 2023", "10 in 2023", "11 in 2023", "12 in 2023"],
+    ],
+)
+def test_columns_of_periods_may_come_in_any_order(tmp_path: Path, names: list[str]) -> None:
+    values = dict(zip(names, range(len(names)), strict=True))
+    options = SourceOptions(options={"wide": True, "series": "shop", "window": 2})
+    found = []
+    for seed in range(4):
+        order = Random(seed).sample(names, len(names)) if seed else names
+        path = tmp_path / "wide.csv"
+        cells = ",".join(str(values[name]) for name in order)
+        path.write_text(f"{','.join(['shop', *order])}\nnorth,{cells}\n", encoding="utf-8")
+        adapter = TableAdapter()
+        read = [*adapter.documents(path, options), *adapter.questions(path, options)]
+        found.append([(document.id, document.text) for document in read])
+    assert found[0] == found[1] == found[2] == found[3]
+    assert "last: 3\t4 | next: " in found[0][-1][1]
+
+
+def test_periods_that_two_numbers_name_stay_as_the_file_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text("shop,P3 a23,P4 a23,P1 a24\nnorth,1,2,3\n", encoding="utf-8")
+    options = SourceOptions(options={"wide": True, "series": "shop", "window": 2})
+    assert [document.text for document in TableAdapter().documents(path, options)][-1].endswith(
+        "last: 1\t2 | next: 3\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dates", "following"),
+    [
+        (["2023-11", "2023-12"], "Jan"),
+        (["2024-02", "2024-03"], "Apr"),
+        (["2024-02-01", "2024-03-01"], "Mon Apr 01"),
+        (["2024-01-30", "2024-01-31"], "Thu Feb 01"),
+        (["2024-03-04", "2024-03-11"], "Mon Mar 18"),
+        (["2024-Q3", "2024-Q4"], "Jan"),
+    ],
+)
+def test_what_comes_next_has_the_date_of_the_next_period(tmp_path: Path, dates: list[str], following: str) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("shop,day,sold\n" + "".join(f"north,{day},5\n" for day in dates), encoding="utf-8")
+    options = SourceOptions(options={"label": "sold", "time": "day", "series": "shop"})
+    (question,) = TableAdapter().questions(path, options)
+    assert f"day: {following} | last: 5\t5 | next: " in question.text
+
+
+@pytest.mark.parametrize("renamed", ["sold", "day"])
+def test_a_question_about_a_series_needs_its_values_and_times(tmp_path: Path, renamed: str) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("shop,day,sold\nnorth,2024-03-04,5\n".replace(renamed, renamed.title()), encoding="utf-8")
+    options = SourceOptions(options={"label": "sold", "time": "day", "series": "shop"})
+    line = rf'\[data.columns\]\n"{renamed}" = "{renamed} \| {renamed.title()}"'
+    with pytest.raises(DataError, match=rf"no column '{renamed}'(.|\n)*{line}"):
+        list(TableAdapter().questions(path, options))

@@ -91,6 +91,47 @@ def test_a_renamed_column_is_not_taken_for_a_missing_one(known: Path, tmp_path: 
     assert prompts(new, renamed)[0][0].startswith("city: Rome | item: chair | price: 3")
 
 
+def test_a_column_that_training_left_out_is_not_taken_for_one_that_is_missing(tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("size,sizes,city,late\n1,2,Rome,no\n", encoding="utf-8")
+    new = tmp_path / "new.csv"
+    new.write_text("sizes,city,sizer\n2,Rome,7\n", encoding="utf-8")
+    options = settled_by(known, {"label": "late", "columns": "size, city"})
+    with pytest.raises(DataError, match=r"Did you mean 'sizer'(.|\n)*--option drop=sizer"):
+        prompts(new, options)
+    dropped = SourceOptions(options={**options.options, "drop": "sizer"}, settled=options.settled)
+    texts, notices = prompts(new, dropped)
+    assert texts == ["size: ? | city: Rome | late: "]
+    assert "written as missing (size): 1" in notices and "sizes" not in notices
+
+
+def test_names_that_differ_in_case_alone_are_listed_together(known: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.csv"
+    new.write_text("CITY,Item ,P rice,Day\nRome,chair,3,2024-03-05\n", encoding="utf-8")
+    options = settled_by(known, {"label": "late"})
+    with pytest.raises(DataError, match="has 0 of the 4 columns") as error:
+        prompts(new, options)
+    lines = error.value.hint.split("[data.columns]\n")[1].split("\n")
+    columns = {name.strip('"'): value.strip('"') for name, value in (line.split(" = ") for line in lines)}
+    assert columns == {"city": "city | CITY", "item": "item | Item", "price": "price | P rice", "day": "day | Day"}
+    written = SourceOptions(columns, options=options.options, settled=options.settled)
+    assert prompts(new, written)[0] == ["city: Rome | item: chair | price: 3 | day: 2024-03-05 | late: "]
+
+
+def test_a_later_file_gets_no_advice_on_what_to_leave_out(known: Path, tmp_path: Path) -> None:
+    adapter = TableAdapter()
+    options = settled_by(known, {"label": "late"})
+    new = write(tmp_path / "new.csv", ["price", "city", "day", "late"])
+    assert len(list(adapter.documents(new, options))) == len(ROWS)
+    assert adapter.notices == [f"{new}: columns of training that are not here, written as missing (item): 1"]
+
+
+def test_another_label_is_not_shown_to_the_model(known: Path) -> None:
+    options = settled_by(known, {"label": "late"})
+    asked = SourceOptions(options={"label": "item"}, settled=options.settled)
+    assert all("lamp" not in text for text in prompts(known, asked)[0])
+
+
 def test_another_table_is_refused(known: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.csv"
     new.write_text("name,price,street\nRome,3,x\n", encoding="utf-8")
@@ -104,6 +145,16 @@ def test_objects_leave_out_what_they_have_not(known: Path, tmp_path: Path) -> No
     texts, notices = prompts(new, settled_by(known, {"label": "late"}))
     assert texts == ["city: ? | item: ? | price: 3 | day: ? | late: "]
     assert "(city, item, day): 3" in notices and "left out (colour): 1" in notices
+
+
+def test_keys_that_come_late_are_read_where_training_has_them(known: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.jsonl"
+    lines = ['{"city": "Rome", "price": 3}'] * 100 + ['{"city": "Oslo", "item": "lamp", "more": 1}']
+    new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    texts, notices = prompts(new, settled_by(known, {"label": "late"}))
+    assert texts[-1] == "city: Oslo | item: lamp | price: ? | day: ? | late: "
+    assert "none of the first objects has, written as missing where an object lacks them (item, day): 2" in notices
+    assert "none of the first 100 objects has, so they make no columns (item, more): 2" in notices
 
 
 def test_series_settle_nothing(tmp_path: Path) -> None:
