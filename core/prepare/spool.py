@@ -67,7 +67,7 @@ class Spool:
         return normalised_digest(text) if self._policy is DuplicatePolicy.NEAR else text_digest(text)
 
     def has(self, digest: bytes) -> bool:
-        """Whether a text with this digest was read or noted."""
+        """Whether a text with this digest was noted, or read and not forgotten."""
         return digest in self._first
 
     def note(self, digest: bytes) -> None:
