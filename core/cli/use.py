@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..contracts import Document, Questioner, SourceOptions, Span, SplitScore, TaskAnswer
+from ..contracts import Adapter, Document, Questioner, SourceOptions, Span, SplitScore, TaskAnswer
 from ..errors import DataError, UsageError, did_you_mean
 from .door import parsed_options
 from .serving import ServedModel, data_of_model, find_model, served_model
@@ -77,7 +77,7 @@ def predict(
             write(name, answer)
             count += 1
         if not count:  # told before the file is put in place: an older one with answers stays
-            raise DataError(f"{source}: no row asks for an answer", "leave the answer's column out, or its cells empty")
+            raise DataError(f"{source}: no row asks for an answer", "give it rows whose answer is left out or empty")
     seconds = time.monotonic() - loaded
     notices = list(getattr(adapter, "notices", ()))
     facts = {
@@ -137,7 +137,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     assert given is not None
     adapter = workspace.adapter()
     given_options = source_options(workspace, data, options)
-    documents, skipped, prepared = new_documents(workspace, data, given, given_options, kb * 1000)
+    documents, skipped, prepared = new_documents(workspace, data, adapter, given, given_options, kb * 1000)
     dev = held_documents(data, "dev")
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
         notices = [*getattr(adapter, "notices", ()), *differences(data, served.tokenizer, documents)]
@@ -232,7 +232,7 @@ def source_options(workspace: Workspace, data: PreparedData, changed: tuple[str,
 
 
 def new_documents(
-    workspace: Workspace, data: PreparedData, source: Path, options: SourceOptions, byte_cap: int
+    workspace: Workspace, data: PreparedData, adapter: Adapter, source: Path, options: SourceOptions, byte_cap: int
 ) -> tuple[list[HeldDocument], int, int]:
     """(documents to score in order, how many are beyond the cap, how many were prepared before and are left out).
 
@@ -247,7 +247,6 @@ def new_documents(
     from ..prepare.spool import read_documents
     from ..prepare.tokenizer import cut_at_spans, encode_texts, load_tokenizer
 
-    adapter = workspace.adapter()
     known, held_out = train_digests(data), held_digests(workspace.hidden_folder / "data")
     tokenizer = load_tokenizer(data.folder / "tokenizer.json")
     heap: list[tuple[int, int, HeldDocument]] = []

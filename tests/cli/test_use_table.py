@@ -46,6 +46,10 @@ def test_a_shuffled_file_gets_the_same_answers(slm_ar: Command, private_folder: 
         assert ended.code == 0, ended.text
     assert last(ended)["notices"] == [f"{shuffled}: columns that training has not, left out (weather): 1"]
     assert answers(root / "shuffled.jsonl") == answers(root / "plain.jsonl")
+    later = write_columns(write_rows(tmp_path / "later.csv", 60, seed=9), tmp_path / "new.csv", ["letter", "size"])
+    assert last(slm_ar("eval", "--source", str(later), "--json", folder=root))["notices"] == [
+        f"{later}: columns of training that are not here, written as missing (shop): 1"
+    ]
     # What the model sees in another order is another text: the test would notice.
     changed = ("--option", "columns=size,shop")
     slm_ar("predict", "--input", str(plain), "--out", "other.jsonl", *changed, folder=root)
