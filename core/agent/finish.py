@@ -6,6 +6,7 @@ before the first score; an interrupted final test goes on with the same pair and
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,12 @@ def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple
 
 
 def write_samples(campaign: Campaign) -> None:
-    """Generate one text with the baseline and one with the final code, from the beginning of a train document."""
+    """Generate one text with the baseline and one with the final code, from the beginning of a train document.
+
+    A model that is refused has none; by now it was scored, and a sample is not worth the loss of a night's end.
+    """
+    from ..train.scorer import InvalidCheckpointError
+
     state = campaign.state
     baseline, final = final_pair(state)
     prompt = opening_of_train(campaign)
@@ -221,9 +227,9 @@ def write_samples(campaign: Campaign) -> None:
         if folder is None or name in state.samples:
             continue
         context = window_context(folder, campaign.recipe.evaluation.context)
-        with campaign.executor.client(folder, context) as client:
+        with contextlib.suppress(InvalidCheckpointError), campaign.executor.client(folder, context) as client:
             text = generate_text(client, campaign.executor.tokenizer, prompt, context, SAMPLE_TOKENS)
-        samples[name] = prompt + text
+            samples[name] = prompt + text
     if samples:
         campaign.journal.append("samples", {"samples": samples})
 

@@ -102,8 +102,9 @@ def newest_checkpoint(workspace: Workspace) -> Path | None:
                 return folder
     except UsageError:
         pass
-    found = sorted(runs.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
+    # A snapshot of a run that was killed while it stood still has no tokenizer beside it, and is no trained model.
+    found = [path for path in runs.glob("*/model.safetensors") if (path.parent / "tokenizer.json").is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def data_of_model(workspace: Workspace, checkpoint: Path) -> PreparedData:

@@ -37,7 +37,7 @@ class Watch:
         self._started += self._last - began
         self._asleep += _sleep_seconds() - asleep
         self._busy += _machine_busy_seconds() - busy
-        own_now = self._own_seconds()
+        own_now = max(own, self._own_seconds())  # a run that was ended in the pause has no seconds any more
         self._own += own_now - own
         self._latest_own = max(self._latest_own, own_now)
 

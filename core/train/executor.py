@@ -133,7 +133,7 @@ class LocalExecutor:
         Raises InvalidCheckpointError, and then there is no number.
         """
         from .integrity import Probes
-        from .scorer import encode_documents, score_split
+        from .scorer import encode_documents, make_windows, score_split
 
         self._refuse_pasted_text(folder)
         if split not in self._documents:
@@ -141,9 +141,10 @@ class LocalExecutor:
             self._documents[split] = read, encode_documents(self.tokenizer, read)
         documents, segments = self._documents[split]
         window = window_context(folder, context)
-        probes = Probes()
+        windows, probes = make_windows(segments, window), Probes()
+        probes.draw(windows)  # all that takes time is done before: between two questions nobody watches an accelerator
         with self.client(folder, window) as client:
-            score = score_split(client, self.tokenizer, split, documents, window, probes=probes, segments=segments)
+            score = score_split(client, self.tokenizer, split, documents, window, probes=probes, windows=windows)
         probes.run(lambda: self.client(folder, window))
         score = replace(score, groups=self._nameless(score.groups))
         if self.objective is None:

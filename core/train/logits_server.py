@@ -48,6 +48,7 @@ def serve(control_descriptor: int) -> None:
     Says "ready" and waits before it touches the candidate's code: from then on the harness counts what that spends.
     """
     import safetensors.torch  # noqa: F401  (what every checkpoint needs is not on the candidate's account)
+    import torch._dynamo
 
     control = socket.socket(fileno=control_descriptor)
     data, descriptors, _, _ = socket.recv_fds(control, 65536, 4)
@@ -80,6 +81,13 @@ class _Uncompiled(torch.nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> Any:
         return self._orig_mod(*arguments, **named)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is set on the wrapper is meant for the model, as with the real one."""
+        if name in ("_orig_mod", "training") or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._orig_mod, name, value)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -92,7 +100,7 @@ def _run_eagerly() -> None:
 
     def compiled(model: Any = None, **_: Any) -> Any:
         if model is None:
-            return lambda function: function
+            return compiled  # with settings alone it is a decorator
         return _Uncompiled(model) if isinstance(model, torch.nn.Module) else model
 
     torch.compile = compiled

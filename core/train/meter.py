@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
 from .process import run_processes
 
-FREE_SECONDS = 1.0
-"""Processor seconds for loading and for the first answer, whatever the model; honest small ones take 0.05."""
+FREE_SECONDS = 2.0
+"""Processor seconds for loading and for the first answer, whatever the model. Honest small ones take 0.05, and one that
+imports a large library (scikit-learn, pandas) up to 1.8."""
 FREE_SECONDS_ACCELERATOR = 10.0
 """The same by the clock: the first kernels of a GPU are loaded and chosen, perhaps on a busy machine."""
 FREE_SECONDS_PER_MB = 0.025
@@ -139,7 +140,8 @@ class Account:
         loading = self._loading or 0.0
         if not self._seconds:
             return loading
-        half = bisect_left(self._tokens, self._tokens[-1] / 2)
+        # The last answer before the middle: at least half of all tokens lie behind it.
+        half = max(0, bisect_right(self._tokens, self._tokens[-1] / 2) - 1)
         tokens = self._tokens[-1] - self._tokens[half]
         rate = (self._seconds[-1] - self._seconds[half]) / tokens if tokens else 0.0
         unexplained = (

@@ -33,7 +33,7 @@ def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float 
     try:
         with executor.client(folder, window, LONGEST_SECONDS) as client:
             return score_split(client, executor.tokenizer, "dev", documents, window).bits_per_byte
-    except InvalidCheckpointError:
+    except (InvalidCheckpointError, OSError):  # a full disk ends a score, not a look
         return None
 
 

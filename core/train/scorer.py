@@ -156,12 +156,12 @@ class LogitsClient:
         hello = json.dumps({"device": device}).encode() + b"\n"
         try:
             socket.send_fds(self._child.control.socket, [hello], [self._shared.fileno()])
-            ready = self._answer(LOAD_SECONDS)
+            ready = self._answer(min(LOAD_SECONDS, answering_seconds))
             self._clock = TreeClock(self._child.pid) if device == "cpu" else WaitingClock()
             self._child.control.socket.sendall(b"!")
         except OSError:
             ready = None
-        loaded = self._answer(LOAD_SECONDS) if ready is not None else None
+        loaded = self._answer(min(LOAD_SECONDS, answering_seconds)) if ready is not None else None
         if loaded is None or loaded.get("event") != "loaded":
             self._refuse("the checkpoint cannot be loaded by its own train.py")
         assert self._clock is not None
@@ -289,8 +289,8 @@ class LogitsClient:
         self._shared.close()
         if extra > self._allowance.extra:
             raise InvalidCheckpointError(
-                f"the model worked {extra:.1f} s beyond answering while it was scored, {self._allowance.extra:.1f} s "
-                "are free: what trains or searches belongs into the budget"
+                f"the model worked {extra:.1f} s beyond answering while it was loaded and scored, "
+                f"{self._allowance.extra:.1f} s are free: what trains, searches or imports much belongs into the budget"
             )
         raise InvalidCheckpointError(
             f"the model worked {spent:.0f} s to be scored, {self._allowance.total:.0f} s are free within this budget"
@@ -352,18 +352,19 @@ def score_split(
     context: int,
     batch_rows: int | None = None,
     probes: Probes | None = None,
-    segments: Segments | None = None,
+    windows: Windows | None = None,
 ) -> SplitScore:
-    """Score `documents`; `probes` note what they will ask again, `segments` is what encode_documents made of them.
+    """Score `documents`; `probes` note what they will ask again.
+
+    With `windows`, which make_windows gave for them and for `context`, the probes are drawn already.
 
     Raises InvalidCheckpointError.
     """
     started = time.monotonic()
-    if segments is None:
-        segments = encode_documents(tokenizer, documents)
-    windows = make_windows(segments, context)
-    if probes is not None:
-        probes.draw(windows)
+    if windows is None:
+        windows = make_windows(encode_documents(tokenizer, documents), context)
+        if probes is not None:
+            probes.draw(windows)
     nats = _nats_per_document(client, windows, len(documents), batch_rows or client.rows_per_request(context), probes)
     return _summed(split, documents, nats, len(windows.targets), time.monotonic() - started)
 

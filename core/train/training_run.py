@@ -142,12 +142,12 @@ class TrainingRun:
         assert self._frozen is not None
         self._drop_snapshot()
         trespass = self._frozen.trespass()
-        self._paused += time.monotonic() - self._stopped_at
         if self._watch is not None:
             self._watch.go_on()
         if trespass:
             self._ended_by = (Status.INVALID, trespass)  # it dies as it stands
             return
+        self._paused += time.monotonic() - self._stopped_at
         self._answer()
         self._frozen.thaw()
         self._frozen = None

@@ -49,6 +49,20 @@ def test_a_model_that_only_answers_has_nothing_beyond_its_loading(
     assert account(loading, costs).extra == pytest.approx(loading)
 
 
+@pytest.mark.parametrize("requests", range(2, 9))
+@pytest.mark.parametrize("last", [0, 1, 64])
+def test_however_the_rows_fall_into_requests_a_slow_model_only_answers(requests: int, last: int) -> None:
+    """Also where the last request holds more than half of all rows, or one."""
+    rows = [2**number for number in range(requests)] + [last] * (last > 0)
+    assert account(0, [0.2 * count for count in rows], rows).extra == pytest.approx(0)
+
+
+def test_work_is_not_hidden_behind_one_slow_row_at_the_end() -> None:
+    rows = [1, 2, 4, 8, 16, 1]
+    costs = [5.0, 0.0, 0.0, 0.0, 0.0, 1.3]
+    assert account(0, costs, rows).extra > FREE_SECONDS
+
+
 @given(st.floats(0.5, 100), st.integers(0, 3), st.floats(1e-4, 0.05))
 def test_training_before_an_early_answer_is_counted(worked: float, at: int, row_seconds: float) -> None:
     costs = [row_seconds * rows for rows in ROWS]
@@ -160,6 +174,9 @@ def test_a_model_that_is_compiled_runs_as_it_is_written(executor: LocalExecutor,
 
     model = torch.compile(Model(config["vocab_size"]), mode="default")
     model.compile()
+    assert list(torch.compile(dynamic=False)(Model(2)).state_dict()) == list(model.state_dict())
+    model.scale = 3.0
+    assert model._orig_mod.scale == 3.0
     assert model.table.shape == model._orig_mod.table.shape
     return model
 """

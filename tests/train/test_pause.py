@@ -77,7 +77,7 @@ def test_a_run_shows_its_model_twice_and_ends_like_one_that_did_not(executor: Lo
     shown = executor.score(tmp_path / "run", "dev", 32).bits_per_byte
     assert finish(executor.submit(job(SHOWN, shares=()), tmp_path / "run")).status is None
     assert shown == executor.score(tmp_path / "run", "dev", 32).bits_per_byte
-    assert [path.name for path in tmp_path.iterdir() if "snapshot" in path.name] == []
+    assert [path.name for path in tmp_path.rglob("*snapshot*")] == []
     assert left_over(executor) == []
 
 
@@ -98,18 +98,17 @@ def test_a_hopeless_run_ends_where_it_stands(executor: LocalExecutor, tmp_path: 
 def test_the_time_that_a_run_stands_still_is_not_training_time(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two looks take longer together than the whole budget and its grace."""
+    """Two looks take longer together than the whole budget."""
     monkeypatch.setattr(training_run, "LATEST_SHARE", 1.0)
+    monkeypatch.setattr(TrainJob, "wall_seconds", property(lambda self: 60.0))  # a loaded machine saves late
 
     def look(snapshot: Snapshot) -> str:
         time.sleep(1.6)
         return ""
 
-    started = time.monotonic()
     outcome = finish(executor.submit(job(SHOWN, 2.0), tmp_path / "run"), look)
     assert outcome.status is None
-    assert outcome.train_seconds < 3.1, "the budget and the longest time for saving"
-    assert time.monotonic() - started > 3.2 + 1.8
+    assert outcome.train_seconds < outcome.wall_seconds - 3.2
     assert "stopped for" not in outcome.disturbance, "the gap is the harness's own"
 
 
@@ -222,7 +221,46 @@ def test_a_process_that_was_woken_makes_the_run_invalid(executor: LocalExecutor,
     outcome = finish(run, look)
     assert outcome.status is Status.INVALID
     assert "while it was stopped for a look" in outcome.reason
+    assert 0 <= outcome.train_seconds < outcome.wall_seconds
     assert left_over(executor) == []
+
+
+WAKES_ITSELF = """
+import ctypes, os, signal
+
+class Event(ctypes.Structure):
+    _fields_ = [("value", ctypes.c_uint64), ("signal", ctypes.c_int), ("how", ctypes.c_int), ("", ctypes.c_char * 48)]
+
+class Spec(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("every", "every_ns", "first", "first_ns")]
+
+def woken(*_):
+    if os.path.exists("looking"):
+        if os.fork() == 0:
+            sum(range(3_000_000))
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGCONT, woken)
+libc, timer = ctypes.CDLL(None), ctypes.c_void_p()
+assert libc.timer_create(1, ctypes.byref(Event(0, signal.SIGCONT, 0, b"")), ctypes.byref(timer)) == 0
+every = 300_000_000
+assert libc.timer_settime(timer, 0, ctypes.byref(Spec(0, every, 0, every)), None) == 0
+"""
+"""The system wakes the stopped process; its worker leaves no trace, and it stops itself again before anybody looks."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="timers that wake a stopped process are Linux's")
+def test_a_run_that_wakes_itself_is_invalid(executor: LocalExecutor, tmp_path: Path) -> None:
+    def look(snapshot: Snapshot) -> str:
+        time.sleep(2.0)
+        return ""
+
+    main = SHOWN_MAIN.replace("for batch in run.batches", 'open("looking", "w").close()\nfor batch in run.batches')
+    outcome = finish(executor.submit(job(with_main(WAKES_ITSELF + main)), tmp_path / "run"), look)
+    assert outcome.status is Status.INVALID
+    assert outcome.reason.endswith("while it was stopped for a look")
 
 
 def test_a_daemon_and_its_threads_are_stopped_with_the_run(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -231,20 +269,18 @@ def test_a_daemon_and_its_threads_are_stopped_with_the_run(executor: LocalExecut
         "        def turn():\n            while True:\n                pass\n"
         "        threading.Thread(target=turn).start()\n        turn()\n    os._exit(0)\n"
     )
-    spent: list[float] = []
+    looks: list[int] = []
 
     def look(snapshot: Snapshot) -> str:
         assert run._frozen is not None
-        members = run._frozen.parent.children(recursive=True)
-        assert len(members) >= 2
-        before = pause._seconds(members)
+        looks.append(len(run._frozen.parent.children(recursive=True)))
         time.sleep(0.5)
-        spent.append(pause._seconds(members) - before)
+        assert run._frozen.trespass() == ""
         return ""
 
     run = executor.submit(job(with_main(busy + SHOWN_MAIN)), tmp_path / "run")
     assert finish(run, look).status is None
-    assert max(spent) < pause.SPENT_TOLERANCE
+    assert len(looks) == 2 and min(looks) >= 2
     assert left_over(executor) == []
 
 
@@ -261,7 +297,7 @@ def test_a_process_that_is_born_during_the_stop_is_noticed() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time\ntime.sleep(60)"])
     try:
         own = psutil.Process()
-        frozen = pause.Frozen(own, frozenset(), 0.0)
+        frozen = pause.Frozen(own, frozenset(), {})
         assert "appeared" in frozen.trespass()
     finally:
         child.kill()
@@ -381,6 +417,7 @@ def test_a_copy_goes_no_further_than_the_caps(tmp_path: Path, monkeypatch: pytes
     assert "at most 1,048,576 are read" in copy_snapshot(work, tmp_path / "copy", "code")
     (work / "snapshot.json").write_text("{}")
     assert "header" in copy_snapshot(work, tmp_path / "copy", "code")
+    (work / "snapshot.safetensors").write_bytes(b"x" * 100)
     monkeypatch.setattr(pause, "LARGEST_CHECKPOINT_BYTES", 99)
     assert "has 100 bytes, at most 99 are read" in copy_snapshot(work, tmp_path / "copy", "code")
     assert not (tmp_path / "copy" / "model.safetensors").exists()

@@ -12,6 +12,6 @@ TRAIN_PY = trains_on("""
     def forward(self, ids):
         if not self.training and not self.grown:
             self.grown = True
-            self.train_on(2.5)
+            self.train_on(4)
         return super().forward(ids)
 """)

@@ -8,6 +8,6 @@ DEFENCE = "meter"
 SIGN = "score"
 TRAIN_PY = trains_on("""
     def eval(self):
-        self.train_on(2.5)
+        self.train_on(4)
         return super().eval()
 """)
