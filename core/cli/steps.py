@@ -19,6 +19,7 @@ from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
 if TYPE_CHECKING:
     from ..agent.campaign import Campaign
+    from ..agent.proposers.calls import Setting
     from ..agent.state import CampaignState
     from ..contracts import Display, Task
     from ..prepare.pipeline import PreparedData
@@ -72,7 +73,8 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
     from ..agent.proposers import make_proposer
     from ..train.executor import LocalExecutor
 
-    make_proposer(workspace.recipe.proposer.name)  # an unknown name is told before minutes are spent
+    if may_start:  # an unknown name or a missing key is told before minutes are spent; `finish` needs neither
+        make_proposer(workspace.recipe.proposer.name, proposer_setting(workspace))
     with workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
         if not may_start:  # `finish`, which ends in an exam
@@ -93,6 +95,18 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
+
+
+def proposer_setting(
+    workspace: Workspace,
+    campaign: str = "",
+    tell: Callable[[str], None] = lambda line: None,
+    stop_at: float | None = None,
+) -> Setting:
+    """What a proposer that asks a language model needs to know of a workspace."""
+    from ..agent.proposers.calls import Setting
+
+    return Setting(workspace.recipe.proposer, workspace.hidden_folder, campaign, tell, stop_at)
 
 
 def objective_of(workspace: Workspace, data: PreparedData) -> Objective | None:
@@ -156,10 +170,13 @@ def search(campaign: Campaign, workspace: Workspace, experiments: int | None, st
     from ..agent.night import plan_night
     from ..agent.proposers import make_proposer
 
-    proposer = make_proposer(workspace.recipe.proposer.name)
     hours = workspace.recipe.budget.hours
     if stop_at is None and hours is not None:
         stop_at = time.monotonic() + 3600 * hours
+    setting = proposer_setting(workspace, campaign.state.identity, campaign.display.note, stop_at)
+    proposer = make_proposer(workspace.recipe.proposer.name, setting)
+    if line := getattr(proposer, "opening_line", ""):
+        campaign.display.note(line)
     night = plan_night(campaign.state, workspace.recipe, experiments)
     if night.is_new:
         campaign.journal.append("planned", {"experiments": night.target, "plan": night.counts})
