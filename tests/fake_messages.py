@@ -175,9 +175,12 @@ def tool(*edits: tuple[str, str], hypothesis: str = "turn it", **more: Any) -> S
     return tool_input({**given, "edits": [{"old": old, "new": new} for old, new in edits]}, **more)
 
 
-def tool_input(given: object, stop_reason: str = "tool_use", name: str = "propose_edit") -> Step:
+def tool_input(
+    given: object, stop_reason: str = "tool_use", name: str = "propose_edit", usage: dict[str, Any] | None = None
+) -> Step:
     thinking = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
-    return stream(events([thinking, {"type": "tool_use", "id": "toolu_1", "name": name, "input": given}], stop_reason))
+    blocks = [thinking, {"type": "tool_use", "id": "toolu_1", "name": name, "input": given}]
+    return stream(events(blocks, stop_reason, usage))
 
 
 def text(words: str, stop_reason: str = "end_turn") -> Step:

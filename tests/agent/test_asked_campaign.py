@@ -91,10 +91,11 @@ def test_a_failure_parks_the_campaign_and_the_same_command_goes_on(
 def test_at_the_cap_the_night_goes_to_its_last_claim(
     workspace: Path, server: FakeServer, tiny_data: PreparedData
 ) -> None:
-    server.steps[:] = [BETTER, WORSE]
+    dear = {"input_tokens": 1, "output_tokens": 20_000}
+    server.steps[:] = [tool(("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.04 "), usage=dear), WORSE]
     with Journal(workspace / ".slm") as journal:
         campaign = opened(workspace, journal, tiny_data)
-        proposer = claude(server, workspace, output_tokens=1000, campaign_tokens=11_000)
+        proposer = claude(server, workspace, output_tokens=20_000, campaign_tokens=36_000)
         assert night(campaign, proposer) == "stopped before the plan's end"
         assert len(campaign.state.experiments) == len(server.asked) == 1
         assert campaign.state.claims[0].verdict is not None

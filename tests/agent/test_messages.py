@@ -1,4 +1,4 @@
-"""The proposers that ask a language model, against a server over real sockets that answers well, badly or not at all."""
+"""The proposers that ask a language model, against a server on a real socket that answers well, badly or not at all."""
 
 from __future__ import annotations
 

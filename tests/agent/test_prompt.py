@@ -1,4 +1,4 @@
-"""What a language model is told: the numbers and statuses of the history, and nothing that a log could have put there."""
+"""What a language model is told: numbers and statuses of the history, and nothing that a log could have put there."""
 
 from __future__ import annotations
 
