@@ -30,7 +30,7 @@ WORSE = tool(("MATRIX_LR = 0.04 ", "MATRIX_LR = 0.01 "), hypothesis="quarter the
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     monkeypatch.setenv("ANTHROPIC_API_KEY", CANARY)
     with fake_messages_server() as fake:
-        monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address == fake.address)
+        monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address.startswith(fake.address))
         yield fake
 
 

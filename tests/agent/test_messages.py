@@ -86,7 +86,7 @@ Make = Callable[..., MessagesProposer]
 @pytest.fixture
 def make(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """`make("claude", step, ...)`: a proposer of the fake server, which for once counts as Anthropic's own."""
-    monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address == server.address)
+    monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address.startswith(server.address))
     told: list[str] = []
 
     def made(name: str, *steps: Step, stop_at: float | None = None, **keys: Any) -> MessagesProposer:
@@ -235,6 +235,34 @@ def test_an_answer_that_stays_bad_is_a_skipped_experiment(make: Make, server: Fa
         uses = [block for message in body["messages"] for block in message["content"] if block["type"] == "tool_use"]
         assert all(isinstance(block["input"], dict) for block in uses)
     assert words in json.dumps(server.bodies[-1]["messages"])
+
+
+HOSTILE: dict[str, Step] = {
+    "half a character": stream(
+        [
+            *events([])[:1],
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "\ud83d"}},
+            {"type": "content_block_stop", "index": 0},
+            *events([], "end_turn")[1:],
+        ]
+    ),
+    "a number that is none": tool_input('{"hypothesis": "x", "edits": [{"old": NaN, "new": 1e999}]}'),
+    "a stop that is none": stream(events([{"type": "text", "text": "x"}], {"a": float("nan")})),  # type: ignore[arg-type]
+    "usage that is none": stream(events([{"type": "text", "text": "x"}], usage={"output_tokens": "many"})),
+    "blocks that are none": stream(
+        [
+            {"type": "message_start", "message": {**events([])[0]["message"], "content": ["x", 1, None, {"type": 3}]}},
+            *events([], "end_turn")[1:],
+        ]
+    ),
+    "a deep input": tool_input("[" * 5000),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_answer_costs_an_experiment_and_no_more(make: Make, pauses: list[float], case: str) -> None:
+    proposal = proposed(make("local", HOSTILE[case]))
+    assert proposal.unusable and proposal.unusable.isprintable()
 
 
 def test_after_a_repair_the_edit_counts(make: Make) -> None:
@@ -504,6 +532,19 @@ def test_a_local_server_gets_no_key_of_anthropics(monkeypatch: pytest.MonkeyPatc
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(UsageError, match="not the address of a server"):
         found(name="local", model="m", base_url=address)
+
+
+def test_a_name_in_capitals_and_a_port_are_the_same_place(make: Make, server: FakeServer) -> None:
+    address = server.address.replace("127.0.0.1", "LOCALHOST")
+    assert proposed(make("local", tool(GOOD), base_url=address + "/v1")).train_py == AFTER
+
+
+def test_what_leaves_is_looked_at_once_more(make: Make, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposer = make("claude", tool(GOOD))
+    monkeypatch.setattr(endpoint, "is_anthropic", lambda address: False)
+    with pytest.raises(UsageError, match="is not asked"):
+        proposer.propose(CONTEXT)
+    assert not server.asked
 
 
 def test_an_address_may_end_in_v1() -> None:

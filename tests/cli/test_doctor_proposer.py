@@ -27,7 +27,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServ
     with fake_messages_server() as fake:
         fake.models = [SONNET, {"id": "qwen3-coder"}]
         monkeypatch.setattr(endpoint, "CLAUDE_ADDRESS", fake.address)
-        monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address == fake.address)
+        monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address.startswith(fake.address))
         yield fake
 
 

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Setting:
 class Answer:
     """What came back, with every text free of the key."""
 
-    stop_reason: str | None
+    stop_reason: str
     content: Sequence[Mapping[str, Any]]
 
 
@@ -103,7 +104,11 @@ class Caller:
         self._call = None
         message: Any = None
         try:
-            with open_client(self.endpoint, self._before) as client, client.messages.stream(**request) as stream:
+            with (
+                warnings.catch_warnings(action="ignore"),  # of pydantic, about servers that answer loosely
+                open_client(self.endpoint, self._before) as client,
+                client.messages.stream(**request) as stream,
+            ):
                 for _ in stream:
                     message = stream.current_message_snapshot
         except Exception as error:
@@ -117,7 +122,7 @@ class Caller:
             self._write_end(message, started, failure)
             raise failure
         self._write_end(message, started, None)
-        return Answer(message.stop_reason, self._content(message))
+        return Answer(_short(message.stop_reason), self._content(message))
 
     def _before(self, body: bytes) -> None:
         """The last stop before the wire."""
@@ -138,7 +143,7 @@ class Caller:
         elif not failure.is_charged:
             tokens = Tokens()
         facts = {
-            "stop_reason": getattr(message, "stop_reason", None),
+            "stop_reason": _short(getattr(message, "stop_reason", None)),
             "content": self._content(message),
             "error": failure.error.message if failure is not None else "",
             "status": failure.status if failure is not None else 200,
@@ -147,9 +152,14 @@ class Caller:
         self.transcript.end(self._call, tokens, facts)
 
     def _content(self, message: Any) -> list[dict[str, Any]]:
-        """Content blocks as plain data. The text passes through JSON, so that no key survives in any corner of it."""
-        blocks = [_plain_block(block) for block in getattr(message, "content", None) or ()]
-        plain: list[dict[str, Any]] = json.loads(self.endpoint.redacted(json.dumps(blocks, default=str)))
+        """Content blocks as plain data. They pass through JSON as one text, so that no key, no half character and no
+        number that is none survives in any corner of them."""
+        try:
+            blocks = [_plain_block(block) for block in getattr(message, "content", None) or ()]
+            text = json.dumps(blocks, default=str, ensure_ascii=False).encode("utf-8", "replace").decode()
+            plain: list[dict[str, Any]] = json.loads(self.endpoint.redacted(text), parse_constant=str)
+        except Exception:  # a server can put anything there, and nothing that it puts there may end the campaign
+            return [{"type": "unreadable"}]
         return plain
 
 
@@ -157,6 +167,10 @@ def _cut_off() -> Exception:
     import httpx2
 
     return httpx2.RemoteProtocolError("it ended before its end was said")
+
+
+def _short(value: object) -> str:
+    return str(value)[:60] if value is not None else ""
 
 
 def _plain_block(block: Any) -> dict[str, Any]:

@@ -36,6 +36,8 @@ CALL_SECONDS = 1800.0
 """Longest one call may take from its first byte to its last; a model on a laptop's CPU is slow."""
 SILENCE_SECONDS = 600.0
 """Longest wait for the next bytes: a local server says nothing while it reads the prompt."""
+CLAUDE_SILENCE_SECONDS = 120.0
+"""Anthropic's servers say that they are alive every few seconds."""
 CONNECT_SECONDS = 10.0
 _HEADERS = frozenset(
     {"host", "accept", "connection", "content-length", "content-type", "anthropic-version", "anthropic-beta"}
@@ -171,10 +173,14 @@ def open_client(
     import anthropic
     import httpx2
 
+    wanted = httpx2.URL(endpoint.address)
+
     def leaving(request: httpx2.Request) -> None:
-        # The last look at what goes out. The environment can make the SDK add headers, keys among them.
-        if urlsplit(str(request.url)).netloc != urlsplit(endpoint.address).netloc:
-            raise UsageError(f"{request.url.host} is not asked: the recipe names {endpoint.host}", "")
+        # The last look at what goes out, by the parser that connects. The environment can make the SDK add headers.
+        url = request.url
+        is_elsewhere = (url.scheme, url.host, url.port) != (wanted.scheme, wanted.host, wanted.port)
+        if is_elsewhere or (endpoint.is_claude and not is_anthropic(str(url))):
+            raise UsageError(f"{url.host} is not asked: the recipe names {endpoint.host}", "correct base_url")
         for name in [name for name in request.headers if name.lower() not in _HEADERS]:
             del request.headers[name]
         request.headers["user-agent"] = "slm-ar"
@@ -192,7 +198,9 @@ def open_client(
 
     http = httpx2.Client(
         event_hooks={"request": [leaving], "response": [arriving]},
-        timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+        timeout=httpx2.Timeout(
+            CLAUDE_SILENCE_SECONDS if endpoint.is_claude else SILENCE_SECONDS, connect=CONNECT_SECONDS
+        ),
         follow_redirects=False,
         trust_env=not endpoint.is_on_this_machine,  # a proxy has no business between two programs of one machine
     )
