@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from slm_ar.core.egress import is_loopback
 
 USAGE = {"input_tokens": 100, "cache_creation_input_tokens": 2000, "cache_read_input_tokens": 300, "output_tokens": 50}
 
@@ -110,11 +115,31 @@ def fake_messages_server() -> Iterator[FakeServer]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield fake
+        with only_this_machine():
+            yield fake
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def only_this_machine() -> Iterator[None]:
+    """Fails a test that asked for any other host, even where its refusal was taken for a failure of the network."""
+    asked: list[str] = []
+    find = socket.getaddrinfo
+
+    def watched(host: Any, *arguments: Any, **keywords: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if not is_loopback(name):
+            asked.append(name)
+            raise socket.gaierror(f"a test asked for {name}")
+        return find(host, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", watched)
+        yield
+    assert not asked, f"a test asked for {asked}"
 
 
 # --- steps ----------------------------------------------------------------------------------

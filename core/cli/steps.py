@@ -181,7 +181,11 @@ def search(campaign: Campaign, workspace: Workspace, experiments: int | None, st
     if night.is_new:
         campaign.journal.append("planned", {"experiments": night.target, "plan": night.counts})
     campaign.display.campaign(night.lines)
-    campaign.run(proposer, night.target, Limits(stop_at))
+    try:
+        campaign.run(proposer, night.target, Limits(stop_at))
+    finally:
+        if line := getattr(proposer, "closing_line", ""):
+            campaign.display.note(line)
     return campaign.state
 
 

@@ -30,6 +30,7 @@ def test_a_local_model_drives_a_campaign(tmp_path: Path, command_environment: di
     assert first.status is not None and first.dev_score is not None and second.dev_score is not None
     assert third.status is Status.SKIPPED and "no edit" in third.reason and third.run is None
     assert "local asks small at 127.0.0.1" in out + error and "what small costs is not known" in out + error
+    assert "local has taken 5 calls, " in out + error
     report = (root / "report.html").read_text(encoding="utf-8")
     assert "asks for an edit of train.py" in report and "a larger rate" in report
     assert len(asked) == 5

@@ -69,6 +69,12 @@ class MessagesProposer:
             cap += f"; what {model} costs is not known, so only that cap holds"
         return f"{self.name} asks {model} at {self.endpoint.host}: {cap}; so far {spent.words}"
 
+    @property
+    def closing_line(self) -> str:
+        """What this campaign has spent, for the person who comes back to it."""
+        spent = self._caller.transcript.spent(self._setting.campaign)
+        return f"{self.name} has taken {spent.words} in this campaign"
+
     # --- the conversation -----------------------------------------------------------------
 
     def _converse(self, context: ResearchContext) -> Proposal:

@@ -53,8 +53,9 @@ TOOL: dict[str, Any] = {
 
 RULES = f"""\
 You improve the training code of a small language model. Each of your proposals is one experiment: the harness applies
-your edits to train.py, trains it once for a fixed budget, scores it on held-out text that the code cannot read, and
-keeps the edit only if the score falls by more than the noise. Lower is better.
+your edits to train.py, trains it once for a fixed budget and scores it on held-out text that the code cannot read. An
+edit is kept for now when it scores lower than the current code did with the same seed; later the kept edits are tested
+together, with fresh seeds, and luck does not pass. Lower is better.
 
 - Answer by calling the tool {TOOL_NAME} once. One idea per proposal, as few changed lines as it needs.
 - train.py keeps build_model(config), main(), its guard, and its knob comments; at most 630 lines and 26 kB. It may
