@@ -23,14 +23,14 @@ demo: $(STAMP)
 	$(BIN)/slm-ar demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Hostile train.py files, each with its defence and without it; the last line counts those that are caught or harmless.
 redteam: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto tests/redteam
+	$(BIN)/python -m pytest -q -n auto --dist worksteal tests/redteam
 
 lint: $(STAMP) dev
 	$(BIN)/ruff check .

@@ -158,7 +158,7 @@ class TinyStoriesAdapter:
         for path in list_files(source, (*suffixes, ".zip"), self._counts):
             name = path.name if path == source else path.relative_to(source).as_posix()
             if path.suffix.lower() == ".zip":
-                for member in zip_members(path, suffixes):
+                for member in zip_members(path, suffixes, self._counts):
                     yield f"{name}/{member}", path, member
             elif path != source and path.stat().st_size == 0:
                 self._counts.count(str(path), "empty files, skipped")

@@ -1,11 +1,14 @@
 """The table of docs/data.md: every data set at hand, how it is split, what has to be beaten, and what a model reached.
 
     python benchmarks/datasets.py DATA_FOLDER [--seconds 60] [--seeds 2] [--only NAME ...] [--json FILE] [--out FILE]
+    python benchmarks/datasets.py DATA_FOLDER --only 'SMS spam' --json FILE        one set again, the others as they are
 
 DATA_FOLDER holds one folder per domain (transit, tinystories, query_expansion, products, messages, demand, funds, logs,
 benchmark); sets whose files are absent are left out and named. Each set is prepared with the shipped laptop recipe of
 its adapter, trained for --seconds with each seed by the shipped train.py, and scored on dev, beside floors and
-baselines. Figures are only worth quoting from an idle machine; a run that other programs disturbed says so.
+baselines. Lines that FILE holds already stay unless their set is measured again, and FILE is written after every set:
+the table can be made in pieces. Figures are only worth quoting from an idle machine; a run that other programs
+disturbed says so.
 """
 
 from __future__ import annotations
@@ -83,37 +86,57 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="Names of data sets.")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs="*", help="Names of data sets; without any, all of them.")
+    parser.add_argument("--json", type=Path, help="File to write; sets that it holds and that are not chosen stay.")
     parser.add_argument("--out", type=Path, help="Markdown file to write.")
     arguments = parser.parse_args()
-    results, absent = [], []
+    names = [chosen.name for chosen in DATA_SETS]
+    if unknown := set(arguments.only or ()) - set(names):
+        parser.error(f"no data set is called {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    results = known_results(arguments.json)
     for chosen in DATA_SETS:
-        if arguments.only and chosen.name not in arguments.only:
-            continue
-        if not (arguments.folder / chosen.path).exists():
-            absent.append(chosen.name)
+        if (arguments.only and chosen.name not in arguments.only) or not (arguments.folder / chosen.path).exists():
             continue
         print(f"== {chosen.name}", file=sys.stderr, flush=True)
+        facts = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": arguments.seconds,
+            "seeds": arguments.seeds,
+            "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "processor": processor()},
+        }
         try:
-            results.append(measure(chosen, arguments))
+            found = measure(chosen, arguments)
         except SlmArError as error:
-            results.append({"name": chosen.name, "error": str(error)})
-        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    record = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "processor": processor()},
-        "seconds": arguments.seconds,
-        "seeds": arguments.seeds,
-        "absent": absent,
-        "results": results,
-    }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    text = page(record)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
-    print(text)
+            found = {"name": chosen.name, "error": str(error)}
+        results[chosen.name] = found | facts
+        print(json.dumps(results[chosen.name]), file=sys.stderr, flush=True)
+        write(results, arguments)
+    write(results, arguments)
+    print(page(in_order(results)))
+
+
+def known_results(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Name of a set -> what an earlier call wrote of it; each says when, where and for how long it was measured."""
+    if file is None or not file.exists():
+        return {}
+    record = json.loads(file.read_text(encoding="utf-8"))
+    shared = {name: record[name] for name in ("at", "machine", "seconds", "seeds") if name in record}
+    return {result["name"]: shared | result for result in record["results"]}
+
+
+def in_order(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [results[chosen.name] for chosen in DATA_SETS if chosen.name in results]
+
+
+def write(results: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Put the files in place whole: an interrupted call must not lose what earlier ones measured."""
+    texts = {arguments.json: json.dumps({"results": in_order(results)}, indent=1) + "\n"}
+    texts[arguments.out] = page(in_order(results))
+    for file, text in texts.items():
+        if file is not None:
+            unfinished = file.with_name(f".{file.name}.unfinished")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(file)
 
 
 def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -130,7 +153,8 @@ def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
         manifest = data.manifest
         documents = list(read_split(data.held_folder, "dev"))
         runs, exam = [], ()
-        with LocalExecutor(machine, data) as executor:
+        with LocalExecutor(machine, data, allow_unsafe=True) as executor:  # our own train.py: no walls are needed
+            sandbox = executor.isolation(folder).words
             for seed in range(arguments.seeds):
                 job = TrainJob(workspace.train_py, seed, arguments.seconds, None, 60, 0.8 * machine.memory_mb)
                 training = executor.submit(job, folder / "run")
@@ -147,6 +171,7 @@ def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
         return {
             "name": chosen.name,
             "recipe": recipe,
+            "sandbox": sandbox,
             "split": manifest.split_rule,
             "train_mb": manifest.splits["train"].byte_count / 1e6,
             "dev_kb": manifest.splits["dev"].byte_count / 1e3,
@@ -157,28 +182,33 @@ def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-def page(record: dict[str, Any]) -> str:
+def page(results: list[dict[str, Any]]) -> str:
     """docs/data.md."""
+    days = sorted({result["at"][:10] for result in results})
+    seen = [result["machine"] for result in results]
+    machines = sorted({f"{machine['cores']} cores ({machine['processor']})" for machine in seen})
     lines = [
         "# What the data at hand are worth",
         "",
-        f"Made by `python benchmarks/datasets.py` on {record['at'][:10]}: {record['machine']['cores']} cores "
-        f"({record['machine']['processor']}), {record['seconds']:.0f} s of training per run, {record['seeds']} seeds "
-        "(mean of dev; the tasks with the last seed's model). Every set has the shipped laptop recipe of its adapter; "
-        "the columns are dev, the splits are whole groups. Floors: the best compressor, given the train text. "
-        "A run marked * was disturbed by other programs.",
+        f"Made by `python benchmarks/datasets.py` on {' to '.join(dict.fromkeys((*days[:1], *days[-1:])))}: "
+        f"{', '.join(machines)}; each line names seconds of training per run and seeds (mean of dev; the tasks "
+        "with the last seed's model). Every set has the shipped laptop recipe of its adapter; the columns are dev, the "
+        "splits are whole groups. Floors: the best compressor, given the train text. A run marked * was disturbed "
+        "by other programs.",
         "",
-        "| data | split | train MB | passes | best compressor | model, bits per byte | task | model | best baseline |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| data | budget | split | train MB | passes | best compressor | model, bits per byte | task | model | "
+        "best baseline |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for result in record["results"]:
+    for result in results:
         if "error" in result:
             reason = " ".join(result["error"].split())
-            lines.append(f"| {result['name']} | refused: {reason} | | | | | | | |")
+            lines.append(f"| {result['name']} | | refused: {reason} | | | | | | | |")
             continue
         lines += _rows(result)
-    if record["absent"]:
-        lines += ["", f"Not at hand: {', '.join(record['absent'])}."]
+    missing = [chosen.name for chosen in DATA_SETS if chosen.name not in {result["name"] for result in results}]
+    if missing:
+        lines += ["", f"Not measured: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -188,7 +218,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
     spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
     star = " *" if any(run["disturbed"] for run in result["runs"]) else ""
     head = (
-        f"| {result['name']} | {result['split']} | {result['train_mb']:.1f} | {result['epochs']:.2f} | "
+        f"| {result['name']} | {result['seconds']:.0f} s, {len(scores)} seeds | {result['split']} | "
+        f"{result['train_mb']:.1f} | {result['epochs']:.2f} | "
         f"{floor} {result['floors'][floor]:.4f} | {statistics.fmean(scores):.4f}{spread}{star} |"
     )
     if not result["tasks"]:
@@ -197,7 +228,7 @@ def _rows(result: dict[str, Any]) -> list[str]:
     for number, task in enumerate(result["tasks"]):
         best, metric = task["best_baseline"], task["metric"]
         beside = f"{best} {task['baselines'][best][metric]:.4f}" if best else ""
-        start = head if number == 0 else "| | | | | | |"
+        start = head if number == 0 else "| | | | | | | |"
         rows.append(f"{start} {task['task']}, {metric} | {task['model'][metric]:.4f} | {beside} |")
     return rows
 

@@ -115,9 +115,15 @@ def measured(root: Path, recipe: str, asked: Path) -> dict[str, Any]:
     file = root.with_suffix(".toml")
     file.write_text(recipe, encoding="utf-8")
     create_workspace(root, str(file), {})
-    trained = command(root, "train", "--json")
-    facts = command(root, "predict", "--input", str(asked), "--out", str(root / "answers.jsonl"), "--json")
-    return {"parameters": trained["parameters"], **{key: value for key, value in facts.items() if key != "out"}}
+    trained = command(root, "train", "--json", "--allow-unsafe")
+    facts = command(
+        root, "predict", "--allow-unsafe", "--input", str(asked), "--out", str(root / "answers.jsonl"), "--json"
+    )
+    return {
+        "parameters": trained["parameters"],
+        "sandbox": trained["isolation"],
+        **{key: value for key, value in facts.items() if key != "out"},
+    }
 
 
 def command(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -135,6 +135,8 @@ class SourceOptions:
     until: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Adapter-specific keys from [data.options]; an adapter refuses the ones it does not know."""
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    """What the adapter's `settle` said of the source that the model was trained on; empty while that one is read."""
 
 
 @runtime_checkable
@@ -184,6 +186,18 @@ class TaskFinder(Protocol):
 
     def find_tasks(self, source: Path, options: SourceOptions) -> tuple[Task, ...]:
         """The tasks of this source, instead of `tasks`. Called once by prepare, which records them."""
+        ...
+
+
+@runtime_checkable
+class Settler(Protocol):
+    """An adapter that takes from its source what the recipe leaves open, such as the order of a table's columns."""
+
+    def settle(self, source: Path, options: SourceOptions) -> Mapping[str, Any]:
+        """What texts of later sources must have in common with this one's, as JSON can hold it.
+
+        Called once by prepare, which records it; predict and eval give it back as `options.settled`.
+        """
         ...
 
 
@@ -334,6 +348,8 @@ class TrainOutcome:
     log_tail: str
     disturbance: str = ""
     """Why the run was not on a quiet machine; empty when it was."""
+    machine_speed: float = 0.0
+    """What the harness measured of the machine around the run (train/speed.py), MB per second; 0 where it did not."""
 
 
 # --- proposals ------------------------------------------------------------------------------

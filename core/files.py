@@ -33,6 +33,11 @@ MAX_ZIP_RATIO = 300
 SMALL_MEMBER_BYTES = 1 << 20
 """Below this size a high compression ratio is harmless, for example a column of zeros."""
 
+PACKED_SUFFIXES = (".tar", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".lz4", ".lzma")
+"""Packed files that are never opened (a.tar.gz is one of them); .gz and .zip are, but not inside a .zip."""
+MOST_NAMES = 5
+"""Names that one notice lists."""
+
 _READ_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, OSError)
 
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
@@ -48,6 +53,8 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "is a picture (JPEG)", "Remove it from the source folder."),
     (b"SQLite format 3", "is an SQLite database", "Export its table as .csv first."),
     (b"BZh", "is bzip2-compressed", "Unpack it first: bunzip2 FILE."),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", "Unpack it, and name the folder as the source."),
+    (b"Rar!\x1a\x07", "is a rar archive", "Unpack it, and name the folder as the source."),
     (b"\xfd7zXZ", "is xz-compressed", "Unpack it first: unxz FILE."),
     (b"\x28\xb5\x2f\xfd", "is zstd-compressed", "Unpack it first: unzstd FILE."),
 )
@@ -82,8 +89,8 @@ def list_files(source: Path, suffixes: Sequence[str], notices: Notices | None = 
     """The readable files of a source in a stable order: sorted by relative path, hidden ones skipped.
 
     `suffixes` are like ".csv"; "a.csv.gz" matches ".csv" too. A source that is itself a file is returned as it is.
-    Broken links, pipes and devices are skipped and counted in `notices`. Raises DataError when the source does not
-    exist, or when a file's name is not UTF-8.
+    Archives of other kinds than .zip, broken links, pipes and devices are skipped and counted in `notices`. Raises
+    DataError when the source does not exist, or when a file's name is not UTF-8.
     """
     if source.is_file():
         _check_name(source.name)
@@ -92,17 +99,28 @@ def list_files(source: Path, suffixes: Sequence[str], notices: Notices | None = 
         raise DataError(f"{source}: no such file or folder", _nearest_sibling(source))
     endings = tuple(suffix.lower() for suffix in suffixes)
     found: list[Path] = []
+    packed: list[str] = []
     for folder, subfolders, names in os.walk(source):
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
-        found += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and (strip_gz(name).endswith(endings) or name.lower().endswith(endings))
-        ]
+        for name in names:
+            if name.startswith("."):
+                continue
+            if strip_gz(name).endswith(PACKED_SUFFIXES):
+                packed.append(Path(folder, name).relative_to(source).as_posix())
+            elif strip_gz(name).endswith(endings) or name.lower().endswith(endings):
+                found.append(Path(folder, name))
+    _tell_packed(source, "packed files that are not read", packed, "unpack them there", notices)
     regular = [path for path in found if _is_regular(path, notices)]
     for path in regular:
         _check_name(str(path.relative_to(source)))
     return sorted(regular, key=lambda path: path.relative_to(source).parts)
+
+
+def _tell_packed(where: Path, what: str, names: list[str], advice: str, notices: Notices | None) -> None:
+    if not names or notices is None:
+        return
+    told = ", ".join(name[:80] for name in sorted(names)[:MOST_NAMES]) + ", ..." * (len(names) > MOST_NAMES)
+    notices.count(str(where), f"{what} ({told}); {advice}", len(names))
 
 
 def _is_regular(path: Path, notices: Notices | None) -> bool:
@@ -135,11 +153,12 @@ def _nearest_sibling(source: Path) -> str:
     return f"Did you mean {source.parent / near[0]}?" if near else "Check the path that the recipe's [data] names."
 
 
-def zip_members(path: Path, suffixes: Sequence[str]) -> list[str]:
+def zip_members(path: Path, suffixes: Sequence[str], notices: Notices | None = None) -> list[str]:
     """Names of the archive's members with one of these suffixes, sorted. Nothing is extracted.
 
     Raises DataError for archives that are damaged, encrypted, too large, suspiciously compressible, or that hold
-    absolute or climbing names. Nested archives and hidden files are never opened.
+    absolute or climbing names. Hidden files are never opened, nor are archives and packed files inside it: these are
+    counted in `notices`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -154,13 +173,17 @@ def zip_members(path: Path, suffixes: Sequence[str]) -> list[str]:
     endings = tuple(suffix.lower() for suffix in suffixes)
     for entry in entries:
         _check_member(path, entry)
-    return sorted(
+    names = [
         entry.filename
         for entry in entries
         if not entry.is_dir()
-        and entry.filename.lower().endswith(endings)
         and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(entry.filename).parts)
-    )
+    ]
+    packed = [name for name in names if name.lower().endswith((".zip", ".gz", *PACKED_SUFFIXES))]
+    advice = "unpack it, and name the folder as the source"
+    _tell_packed(path, "archives and packed files inside it, not read", packed, advice, notices)
+    inner = set(packed)
+    return sorted(name for name in names if name.lower().endswith(endings) and name not in inner)
 
 
 def _check_member(path: Path, entry: zipfile.ZipInfo) -> None:
@@ -234,6 +257,8 @@ def check_head(name: str, head: bytes) -> None:
     for magic, reason, advice in _MAGIC:
         if head.startswith(magic):
             raise DataError(f"{name}: {reason}", advice)
+    if head[257:262] == b"ustar":
+        raise DataError(f"{name}: is a tar archive", "Unpack it (tar -xf FILE), and name the folder as the source.")
     if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         offset = head.index(b"\0")
         if head[:64].count(b"\0") * 3 > len(head[:64]):

@@ -211,6 +211,9 @@ class BudgetTable(_Table):
     """Ideas to try in one campaign."""
     hours: Positive | None = None
     """Stop starting experiments after this many hours."""
+    prune: Literal["auto"] | bool = "auto"
+    """End hopeless experiments after an eighth or a quarter of their training; auto does so with budgets of a minute
+    or more on a CPU, where looking costs little. Never with a [metric]."""
 
     @classmethod
     def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from .contracts import (
     Task,
     TaskFinder,
 )
+from .environment import without_secrets
 from .errors import DataError
 
 SAMPLE_BYTES = 20_000
@@ -320,6 +321,7 @@ def _check_other_process(adapter: Adapter, source: Path, options: SourceOptions,
     """
     kind = type(adapter)
     given: dict[str, Any] = {"columns": dict(options.columns), "options": dict(options.options)}
+    given["settled"] = dict(options.settled)
     given |= {"since": options.since, "until": options.until}
     if problems.found or "<" in kind.__qualname__ or kind.__module__ == "__main__":
         return
@@ -328,13 +330,14 @@ def _check_other_process(adapter: Adapter, source: Path, options: SourceOptions,
     except (TypeError, OSError):
         return
     told = set()
+    environment = without_secrets(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for seed in ("1", "2"):
         ended = subprocess.run(
             # -P: no file of the current folder takes the place of a module
             [sys.executable, "-P", "-c", "from slm_ar.core.testing import _tell_digest; _tell_digest()"],
             input=order.encode(),
             capture_output=True,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment | {"PYTHONHASHSEED": seed},
             check=False,
         )
         if ended.returncode == CANNOT_IMPORT:

@@ -299,7 +299,7 @@ def main() -> None:
     # Everything that the first step pays once is paid here, on random ids, before the clock starts.
     loss_of(fast, run.dummy_batch(BATCH_TOKENS, CONTEXT), run).backward()
     model.zero_grad()
-    for batch in run.batches(BATCH_TOKENS, CONTEXT):
+    for batch in run.batches(BATCH_TOKENS, CONTEXT, model, asdict(config)):
         train_step(fast, optimizers, batch, run)
     run.save(model, asdict(config))
 

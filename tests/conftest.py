@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# One thread per process, read when torch is imported: several that share the cores of a machine wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from toys import TINY_TRAIN_PY, ToyAdapter, toy_machine, toy_recipe
 
 from slm_ar.core.prepare.pipeline import PreparedData, prepare

@@ -91,12 +91,12 @@ def read_rows(
 
 def _files(source: Path, notices: Notices, skip: Sequence[str], texts: bool) -> Iterator[File]:
     suffixes = (*TABLE_SUFFIXES, *(TEXT_SUFFIXES[:-1] if texts else ()))
-    for path in list_files(source, (*suffixes, ".zip")):
+    for path in list_files(source, (*suffixes, ".zip"), notices):
         name = path.name if path == source else path.relative_to(source).as_posix()
         if any(fnmatch(name, pattern) for pattern in skip):
             continue
         if path.suffix.lower() == ".zip":
-            for member in zip_members(path, suffixes):
+            for member in zip_members(path, suffixes, notices):
                 yield File(f"{name}/{member}", path, member)
         elif path != source and path.stat().st_size == 0:
             notices.count(str(path), "empty files, skipped")

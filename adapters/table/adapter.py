@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ...core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
 from ...core.errors import DataError
@@ -27,7 +28,17 @@ from ...core.sources import (
 from . import series
 from .advice import Advice
 from .cells import MISSING, Style, cell_text, name_text
-from .columns import OPTIONS, Layout, Settings, lay_out, new_columns, read_settings
+from .columns import (
+    OPTIONS,
+    Layout,
+    Settings,
+    lay_out,
+    missing_columns,
+    new_columns,
+    read_settings,
+    settled_columns,
+    surplus_columns,
+)
 from .rows import answered, question, row_documents, write_prompt
 from .tasks import (
     CLASSIFICATION,
@@ -101,6 +112,14 @@ class TableAdapter:
         survey = self._survey(source, settings, None)
         return (class_task(survey, settings) if kind == CLASSIFICATION else value_task(survey, settings),)
 
+    def settle(self, source: Path, options: SourceOptions) -> Mapping[str, Any]:
+        """The columns of the text in their order, which is that of the first file unless the recipe names them."""
+        settings = read_settings(options)
+        if _is_series(settings):  # their text has what the recipe names, in that order
+            return {}
+        layout, table, _ = next(self._laid_out(source, settings, Notices()))
+        return settled_columns(table, layout, settings)
+
     def split_rule(self, source: Path, options: SourceOptions) -> SplitRule:
         """By time when the recipe names a time or the rows are series, else by group."""
         settings = read_settings(options)
@@ -116,7 +135,7 @@ class TableAdapter:
         if _is_series(settings):
             yield from self._series_questions(source, settings)
             return
-        if not settings.wanted.columns:
+        if not (settings.wanted.columns or settings.settled):
             self._advice.append(
                 "columns stand in the order of this file: [data.options] columns makes sure that it is that of training"
             )
@@ -175,7 +194,7 @@ class TableAdapter:
         for path in list_files(source, suffixes, notices):
             name = path.name if path == source else path.relative_to(source).as_posix()
             if path.suffix.lower() == ".zip":
-                members = zip_members(path, ("",) if settings.files else TABLE_SUFFIXES)
+                members = zip_members(path, ("",) if settings.files else TABLE_SUFFIXES, notices)
                 prefix = "" if path == source else f"{name}/"
                 found += [(prefix + member, path, member) for member in members if _fits(member, settings.files)]
             elif path != source and not _fits(name, settings.files):
@@ -207,7 +226,9 @@ class TableAdapter:
             table = read_table(path, member=member, notices=notices, dialect=settings.dialect)
             _check_cells(table)
             layout = lay_out(table, settings, first, _is_series(settings), asking)
-            if first is None:
+            if settings.settled:
+                _tell_changes(table, layout, settings, notices)
+            elif first is None:
                 first, known = tuple(field for field, _ in layout.fields), table.columns
             elif not settings.wanted.columns and (new := new_columns(table, known, settings)):
                 notices.count(
@@ -330,6 +351,16 @@ def _check_cells(table: Table) -> None:
             'If cells are separated by something rare: [data.options] delimiter = "#". Logs and texts are read by the '
             "text adapter.",
         )
+
+
+def _tell_changes(table: Table, layout: Layout, settings: Settings, notices: Notices) -> None:
+    """How the columns of a file differ from those of training."""
+    if missing := missing_columns(table, layout):
+        told = ", ".join(missing[:MOST_TOLD])
+        notices.count(table.name, f"columns of training that are not here, written as missing ({told})", len(missing))
+    if surplus := surplus_columns(table, layout, settings):
+        told = ", ".join(surplus[:MOST_TOLD])
+        notices.count(table.name, f"columns that training has not, left out ({told})", len(surplus))
 
 
 def _check_text(table: Table, layout: Layout, settings: Settings) -> None:

@@ -77,6 +77,10 @@ class Settings:
     files: str
     since: str | None
     until: str | None
+    settled: tuple[str, ...] = ()
+    """The columns of the text in the order of training; empty while the source of training is read."""
+    seen: frozenset[str] = frozenset()
+    """All columns of the first file of training, under our names."""
 
     def holds(self, moment: Moment) -> bool:
         """Whether a moment lies between since and until, both included. Raises DataError for one without a date."""
@@ -126,6 +130,8 @@ def read_settings(options: SourceOptions) -> Settings:
         files=_text(given, "files"),
         since=limit_of("since", options.since),
         until=limit_of("until", options.until),
+        settled=tuple(map(str, options.settled.get("columns", ()))),
+        seen=frozenset(map(str, options.settled.get("seen", ()))),
     )
     _check_together(settings)
     return settings
@@ -255,7 +261,7 @@ def lay_out(table: Table, settings: Settings, first: Sequence[str] | None, is_se
     """
     wanted = settings.wanted
     named = _named_columns(table, wanted)
-    hint = _Hints(table, named, wanted, is_later=first is not None)
+    hint = _Hints(table, named, wanted, is_later=first is not None or bool(settings.settled))
 
     def role(name: str, option: str, optional: bool = False) -> str:
         if name and name not in named and optional:
@@ -269,7 +275,9 @@ def lay_out(table: Table, settings: Settings, first: Sequence[str] | None, is_se
     if not wanted.columns:
         fields = [] if is_series else _default_fields(table, named, wanted, settings.dialect.header)
     fields = [name for name in fields if name not in wanted.drop and name not in series and name != wanted.label]
-    if first is None and not asking:
+    if settings.settled and not is_series:
+        fields = [name for name in hint.settled(settings.settled) if name not in wanted.drop]
+    elif first is None and not asking:
         for name in wanted.drop:
             hint.known(name, "[data.options] drop")
     elif first is not None:
@@ -301,6 +309,24 @@ def new_columns(table: Table, known: Sequence[str], settings: Settings) -> list[
     return [column for column in table.columns if column not in known and column not in named]
 
 
+def missing_columns(table: Table, layout: Layout) -> list[str]:
+    """Columns of the text that the file has not: their cells are missing values."""
+    return [name for name, column in layout.fields if column not in table.columns]
+
+
+def surplus_columns(table: Table, layout: Layout, settings: Settings) -> list[str]:
+    """Columns of a later file that training has not seen, so that nobody left them out on purpose."""
+    known = {layout.label, layout.group, layout.time, *settings.wanted.drop}
+    known |= settings.seen | _row_numbers(table, settings.dialect.header)
+    return [column for name, column in _named_columns(table, settings.wanted).items() if not {name, column} & known]
+
+
+def settled_columns(table: Table, layout: Layout, settings: Settings) -> dict[str, list[str]]:
+    """What `read_settings` takes back from `options.settled`."""
+    seen = _named_columns(table, settings.wanted)
+    return {"columns": [name for name, _ in layout.fields], "seen": list(seen)}
+
+
 class _Hints:
     """Finds names among a file's columns; knows what to write when one is missing."""
 
@@ -308,12 +334,33 @@ class _Hints:
         self._table, self._named, self._wanted = table, named, wanted
         self._is_later = is_later
 
-    def known(self, name: str, why: str) -> str:
-        """The name itself. Raises DataError when the file has no such column."""
+    def settled(self, names: Sequence[str]) -> list[str]:
+        """The columns of training in their order. A cell may be missing, and so may a column, but not most of them.
+
+        Raises DataError for those, and when a column of another name looks like one that is missing.
+        """
+        missing = [name for name in names if name not in self._named]
+        roles = (self._wanted.label, self._wanted.group, self._wanted.time)
+        strange = [column for name, column in self._named.items() if name not in (*names, *roles)]
+        if strip_gz(self._table.name).endswith(JSON_SUFFIXES):  # objects leave out what they have not
+            return list(names)
+        if 2 * len(missing) > len(names):
+            raise DataError(
+                f"{self._table.name}: has {len(names) - len(missing)} of the {len(names)} columns of training, missing "
+                f"are {', '.join(repr(name) for name in missing[:5])}{', ...' * (len(missing) > 5)}",
+                f"It has: {', '.join(self._table.columns[:20])}. Renamed columns: [data.columns] in recipe.toml.",
+            )
+        for name in missing:
+            if did_you_mean(name, strange).startswith("Did"):
+                self.known(name, "training has one", strange)
+        return list(names)
+
+    def known(self, name: str, why: str, among: Sequence[str] = ()) -> str:
+        """The name itself. Raises DataError, with the nearest of `among`, when the file has no such column."""
         if name in self._named:
             return name
         olds = dict(self._wanted.renamed).get(name, (name,))
-        advice = did_you_mean(olds[0], list(self._table.columns))
+        advice = did_you_mean(olds[0], list(among or self._table.columns))
         near = advice.split("'")[1] if advice.startswith("Did") else ""
         if near and self._is_later:
             either = " | ".join(dict.fromkeys([old for old in olds if old != name] or [name]))
@@ -326,9 +373,14 @@ class _Hints:
 
 def _default_fields(table: Table, named: Mapping[str, str], wanted: Wanted, has_header: bool) -> list[str]:
     """Everything but the answer, the group and unnamed columns, which hold the row numbers of data frames."""
-    unnamed = {f"column_{position}" for position in range(1, len(table.columns) + 1)} if has_header else set()
-    left_out = {wanted.label, wanted.group, *unnamed, *PANDAS_INDEX}
+    left_out = {wanted.label, wanted.group, *_row_numbers(table, has_header)}
     return [name for name in named if name not in left_out]
+
+
+def _row_numbers(table: Table, has_header: bool) -> set[str]:
+    """Names of columns that the header leaves blank, which hold the row numbers of data frames."""
+    unnamed = {f"column_{position}" for position in range(1, len(table.columns) + 1)} if has_header else set()
+    return {*unnamed, *PANDAS_INDEX}
 
 
 def _period_columns(

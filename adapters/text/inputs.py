@@ -65,7 +65,7 @@ def known_suffixes(settings: Settings) -> tuple[str, ...]:
 def find_inputs(source: Path, settings: Settings, notices: Notices) -> Iterator[Input]:
     """Everything readable, in order of path. Empty files of a folder or archive are counted and left out."""
     suffixes = known_suffixes(settings)
-    for path in list_files(source, ("",)):
+    for path in list_files(source, ("",), notices):
         name = path.name if path == source else path.relative_to(source).as_posix()
         if path.suffix.lower() == ".zip":
             yield from _zip_inputs(path, name, suffixes, notices)
@@ -79,13 +79,11 @@ def find_inputs(source: Path, settings: Settings, notices: Notices) -> Iterator[
 
 
 def _zip_inputs(path: Path, name: str, suffixes: tuple[str, ...], notices: Notices) -> Iterator[Input]:
-    members = zip_members(path, ("",))
+    members = zip_members(path, ("",), notices)
     with zipfile.ZipFile(path) as archive:
         empty = {entry.filename for entry in archive.infolist() if not entry.file_size}
     for member in members:
-        if member.lower().endswith(".gz"):
-            notices.count(str(path), "packed files inside an archive, not read")
-        elif _wanted(str(path), member, suffixes, notices):
+        if _wanted(str(path), member, suffixes, notices):
             if member in empty:
                 notices.count(label(path, member), "empty files, skipped")
             else:

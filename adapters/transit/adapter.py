@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import tzinfo
 from pathlib import Path
+from typing import Any
 
 from ...core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule, Task
 from ...core.errors import DataError
@@ -99,11 +100,16 @@ class TransitAdapter:
             tasks.append(MOVED)
         return tuple(tasks)
 
+    def settle(self, source: Path, options: SourceOptions) -> Mapping[str, Any]:
+        """The columns of the logs, so that what a later log has beside them is told."""
+        survey = look_at(source, options.columns, read_settings(options).kind)
+        return {"columns": survey.columns()}
+
     def documents(self, source: Path, options: SourceOptions) -> Iterator[Document]:
         """One document per service day and mode or line, by day; or one per run-time profile. Raises DataError."""
         settings = self._start(options)
         survey = look_at(source, options.columns, settings.kind)
-        self._found = survey.notices()
+        self._found = survey.notices(options.settled.get("columns"))
         if survey.reads_schedule(settings.kind):
             pages = self._timetable_pages(survey, settings)
         else:
@@ -126,7 +132,7 @@ class TransitAdapter:
         """
         settings = self._start(options)
         survey = look_at(source, options.columns, settings.kind, asking=True)
-        self._found = survey.notices()
+        self._found = survey.notices(options.settled.get("columns"))
         pages = self._day_pages(_records(survey, settings, self._counts, asking=True))
         prompts = (
             (origin, f"{page.group}\t{page.task}\t{text}") for page in pages for origin, text in page_questions(page)

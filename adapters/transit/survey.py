@@ -5,12 +5,12 @@ Every header is looked at before any row is read, so that a source that cannot w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...core.errors import DataError, did_you_mean
-from ...core.sources import TABLE_SUFFIXES, label, list_files, read_table, strip_gz, zip_members
+from ...core.sources import MOST_NAMES, TABLE_SUFFIXES, Notices, label, list_files, read_table, strip_gz, zip_members
 from . import columns as log_columns
 from .feed import ROUTES, STOP_TIMES, STOPS, TRIPS, Feed, feed_part
 from .incidents import mode_of
@@ -31,6 +31,7 @@ class Log:
     path: Path
     member: str
     match: log_columns.Match
+    columns: tuple[str, ...] = ()
 
     @property
     def mode(self) -> str:
@@ -67,11 +68,32 @@ class Survey:
         """The feeds that describe a log or a snapshot: those in its folder, else all."""
         return [feed for feed in self.feeds if feed.folder == path.parent] or self.feeds
 
-    def notices(self) -> list[str]:
-        """What there is, and what was left out: the first files by name."""
-        more = len(self.skipped) - MAX_SKIPPED_NAMED
+    def notices(self, seen: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+        """What there is, and what was left out: the first files by name. `seen` is what `columns` said of training."""
+        skipped = [*self.skipped, *self._new_columns(seen or {})]
+        more = len(skipped) - MAX_SKIPPED_NAMED
         rest = [f"{self.source}: {more:,} more files skipped"] if more > 0 else []
-        return [self.summary(), *self.skipped[:MAX_SKIPPED_NAMED], *rest]
+        return [self.summary(), *skipped[:MAX_SKIPPED_NAMED], *rest]
+
+    def columns(self) -> dict[str, list[str]]:
+        """Kind of log -> the columns that its files have, as plain words."""
+        found: dict[str, dict[str, None]] = {}
+        for log in self.logs:
+            found.setdefault(log.match.kind.name, {}).update(dict.fromkeys(map(log_columns.plain, log.columns)))
+        return {kind: list(columns) for kind, columns in found.items()}
+
+    def _new_columns(self, seen: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """A notice for each log with columns that are not read, and that no log of its kind had before it."""
+        known = {kind: set(columns) for kind, columns in seen.items()}
+        for log in self.logs:
+            kind, read = log.match.kind.name, set(log.match.columns.values())
+            before = known.setdefault(kind, set(map(log_columns.plain, log.columns)))
+            new = [each for each in log.columns if each not in read and log_columns.plain(each) not in before]
+            before.update(map(log_columns.plain, log.columns))
+            if new:
+                told = ", ".join(new[:MOST_NAMES]) + ", ..." * (len(new) > MOST_NAMES)
+                name = label(log.path, log.member)
+                yield f"{name}: columns that no earlier {kind} has, not read ({told}): {len(new)}"
 
     def summary(self) -> str:
         """`SOURCE: holds 2 incident logs, 1 static GTFS feed`."""
@@ -95,7 +117,9 @@ def look_at(source: Path, chosen: Mapping[str, str], kind: str, asking: bool = F
     """Survey a source. `asking`: logs of questions may lack the column of the answer. Raises DataError."""
     log_columns.check_chosen(chosen)
     survey = Survey(source)
-    entries = list(_entries(source))
+    packed = Notices()
+    entries = list(_entries(source, packed))
+    survey.skipped += packed.lines()
     in_feeds = _find_feeds(entries, survey)
     for path, member in entries:
         name = strip_gz(member or path.name)
@@ -113,11 +137,11 @@ def look_at(source: Path, chosen: Mapping[str, str], kind: str, asking: bool = F
     return survey
 
 
-def _entries(source: Path) -> Iterator[tuple[Path, str]]:
+def _entries(source: Path, notices: Notices) -> Iterator[tuple[Path, str]]:
     """(file, "") or (archive, member) of everything that may be worth a look."""
-    for path in list_files(source, SUFFIXES):
+    for path in list_files(source, SUFFIXES, notices):
         if path.suffix.lower() == ".zip":
-            for member in zip_members(path, SUFFIXES):
+            for member in zip_members(path, SUFFIXES, notices):
                 yield path, member
         else:
             yield path, ""
@@ -180,7 +204,7 @@ def _look_at_table(path: Path, member: str, chosen: Mapping[str, str], asking: b
     survey.headers.append((name, columns))
     match = log_columns.best_match(columns, chosen, asking)
     if not match.missing:
-        survey.logs.append(Log(path, member, match))
+        survey.logs.append(Log(path, member, match, columns))
     elif log_columns.looks_like_a_log(match, chosen):
         raise log_columns.missing_columns_error(name, columns, match)
     else:

@@ -1,29 +1,25 @@
 """The research loop: asks the planner for the next step, performs it, appends what came of it to the journal.
 
 Called by `slm-ar run`, `finish` and `demo`. Owns no policy: what comes next is planner.py, what counts is gate.py, how
-training runs is the executor. Promises: every way out leaves the journal whole, and running it again goes on.
+training runs is running.py. Promises: every way out leaves the journal whole, and running it again goes on.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Status, TrainOutcome
+from ..contracts import Decision, Proposal, Proposer, SplitScore, Status
 from ..errors import TrainingError
-from ..recipe import Recipe
-from ..train.executor import LocalExecutor, device_lock
-from ..train.training_run import TrainJob
 from . import edits, gate, ledger, planner
-from .journal import Journal, get_private, put_private
-from .opening import gate_policy, research_context, train_job
-from .replay import replay, score_from_json, score_to_json
-from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
+from .journal import get_private, put_private
+from .opening import gate_policy, research_context
+from .replay import score_from_json
+from .revisions import CURRENT_REF, PROVEN_REF, mirror_revision
+from .running import Runs
 from .state import CampaignState, RunRecord
 
 MOST_FAILURES_IN_A_ROW = 10
@@ -37,29 +33,8 @@ class Limits:
     """time.monotonic() of the moment after which no new experiment is proposed."""
 
 
-class Campaign:
+class Campaign(Runs):
     """One workspace's campaign, open for work. Build it with `open_campaign`."""
-
-    def __init__(
-        self,
-        workspace: Path,
-        recipe: Recipe,
-        journal: Journal,
-        executor: LocalExecutor,
-        display: Display,
-        program: str,
-    ) -> None:
-        self.workspace, self.recipe, self.journal = workspace, recipe, journal
-        self.executor, self.display, self.program = executor, display, program
-        self.runs_folder = workspace / ".slm" / "runs"
-        self._is_git = is_git_workspace(workspace)
-        self._refused_edit = ""
-
-    @property
-    def state(self) -> CampaignState:
-        state = replay(self.journal.events)
-        assert state is not None
-        return state
 
     def run(self, proposer: Proposer, experiments: int, limits: Limits) -> str:
         """Work until `experiments` are judged and the last claim is closed, or a limit; returns the reason."""
@@ -91,125 +66,6 @@ class Campaign:
                     reason = "planned experiments done" if judged >= experiments else "stopped before the plan's end"
                     self.journal.append("stopped", {"reason": reason})
                     return reason
-
-    # --- training ---------------------------------------------------------------------------
-
-    def train(self, step: planner.TrainStep) -> RunRecord:
-        """Perform one training run and its scoring; the journal holds it afterwards."""
-        state = self.state
-        attempt = len(planner.attempts(state, step)) + 1
-        started = self.journal.append(
-            "run_started",
-            {
-                "role": step.role,
-                "revision": step.revision,
-                "seed": step.seed,
-                "attempt": attempt,
-                "experiment": step.experiment,
-                "claim": step.claim,
-            },
-        )
-        folder = self.run_folder(started.number)
-        title = run_title(step, state)
-        try:
-            outcome = self.trained(title, self.job(state.revisions[step.revision], step.seed), folder)
-            scores: dict[str, SplitScore] = {}
-            if outcome.status is None:
-                outcome, scores = self._scored(outcome, folder, step.splits)
-        except KeyboardInterrupt:
-            self.journal.append("run_interrupted", {"run": started.number})
-            raise
-        held = {split: score_to_json(score) for split, score in scores.items() if split != "dev"}
-        dev = scores.get("dev")
-        self.journal.append(
-            "run_ended",
-            {
-                "run": started.number,
-                "outcome": asdict(outcome),
-                "dev": score_to_json(dev) if dev is not None else None,
-                "held_digest": put_private(held) if held else None,
-            },
-        )
-        self.display.run_finished(title, _run_line(outcome, dev, state.unit))
-        self._drop_weights()
-        return self.state.runs[-1]
-
-    def run_folder(self, run: int) -> Path:
-        return self.runs_folder / f"{run:06d}"
-
-    def job(self, train_py: str, seed: int, factor: float = 1.0) -> TrainJob:
-        """A training job with the recipe's budget, `factor` times as long."""
-        return train_job(self.recipe, self.executor.machine, train_py, seed, factor)
-
-    def trained(self, title: str, job: TrainJob, folder: Path) -> TrainOutcome:
-        """Run one job to its outcome, showing its progress; a job budgeted by the clock owns the device."""
-        if job.budget_seconds is None:
-            return self._watched(title, job, folder)
-        with device_lock(self.executor.machine.device, self.display.note):
-            return self._watched(title, job, folder)
-
-    def _watched(self, title: str, job: TrainJob, folder: Path) -> TrainOutcome:
-        self.display.run_started(title, job.budget_seconds or 0.0)
-        run = self.executor.submit(job, folder)
-        try:
-            while (outcome := run.poll()) is None:
-                progress = run.progress
-                words = f"{progress.phase}, {progress.steps:,} steps" if progress.steps else progress.phase
-                self.display.tick(progress.train_seconds, words)
-        except BaseException:
-            run.cancel()
-            raise
-        return outcome
-
-    def _scored(
-        self, outcome: TrainOutcome, folder: Path, splits: tuple[str, ...]
-    ) -> tuple[TrainOutcome, dict[str, SplitScore]]:
-        from ..train.scorer import InvalidCheckpointError
-
-        self.display.tick(outcome.train_seconds, "scoring")
-        try:
-            context = self.recipe.evaluation.context
-            return outcome, {split: self.executor.score(folder, split, context) for split in splits}
-        except InvalidCheckpointError as error:
-            return replace(outcome, status=Status.INVALID, reason=error.message), {}
-
-    def close_interrupted_run(self) -> None:
-        """A run that a kill left open is written down as interrupted; it will be run again."""
-        open_run = self.state.open_run
-        if open_run is not None:
-            self.journal.append("run_interrupted", {"run": None})
-            self.display.note(f"a run of {open_run['revision'][:8]} was interrupted; it is run again")
-
-    def _drop_weights(self) -> None:
-        """Keep the newest checkpoint of baseline, current and proven code; the others only cost disk."""
-        state = self.state
-        kept = {state.baseline, state.head, state.rung, *(state.final_pair or ())}
-        # The newest run may belong to an experiment that is still to be judged.
-        wanted: dict[str, int] = {"": state.runs[-1].id} if state.runs else {}
-        for run in state.runs:
-            if run.is_scored and run.revision in kept:
-                wanted[run.revision] = run.id
-        names = {self.run_folder(run).name for run in wanted.values()}
-        for folder in self.runs_folder.glob("[0-9]*"):
-            if folder.name not in names:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def newest_checkpoint(self, revision: str) -> Path | None:
-        """The folder of the newest kept checkpoint of a revision."""
-        for run in reversed(self.state.runs):
-            folder = self.run_folder(run.id)
-            if run.revision == revision and run.is_scored and (folder / "model.safetensors").is_file():
-                return folder
-        return None
-
-    def _refuse_broken_baseline(self, step: planner.TrainStep) -> None:
-        run = self.state.runs[-1]
-        if step.role == "calibrate" and not run.is_scored:
-            self.journal.append("stopped", {"reason": "the starting train.py does not work"})
-            raise TrainingError(
-                f"the starting train.py cannot be measured: {run.outcome.status}: {run.outcome.reason}",
-                f"mend train.py and try `slm-ar train`; its log is {self.run_folder(run.id) / 'log.txt'}",
-            )
 
     # --- steps ------------------------------------------------------------------------------
 
@@ -361,7 +217,7 @@ class Campaign:
 
     def _stop_after_failures(self) -> None:
         last = [item.status for item in self.state.experiments if item.status is not None][-MOST_FAILURES_IN_A_ROW:]
-        if len(last) == MOST_FAILURES_IN_A_ROW and not {Status.KEPT, Status.REVERTED} & set(last):
+        if len(last) == MOST_FAILURES_IN_A_ROW and not {Status.KEPT, Status.REVERTED, Status.PRUNED} & set(last):
             self.journal.append("stopped", {"reason": f"{MOST_FAILURES_IN_A_ROW} experiments in a row failed"})
             raise TrainingError(
                 f"{MOST_FAILURES_IN_A_ROW} experiments in a row failed", "look at `slm-ar report` and at train.py"
@@ -470,30 +326,6 @@ def held_score(run: RunRecord, split: str) -> SplitScore:
     """The hidden or test score of a run, from its private record."""
     assert run.held_digest is not None
     return score_from_json(get_private(run.held_digest)[split])
-
-
-def run_title(step: planner.TrainStep, state: CampaignState) -> str:
-    """What the terminal calls a run."""
-    if step.role == "search":
-        experiment = next(item for item in state.experiments if item.id == step.experiment)
-        return f"experiment {experiment.id}: {experiment.hypothesis}"
-    if step.role == "calibrate":
-        return f"calibration {sum(run.role == 'calibrate' for run in state.runs) + 1}: the starting code"
-    if step.role == "claim":
-        return f"claim {step.claim}: {'proven' if step.revision == state.rung else 'current'} code, fresh seed"
-    if step.role == "prune":
-        return f"prune pass {sum(run.role == 'prune' for run in state.runs) + 1}: the code without some of its edits"
-    if step.role == "final":
-        return f"final test: {'starting' if step.revision == state.baseline else 'final'} code"
-    return f"{step.role}: {step.revision[:8]}"
-
-
-def _run_line(outcome: TrainOutcome, dev: SplitScore | None, unit: str) -> str:
-    if outcome.status is not None:
-        return f"{outcome.status.value}: {outcome.reason}"
-    score = f"{dev.judged:.4f} {unit} on dev, " if dev is not None else ""
-    note = f" (disturbed: {outcome.disturbance})" if outcome.disturbance else ""
-    return f"{score}{outcome.steps:,} steps in {outcome.train_seconds:.1f} s{note}"
 
 
 def _numbers(verdict: Any) -> Mapping[str, float]:

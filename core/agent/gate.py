@@ -1,36 +1,61 @@
 """The judge of a campaign: from measurements to "proven", "not better" or "not yet proven". Pure arithmetic, no I/O.
 
 The rule is section 2.2 of the project's trust reference; docs/gate.md says it in plain words and holds what a
-simulation of this very code measured. Two tiers: `keeps` is the cheap rule of the search (one run each, on dev),
-`judge_claim` the strict one (fresh paired runs of proven and current code, on the hidden split). Units are bits per
-byte unless said otherwise, and a difference is always current code (head) minus proven code (rung).
+simulation of this very code measured. What pairs of runs measure is pairs.py. Two tiers: `keeps` is the cheap rule of
+the search (one run each, on dev), `judge_claim` the strict one (fresh paired runs of proven and current code, on the
+hidden split). Units are bits per byte unless said otherwise, and a difference is always current code (head) minus
+proven code (rung).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from ..contracts import Decision, GroupScore, Verdict
+from ..contracts import Decision, Verdict
+from .pairs import (
+    Measured,
+    Noise,
+    PairScore,
+    critical,
+    degrees_of,
+    group_variance,
+    measure,
+    noise_from_calibration,
+    paired_differences,
+    require_finite,
+    seed_variance,
+    student_quantile,
+    sum_of_squares,
+)
+
+__all__ = [
+    "GatePolicy",
+    "Noise",
+    "PairScore",
+    "claim_alpha",
+    "final_interval",
+    "goes_on",
+    "group_variance",
+    "judge_claim",
+    "keeps",
+    "noise_from_calibration",
+    "paired_differences",
+    "rounded",
+    "smallest_provable_gain",
+]
 
 FULL_GROUPS = 30
 """From this many groups on, a certificate carries no warning."""
 FEWEST_GROUPS = 10
 """With fewer groups nothing is certified: explore only."""
-FEW_PAIRS = 3
-"""With fewer pairs than this the pairs say nothing about their own noise, so the borrowed noise gets a wide margin."""
-FEW_PAIRS_MARGIN = 5.0
-"""Standard errors that a claim must reach with fewer than FEW_PAIRS pairs."""
 HOPELESS_SHARE = 0.7
 """From the second look on, a claim ends when its gain is below this share of what its last look would ask for."""
 CLAIM_SHARE = 0.8
 """Share of a night's alpha that each of its first NIGHT_CLAIMS claims may spend; see `claim_alpha`."""
 NIGHT_CLAIMS = 4
 """Claims of a usual night: about 100 proposals, one claim every 32, and one for what is left at its end."""
-LARGEST = 1e100
-"""No score, in any unit, is larger than this; what is, is an error and is refused."""
 RESOLUTION = 1e-9
 """Bits per byte. A standard error below this is rounding, not measured noise, and proves nothing."""
 
@@ -68,95 +93,12 @@ class GatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """What is known about seed noise. Variances in (bits per byte) squared."""
-
-    run_variance: float
-    """Variance over seeds of one run."""
-    difference_variance: float
-    """Variance over seeds of one paired difference."""
-    degrees: int
-    """Degrees of freedom behind `difference_variance`."""
-
-    def __post_init__(self) -> None:
-        _require_finite((self.run_variance, self.difference_variance))
-        if self.run_variance < 0 or self.difference_variance < 0 or self.degrees < 1:
-            raise ValueError("noise needs variances of at least 0 and at least one degree of freedom")
-
-    @property
-    def sigma(self) -> float:
-        """Standard deviation of one run over seeds, in bits per byte."""
-        return math.sqrt(self.run_variance)
-
-    def pooled_with(self, pair_deltas: Sequence[float]) -> Noise:
-        """This noise plus the scatter of one claim's paired differences (bits per byte) about their own mean.
-
-        Feed the pairs of every *closed* claim through this once; `judge_claim` adds the open claim's pairs itself.
-        """
-        if len(pair_deltas) < 2:
-            return self
-        _require_finite(pair_deltas)
-        degrees = self.degrees + len(pair_deltas) - 1
-        squares = self.difference_variance * self.degrees + _sum_of_squares(pair_deltas)
-        return Noise(self.run_variance, squares / degrees, degrees)
-
-    def no_calmer_than(self, placebo_differences: Sequence[float]) -> Noise:
-        """This noise, or a larger one when unchanged code differed by more from itself with the same seed.
-
-        What pairing cannot take away from equal codes it cannot take away from different ones. The placebos lend no
-        degrees of freedom: they may be calmer than pairs of different codes.
-        """
-        if not placebo_differences:
-            return self
-        _require_finite(placebo_differences)
-        squares = self.difference_variance * self.degrees + math.fsum(value * value for value in placebo_differences)
-        variance = squares / (self.degrees + len(placebo_differences))
-        return Noise(self.run_variance, max(self.difference_variance, variance), self.degrees)
-
-
-@dataclass(frozen=True, slots=True)
-class PairScore:
-    """One pair of runs of a claim: proven code (rung) and current code (head) with one seed, scored on one split."""
-
-    rung: tuple[GroupScore, ...]
-    head: tuple[GroupScore, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """What the pairs say, before any rule is applied."""
-
-    delta: float
-    pair_deltas: tuple[float, ...]
-    group_variance: float
-    """Group-clustered variance of `delta`: what another draw of groups would change."""
-    floor: float
-    """Mean delete-one-group jackknife variance of a single pair's difference."""
-    group_count: int
-    ignores_seed: bool
-    """Two seeds gave the head the very same scores: a seed that is hard-coded, possibly a lucky one."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Bars:
     """Gains that a claim must reach: to be worth claiming, to be certified now, and probably at its last look."""
 
     smallest: float
     now: float
     last: float
-
-
-def noise_from_calibration(scores: Sequence[float]) -> Noise:
-    """The noise known after calibration: K0 scores (bits per byte) of the same code with different seeds.
-
-    A paired difference starts at twice the variance of a run, as if pairing gained nothing, with K0 - 1 degrees of
-    freedom; closed claims correct that through `Noise.pooled_with`.
-    """
-    if len(scores) < 2:
-        raise ValueError(f"the noise of a run needs at least two calibration scores, not {len(scores)}")
-    _require_finite(scores)
-    variance = _sum_of_squares(scores) / (len(scores) - 1)
-    return Noise(variance, 2.0 * variance, len(scores) - 1)
 
 
 # --- search tier ----------------------------------------------------------------------------
@@ -181,7 +123,7 @@ def rounded(score: float, sigma: float) -> float:
 
     A sigma of zero, or below the precision of a float, leaves the score as it is: there is no noise to hide behind.
     """
-    _require_finite((score, sigma))
+    require_finite((score, sigma))
     step = sigma / 2.0
     return step * round(score / step) if step > 1e-15 * abs(score) else score
 
@@ -229,15 +171,15 @@ def judge_claim(
         raise ValueError(f"a claim's alpha must lie between 0 and 0.5, not {claim_alpha}")
     if len(pairs) > policy.looks[-1]:
         raise ValueError(f"{len(pairs)} pairs, but the last look is at {policy.looks[-1]}")
-    measured = _measure(pairs)
+    measured = measure(pairs)
     noise_then = noise.pooled_with(measured.pair_deltas)
-    variance = _seed_variance(measured, noise_then)
+    variance = seed_variance(measured, noise_then)
     error = math.sqrt(variance + measured.group_variance)
     look = next(index for index, count in enumerate(policy.looks) if count >= len(pairs))
     alpha = claim_alpha * policy.alpha_split[look]
     eta = _smallest_effect(noise, policy)
-    degrees = _degrees(variance, noise_then.degrees, measured.group_variance, measured.group_count)
-    needed = max(eta, _critical(alpha, degrees, len(pairs)) * error)
+    degrees = degrees_of(variance, noise_then.degrees, measured.group_variance, measured.group_count)
+    needed = max(eta, critical(alpha, degrees, len(pairs)) * error)
     last = max(eta, _bar_of_last_look(measured, noise_then, policy, claim_alpha))
     gain = -measured.delta if policy.direction == "min" else measured.delta
     decision, reasons = _decide(measured, policy, gain, _Bars(eta, needed, last), error, more_allowed, obstacle)
@@ -262,8 +204,8 @@ def smallest_provable_gain(noise: Noise, group_variance: float, policy: GatePoli
     """
     count = policy.looks[-1]
     variance = noise.difference_variance / count
-    degrees = _degrees(variance, noise.degrees + count - 1, group_variance, FULL_GROUPS)
-    quantile = _critical(alpha * policy.alpha_split[-1], degrees, count)
+    degrees = degrees_of(variance, noise.degrees + count - 1, group_variance, FULL_GROUPS)
+    quantile = critical(alpha * policy.alpha_split[-1], degrees, count)
     return max(_smallest_effect(noise, policy), quantile * math.sqrt(variance + group_variance))
 
 
@@ -276,30 +218,20 @@ def final_interval(pairs: Sequence[PairScore], confidence: float = 0.95) -> tupl
     """
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
-    measured = _measure(pairs)
+    measured = measure(pairs)
     if len(pairs) < 2 or measured.group_count < 2:
         raise ValueError("an interval needs at least two pairs and two groups")
-    variance = _sum_of_squares(measured.pair_deltas) / (len(pairs) - 1) / len(pairs)
+    variance = sum_of_squares(measured.pair_deltas) / (len(pairs) - 1) / len(pairs)
     degrees = min(len(pairs), measured.group_count) - 1
-    half = _student_quantile(degrees, (1.0 - confidence) / 2.0) * math.sqrt(variance + measured.group_variance)
+    half = student_quantile(degrees, (1.0 - confidence) / 2.0) * math.sqrt(variance + measured.group_variance)
     return measured.delta, measured.delta - half, measured.delta + half
-
-
-def paired_differences(pairs: Sequence[PairScore]) -> tuple[float, ...]:
-    """Head minus rung in bits per byte, one number per pair: what `Noise.pooled_with` wants of a closed claim."""
-    return _measure(pairs).pair_deltas
-
-
-def group_variance(pairs: Sequence[PairScore]) -> float:
-    """Omega squared, (bits per byte) squared: how much another draw of groups would move the difference."""
-    return _measure(pairs).group_variance
 
 
 # --- the decision ---------------------------------------------------------------------------
 
 
 def _decide(
-    measured: _Measured,
+    measured: Measured,
     policy: GatePolicy,
     gain: float,
     bars: _Bars,
@@ -329,7 +261,7 @@ def _decide(
     return Decision.UNCLEAR, ("it looks better, but by no more than chance may explain",)
 
 
-def _obstacles(measured: _Measured) -> tuple[str, ...]:
+def _obstacles(measured: Measured) -> tuple[str, ...]:
     """Why no number of further pairs can turn these measurements into a certificate."""
     found = []
     if measured.group_count < FEWEST_GROUPS:
@@ -342,7 +274,7 @@ def _obstacles(measured: _Measured) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _warnings(measured: _Measured) -> tuple[str, ...]:
+def _warnings(measured: Measured) -> tuple[str, ...]:
     if measured.group_count >= FULL_GROUPS:
         return ()
     return (f"warning: only {measured.group_count} groups in the hidden split, {FULL_GROUPS} are advised",)
@@ -353,132 +285,11 @@ def _smallest_effect(noise: Noise, policy: GatePolicy) -> float:
     return max(noise.sigma / 2.0, policy.min_effect)
 
 
-# --- statistics -----------------------------------------------------------------------------
-
-
-def _measure(pairs: Sequence[PairScore]) -> _Measured:
-    if not pairs:
-        raise ValueError("a claim needs at least one pair")
-    sizes = _byte_counts(pairs[0].rung)
-    nats = [_differences(pair, sizes) for pair in pairs]
-    total = sum(sizes.values())
-    pair_deltas = tuple(math.fsum(row) / (math.log(2) * total) for row in nats)
-    delta = math.fsum(pair_deltas) / len(pairs)
-    means = [math.fsum(column) / len(pairs) for column in zip(*nats, strict=True)]
-    counts = list(sizes.values())
-    floor = math.fsum(_jackknife_variance(row, counts) for row in nats) / len(pairs)
-    heads = {tuple(sorted((score.group, score.nats) for score in pair.head)) for pair in pairs}
-    return _Measured(
-        delta=delta,
-        pair_deltas=pair_deltas,
-        group_variance=_clustered_variance(means, counts),
-        floor=floor,
-        group_count=len(counts),
-        ignores_seed=len(heads) < len(pairs),
-    )
-
-
-def _seed_variance(measured: _Measured, noise: Noise) -> float:
-    """Variance of the mean difference over seeds.
-
-    `noise` holds the claim's own pairs already. From FEW_PAIRS pairs on, their own scatter counts alone when it is the
-    larger one: a head that is noisier than the code that was calibrated must not borrow calm. The jackknife floor
-    keeps equal calibration scores, such as those of a majority guesser, from making everything certain.
-    """
-    count = len(measured.pair_deltas)
-    variance = max(noise.difference_variance, measured.floor)
-    if count >= FEW_PAIRS:
-        variance = max(variance, _sum_of_squares(measured.pair_deltas) / (count - 1))
-    return variance / count
-
-
-def _degrees(seed_variance: float, seed_degrees: int, group_variance: float, group_count: int) -> float:
-    """Degrees of freedom of the sum of both variances, after F. E. Satterthwaite, Biometrics Bulletin 2 (1946).
-
-    Never fewer than the smaller of the two, nor more than both together.
-    """
-    groups = max(1, group_count - 1)
-    total = seed_variance + group_variance
-    if total <= 0:
-        return float(min(seed_degrees, groups))
-    seeds, rest = seed_variance / total, group_variance / total
-    return 1.0 / (seeds * seeds / seed_degrees + rest * rest / groups)
-
-
-def _bar_of_last_look(measured: _Measured, noise: Noise, policy: GatePolicy, claim_alpha: float) -> float:
+def _bar_of_last_look(measured: Measured, noise: Noise, policy: GatePolicy, claim_alpha: float) -> float:
     """What the last look will ask for when nothing changes but the number of pairs; `noise` holds the open claim's."""
     count = policy.looks[-1]
     pairs = len(measured.pair_deltas)
-    variance = _seed_variance(measured, noise) * pairs / count
-    degrees = _degrees(variance, noise.degrees + count - pairs, measured.group_variance, measured.group_count)
+    variance = seed_variance(measured, noise) * pairs / count
+    degrees = degrees_of(variance, noise.degrees + count - pairs, measured.group_variance, measured.group_count)
     alpha = claim_alpha * policy.alpha_split[-1]
-    return _critical(alpha, degrees, count) * math.sqrt(variance + measured.group_variance)
-
-
-def _critical(alpha: float, degrees: float, pairs: int) -> float:
-    """Standard errors that a gain must reach: one-sided Student-t, wider while there are few pairs."""
-    quantile = _student_quantile(degrees, alpha)
-    return quantile if pairs >= FEW_PAIRS else max(quantile, FEW_PAIRS_MARGIN)
-
-
-def _clustered_variance(nats: Sequence[float], byte_counts: Sequence[int]) -> float:
-    """Variance of sum(nats) / (ln 2 * sum(bytes)) over groups: linearised ratio estimator, times G / (G - 1)."""
-    groups = len(nats)
-    if groups < 2:
-        return 0.0
-    total = sum(byte_counts)
-    ratio = math.fsum(nats) / total
-    residuals = math.fsum((value - ratio * size) ** 2 for value, size in zip(nats, byte_counts, strict=True))
-    return groups / (groups - 1) * residuals / (math.log(2) * total) ** 2
-
-
-def _jackknife_variance(nats: Sequence[float], byte_counts: Sequence[int]) -> float:
-    """Delete-one-group jackknife variance of sum(nats) / (ln 2 * sum(bytes))."""
-    groups = len(nats)
-    if groups < 2:
-        return 0.0
-    sum_of_nats, total = math.fsum(nats), sum(byte_counts)
-    left_out = [
-        (sum_of_nats - value) / (math.log(2) * (total - size)) for value, size in zip(nats, byte_counts, strict=True)
-    ]
-    return (groups - 1) / groups * _sum_of_squares(left_out)
-
-
-def _byte_counts(scores: Iterable[GroupScore]) -> dict[str, int]:
-    """Group -> raw bytes, in the order of the names, so that the order of arrival cannot matter."""
-    listed = sorted((score.group, score.byte_count) for score in scores)
-    sizes = dict(listed)
-    if not sizes or len(sizes) != len(listed) or min(sizes.values()) <= 0:
-        raise ValueError("a split needs groups with distinct names and at least one byte each")
-    return sizes
-
-
-def _differences(pair: PairScore, sizes: Mapping[str, int]) -> list[float]:
-    """Head minus rung in nats, in the group order of `sizes`."""
-    if _byte_counts(pair.rung) != sizes or _byte_counts(pair.head) != sizes:
-        raise ValueError("all runs of a claim must be scored on the same groups with the same byte counts")
-    rung = {score.group: score.nats for score in pair.rung}
-    head = {score.group: score.nats for score in pair.head}
-    _require_finite((*rung.values(), *head.values()))
-    return [head[group] - rung[group] for group in sizes]
-
-
-def _sum_of_squares(values: Sequence[float]) -> float:
-    """Squared deviations from the mean, summed exactly so that the order of values cannot matter."""
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values)
-
-
-def _require_finite(values: Iterable[float]) -> None:
-    """Refuse NaN, infinities and numbers so large that their squares would overflow."""
-    if not all(abs(value) <= LARGEST for value in values):
-        raise ValueError("a score or difference is not a finite number of sensible size")
-
-
-@lru_cache(maxsize=4096)
-def _student_quantile(degrees: float, upper_tail: float) -> float:
-    """The value that a Student-t variable exceeds with probability `upper_tail`."""
-    # Imported late: scipy takes a third of a second, and most commands never judge anything.
-    from scipy.special import stdtrit
-
-    return float(-stdtrit(degrees, upper_tail))
+    return critical(alpha, degrees, count) * math.sqrt(variance + measured.group_variance)

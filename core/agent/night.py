@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..recipe import Recipe
-from . import gate, prune_pass
+from . import gate, prune_pass, pruning
 from .opening import gate_policy
 from .planner import calibration_scores
 from .state import CampaignState
@@ -46,7 +46,8 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     prune = prune_pass.RUNS if target >= prune_pass.FEWEST_EXPERIMENTS else 0
     total = calibrate + search + claim + prune + final
     seconds = recipe.budget.seconds
-    minutes = total * (seconds + OVERHEAD_SECONDS) / 60 if seconds is not None else 0.0
+    saved = search * (1.0 - pruning.share_used(state))
+    minutes = ((total - saved) * seconds + total * OVERHEAD_SECONDS) / 60 if seconds is not None else 0.0
     has_claimed = len(state.claims) > int(state.facts.get("claims_before", 0))
     counts = {
         "from": base,
@@ -65,6 +66,8 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
         + (f"{prune} to prune, " if prune else "")
         + f"{final} for the final test",
     ]
+    if saved:
+        lines.append(f"hopeless ideas end early, as so far: that saves about {saved:.0f} of the {search} idea runs")
     if state.sigma is not None and not state.facts.get("metric"):  # the noise of claims in a metric is a hidden fact
         lines.append(_provable(state, recipe))
     return Night(target, not is_unfinished or target != planned, counts, lines)

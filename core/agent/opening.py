@@ -45,7 +45,12 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
     tables = {"data", "tokenizer", "budget", "machine", "evaluation", "gate", "metric"}
     facts = recipe.model_dump(mode="json", include=tables)
     facts["data"].pop("source")
-    for table, name in (("budget", "experiments"), ("budget", "hours"), ("gate", "final_pairs")):
+    for table, name in (
+        ("budget", "experiments"),
+        ("budget", "hours"),
+        ("budget", "prune"),  # what it ends early has no score
+        ("gate", "final_pairs"),
+    ):
         facts[table].pop(name)
     measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
     if recipe.metric is not None:  # another clip or other choices make another cost

@@ -121,6 +121,7 @@ def _run_ended(state: CampaignState, event: Event) -> CampaignState:
         held_digest=body["held_digest"],
         started_at=started["at"],
         finished_at=event.at,
+        looks=tuple((share, score) for share, score in body.get("looks", ())),  # older journals have none
     )
     return replace(state, runs=(*state.runs, run), open_run=None)
 

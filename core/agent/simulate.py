@@ -1,9 +1,9 @@
 """Whole nights of research in simulation, judged by the shipped gate: what its constants really promise.
 
 Called by `slm-ar simulate-gate` and the tests. Nothing of the rule is repeated here: every keep, verdict, alpha and
-interval comes from gate.py, the prune pass from prune_pass.py, windows and placebos from planner.py. The world is made
-of numbers instead of trained models: each edit has a true effect, an interaction with each split (drawn per group)
-and seed noise; all in units of sigma, the noise of one run.
+interval comes from gate.py, the prune pass from prune_pass.py, the end of hopeless runs from pruning.py, windows and
+placebos from planner.py. The world is made of numbers instead of trained models: each edit has a true effect, an
+interaction with each split (drawn per group) and seed noise; all in units of sigma, the noise of one run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contracts import Decision, GroupScore
-from . import gate, planner, prune_pass
+from . import gate, planner, prune_pass, pruning
 
 Vector = npt.NDArray[np.float64]
 
@@ -24,6 +24,10 @@ SIGMA = 0.02  # bits per byte of one sigma; large enough that eta is half a sigm
 LEVEL = 2.0  # bits per byte of the baseline; only differences matter
 DRIFT_MEMORY = 0.95  # correlation of the machine's drift between one run and the next
 HIDDEN, TEST = 0, 1  # rows of _Code.groups
+LOOK_NOISE = 1.5  # sigma of one run's score at a look; assumed, early scores differ more from seed to seed
+RANK_KEPT = {0.125: 0.96, 0.25: 0.92}  # correlation of scores at a look with those at the end (measured, docs/gate.md)
+LEAST_SPREAD = 1.0  # sigma; codes differ by this much at least on their way, also where none helps or harms
+LOOK_COST = 0.015  # of a run, for one look
 DEFAULT_POLICY = gate.GatePolicy(alpha=0.04, looks=(1, 2, 3, 5, 8), alpha_split=(0.1, 0.1, 0.2, 0.2, 0.4))
 
 
@@ -46,6 +50,13 @@ class Effects:
         if self.single_gain:
             effects[random.integers(proposals)] = -self.single_gain
         return effects
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the effects over edits, without the single gain."""
+        mean = self.harm_share * self.harm_mean - self.help_share * self.help_mean
+        square = 2.0 * (self.harm_share * self.harm_mean**2 + self.help_share * self.help_mean**2)
+        return math.sqrt(max(0.0, square - mean**2))
 
 
 NULL = Effects()
@@ -73,6 +84,8 @@ class Condition:
     final_pairs: int = 5
     group_count: int = 30
     policy: gate.GatePolicy = DEFAULT_POLICY
+    prunes: bool = False
+    """Whether hopeless runs end early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +112,11 @@ class NightStatistics:
     coverage: float
     """Share of those final intervals that hold the true gain; their nominal share is 0.95."""
     runs: float
-    """Mean runs of a night before `finish`; the prune pass adds twelve, the final test ten."""
+    """Mean cost of a night before `finish` in whole runs; the prune pass adds twelve, the final test ten."""
+    ended: float
+    """Mean number of proposals whose runs ended early."""
+    ended_helpful: float
+    """Share of the truly helpful proposals that were among them."""
 
     def rate(self, count: int) -> tuple[float, float, float]:
         """(share, low, high) of `count` of these nights, with exact 95 % bounds."""
@@ -151,7 +168,7 @@ class _World:
     """Draws codes and runs them, and counts the runs."""
 
     def __init__(self, condition: Condition, random: np.random.Generator) -> None:
-        self.condition, self.random, self.runs, self.drift = condition, random, 0, 0.0
+        self.condition, self.random, self.runs, self.drift = condition, random, 0.0, 0.0
         self.sizes = random.integers(5_000, 15_000, condition.group_count)
         # Scaled so that the byte-weighted mean of one edit's interactions has standard deviation `interaction`.
         self.scale = condition.interaction * float(self.sizes.sum() / np.sqrt((self.sizes.astype(float) ** 2).sum()))
@@ -187,6 +204,62 @@ class _World:
         return tuple(map(GroupScore, self.names, nats, self.sizes.tolist()))
 
 
+class _Looks:
+    """What a night's runs show on their way, judged by the shipped rule; scores in bits per byte.
+
+    An edit is as far behind at a look as at the end, but for how its ranks still change and for the noise of the two
+    runs; what seeds have in common cancels.
+    """
+
+    def __init__(self, world: _World) -> None:
+        self.world = world
+        spread = max(LEAST_SPREAD, world.condition.effects.spread)
+        self.surprise = {share: spread * math.sqrt(1.0 / kept**2 - 1.0) for share, kept in RANK_KEPT.items()}
+        self.own_noise = LOOK_NOISE * math.sqrt(1.0 - world.condition.correlation)
+        runs = world.condition.calibration_runs
+        scores = {share: LOOK_NOISE * world.random.standard_normal(runs) for share in pruning.SHARES}
+        self.calibration = {share: SIGMA * float(np.std(found, ddof=1)) for share, found in scores.items()}
+        world.runs += 2 * LOOK_COST * runs
+        self.behind: dict[float, list[float]] = {share: [] for share in pruning.SHARES}
+        self.surprises: dict[float, list[float]] = {share: [] for share in pruning.SHARES}
+        self.head: dict[float, float] = {}
+        self.open: dict[float, float] = {}
+        self.open_noise: dict[float, float] = {}
+        self.head_runs()
+
+    def head_runs(self) -> None:
+        """The current code was run with a new seed."""
+        self.head = {share: self.own_noise * self.world.random.standard_normal() for share in pruning.SHARES}
+        self.world.runs += 2 * LOOK_COST
+
+    def ends(self, edit: _Edit) -> bool:
+        """Whether the run of a proposal ends early; then it costs what it used."""
+        common = self.world.random.standard_normal()
+        self.open = {}
+        for share in pruning.SHARES:
+            rank = math.sqrt(0.5) * (common + self.world.random.standard_normal())
+            self.open_noise[share] = self.own_noise * self.world.random.standard_normal()
+            noise = self.open_noise[share] - self.head[share]
+            self.open[share] = SIGMA * (edit.true + edit.dev + self.surprise[share] * rank + noise)
+            self.world.runs += LOOK_COST
+            past = pruning.Past(tuple(self.behind[share]), tuple(self.surprises[share]), self.calibration[share])
+            is_hopeless = pruning.is_hopeless(share, self.open[share], past)
+            self.behind[share].append(self.open[share])
+            if is_hopeless:
+                self.world.runs += share
+                return True
+        return False
+
+    def went_on(self, behind: float) -> None:
+        """The run went to its end, and was `behind` there."""
+        for share, look in self.open.items():
+            self.surprises[share].append(behind - look)
+
+    def head_moves(self) -> None:
+        """The proposal was kept: its own run is what the next ones are compared with."""
+        self.head = dict(self.open_noise)
+
+
 class _Night:
     """One night of the two-tier loop: a head that the search moves, a rung that only certificates move."""
 
@@ -199,6 +272,8 @@ class _Night:
         self.finished = self.rung
         lucks = random.standard_normal(condition.calibration_runs)
         self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
+        self.looks = _Looks(self.world) if condition.prunes else None
+        self.helpful = self.ended = self.ended_helpful = 0
 
     def play(self) -> None:
         condition = self.condition
@@ -222,14 +297,25 @@ class _Night:
         """One proposal; None is a placebo."""
         if math.isnan(self.head_score):
             self.head_score = self.world.dev_score(self.head, self.luck)
+            if self.looks is not None:
+                self.looks.head_runs()
         if effect is None:
             score = self.world.dev_score(self.head, self.luck)
             if not self.is_lucky:
                 self.placebos.append(score - self.head_score)
             return
         candidate = self.world.edit(self.head, effect)
+        self.helpful += int(effect < 0)
+        if self.looks is not None and self.looks.ends(candidate.edits[-1]):
+            self.ended += 1
+            self.ended_helpful += int(effect < 0)
+            return
         score = self.world.dev_score(candidate, self.luck)
+        if self.looks is not None:
+            self.looks.went_on(score - self.head_score)
         if gate.keeps(score, self.head_score, 1, 1):
+            if self.looks is not None:
+                self.looks.head_moves()
             self.head, self.head_score, self.is_lucky = candidate, score, True
             self.found += int(effect < 0)
 
@@ -274,12 +360,12 @@ class _Night:
         return self.finished.true - delta / SIGMA, low <= SIGMA * self.finished.true <= high
 
 
-def _naive_gain(condition: Condition, runs: int, random: np.random.Generator) -> float:
+def _naive_gain(condition: Condition, runs: float, random: np.random.Generator) -> float:
     """True gain of keeping whatever scores below the best score so far: one run each, always a fresh seed."""
     world = _World(condition, random)
     head = world.baseline
     best = world.dev_score(head, random.standard_normal())
-    for effect in condition.effects.draw(runs - 1, random):
+    for effect in condition.effects.draw(round(runs) - 1, random):
         candidate = world.edit(head, float(effect))
         score = world.dev_score(candidate, random.standard_normal())
         if gate.keeps(score, best, 1, 1):
@@ -328,4 +414,6 @@ def simulate_nights(condition: Condition, nights: int, seed: int) -> NightStatis
         over_claim=_mean([error for error, _ in finals]),
         coverage=float(np.mean([holds for _, holds in finals])) if finals else 1.0,
         runs=float(np.mean(runs)),
+        ended=float(np.mean([night.ended for night in played])),
+        ended_helpful=sum(night.ended_helpful for night in played) / max(1, sum(night.helpful for night in played)),
     )

@@ -79,11 +79,25 @@ def _plays() -> Iterator[_Play]:
     for rho in (0.0, 0.6):
         yield _gain(Condition(LATE, correlation=rho), f"late, rho {rho:g}", LATE_RATIO)
         yield _gain(Condition(EARLY, correlation=rho), f"early, rho {rho:g}", EARLY_RATIO)
+    yield from _plays_that_prune()
     for metric in ("accuracy", "macro_f1", "pr_auc", "mae"):
         yield _metric_null(MetricCondition(metric))
     for metric in ("accuracy", "macro_f1", "pr_auc", "mae"):
         for gain in (0.1, 0.2):
             yield _metric_power(MetricCondition(metric, gain))
+
+
+def _plays_that_prune() -> Iterator[_Play]:
+    """Nights whose hopeless runs end early; naive gets what they cost."""
+    yield _null(Condition(prunes=True), "omega 0.3, rho 0, runs ended early")
+    yield _null(Condition(unequal=0.4, prunes=True), "unequal noise, rho 0, runs ended early", FALSE_NIGHTS_UNEQUAL)
+    for rho in (0.0, 0.6):
+        yield _power(Condition(ONE_GAIN, correlation=rho, prunes=True), f"omega 0.3, rho {rho:g}, runs ended early")
+    for rho in (0.0, 0.6):
+        for effects, name, bound in ((LATE, "late", LATE_RATIO), (EARLY, "early", EARLY_RATIO)):
+            yield _gain(
+                Condition(effects, correlation=rho, prunes=True), f"{name}, rho {rho:g}, runs ended early", bound
+            )
 
 
 def _null(condition: Condition, world: str, bound: float = FALSE_NIGHTS) -> _Play:
@@ -107,6 +121,9 @@ def _gain(condition: Condition, world: str, bound: float) -> _Play:
     def play(nights: int, seed: int) -> Iterator[Row]:
         found: NightStatistics = simulate_nights(condition, nights, seed)
         yield Row("true gain, share of naive", world, nights, *found.ratio, bound, is_upper=False)
+        if condition.prunes:
+            share = found.ended_helpful
+            yield Row("helpful edits ended early", world, nights, share, -math.inf, math.inf, None)
         pruned = tuple(bound * found.finished_gain / max(found.true_gain, 1e-9) for bound in found.ratio)
         yield Row("the same after the prune pass", world, nights, pruned[0], pruned[1], pruned[2], None)
         yield Row("over-claim", world, nights, *found.over_claim, OVER_CLAIM)

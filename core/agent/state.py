@@ -33,6 +33,8 @@ class RunRecord:
     """Name of the private record with the hidden or test score; None when the run was scored on dev alone."""
     started_at: str
     finished_at: str
+    looks: tuple[tuple[float, float], ...] = ()
+    """(share of the budget, bits per byte of a small sample of dev) of the snapshots that it showed on the way."""
 
     @property
     def is_scored(self) -> bool:

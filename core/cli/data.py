@@ -104,7 +104,9 @@ def _inspected(source: Path, name: str, why: str, options: tuple[str, ...], fast
     given = SourceOptions(options=parsed_options(options))
     display.phase("reading the documents")
     facts = look_at(read_documents(adapter, source, given))
-    shown = Inspection(str(source), name, why, facts, None, "only read (--fast)", licences=licence_files(source))
+    notices = tuple(getattr(adapter, "notices", ()))
+    refusal, licences = "only read (--fast)", licence_files(source)
+    shown = Inspection(str(source), name, why, facts, None, refusal, licences=licences, notices=notices)
     if fast:
         return shown
     with tempfile.TemporaryDirectory(prefix="slm-ar-inspect-") as folder:

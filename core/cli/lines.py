@@ -34,6 +34,9 @@ def data_lines(data: PreparedData) -> list[str]:
             f"  {name} and train: {overlap.exact:,} documents the same, {overlap.near:,} nearly, "
             f"{overlap.ngram_percent:.1f} % of the 13-grams"
         )
+    shared = [f"{overlap.elsewhere:,} of {name}" for name, overlap in manifest.overlap.items() if overlap.elsewhere]
+    if shared:
+        lines.append(f"  documents that stand in another held-out part too: {', '.join(shared)}")
     for extra in manifest.extra:
         lines.append(f"  extra text ({extra.adapter}): {extra.documents:,} documents, {extra.byte_count:,} bytes")
     for task in manifest.tasks:

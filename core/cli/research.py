@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
+from .awake import kept_awake
 from .lines import data_lines, sample_lines, score_lines
 from .steps import (
     check_baselines,
@@ -161,7 +162,11 @@ def run(
         click.echo(f"workspace: {workspace.root}", err=True)
     else:
         workspace = find_workspace()
-    with display_for(as_json, quiet) as display, open_campaign(workspace, display) as campaign:
+    with (
+        display_for(as_json, quiet) as display,
+        open_campaign(workspace, display) as campaign,
+        kept_awake(display.note),
+    ):
         check_tasks(workspace, campaign.executor.data)
         state = search(campaign, workspace, experiments, stop_at)
         report_path = write_report(workspace, state)
@@ -221,7 +226,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
         if not yes and not may_open_test(campaign.state):
             click.echo("test stays closed", err=True)
             return
-        with display_for(as_json, quiet) as display:
+        with display_for(as_json, quiet) as display, kept_awake(display.note):
             campaign.display = display
             finishing.prune_edits(campaign)
             finishing.final_test(campaign, workspace.recipe.gate.final_pairs)

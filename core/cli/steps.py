@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from ..agent.campaign import Campaign
     from ..agent.proposers.calls import Setting
     from ..agent.state import CampaignState
-    from ..contracts import Display, Task
+    from ..contracts import Display, Task, TrainOutcome
     from ..prepare.pipeline import PreparedData
     from ..tasks.exam import TaskResult
     from ..tasks.objective import Objective
     from ..train.executor import LocalExecutor
+    from ..train.training_run import TrainJob
 
 DEMO_MARK = ".slm-ar-demo"
 
@@ -50,17 +51,11 @@ def prepare_shown(workspace: Workspace, display: Display) -> PreparedData:
     return data
 
 
-def train_shown(executor: Any, job: Any, folder: Path, display: Display) -> Any:
+def train_shown(executor: LocalExecutor, job: TrainJob, folder: Path, display: Display) -> TrainOutcome:
     """One run to its outcome, with its progress on the display."""
-    display.run_started("train.py, as it is", job.budget_seconds or 0.0)
-    training = executor.submit(job, folder)
-    try:
-        while (outcome := training.poll()) is None:
-            display.tick(training.progress.train_seconds, training.progress.phase)
-    except BaseException:
-        training.cancel()
-        raise
-    return outcome
+    from ..agent.running import watched
+
+    return watched(executor, job, folder, display, "train.py, as it is")
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def predict(
     given = checked_source(source)
     assert given is not None
     _check_out(out, given)
-    asked = source_options(workspace, options)
+    asked = source_options(workspace, data, options)
     questions: Iterator[Document] = careful(adapter, lambda: adapter.questions(given, asked))
     if task is not None:
         questions = (document for document in questions if any(span.task == task for span in document.spans))
@@ -136,7 +136,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     given = checked_source(source)
     assert given is not None
     adapter = workspace.adapter()
-    given_options = source_options(workspace, options)
+    given_options = source_options(workspace, data, options)
     documents, skipped, prepared = new_documents(workspace, data, given, given_options, kb * 1000)
     dev = held_documents(data, "dev")
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
@@ -217,13 +217,18 @@ def held_documents(data: PreparedData, split: str) -> list[HeldDocument]:
     return list(read_split(data.held_folder, split))
 
 
-def source_options(workspace: Workspace, changed: tuple[str, ...]) -> SourceOptions:
-    """The recipe's columns and options for another source; periods and judged queries belong to the old one."""
+def source_options(workspace: Workspace, data: PreparedData, changed: tuple[str, ...]) -> SourceOptions:
+    """The recipe's columns and options for another source, with what the one of training settled.
+
+    Periods and judged queries belong to the old one. What a person changes is no longer settled.
+    """
     from ..tasks.collection import OPTIONS
 
     table = workspace.recipe.data
     kept = {key: value for key, value in table.options.items() if key not in OPTIONS}
-    return SourceOptions(columns=table.columns, options={**kept, **parsed_options(changed)})
+    new = parsed_options(changed)
+    settled = {key: value for key, value in data.manifest.settled.items() if key not in new}
+    return SourceOptions(columns=table.columns, options={**kept, **new}, settled=settled)
 
 
 def new_documents(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -80,12 +81,11 @@ class Workspace:
         here = [platform.node(), platform.machine(), os.cpu_count()]
         asked = {"recipe": table.model_dump(mode="json"), "torch": torch_version(), "host": here}
         path = self.hidden_folder / "machine.json"
-        try:
+        # A file that is missing, torn, or of another slm-ar is no error: the machine is measured below.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(path.read_text(encoding="utf-8"))
             if known["asked"] == asked:
                 return Machine(**known["machine"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # never measured here, or by an older slm-ar
         machine = probe_machine(table.device, table.threads, table.precision)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")

@@ -130,6 +130,8 @@ class Manifest:
     extra: tuple[ExtraSize, ...] = ()
     tasks: tuple[Task, ...] = ()
     """The tasks of this source, with the choices filled in from train where the adapter left them open."""
+    settled: dict[str, Any] = field(default_factory=dict)
+    """What the adapter took from this source and later ones keep to."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from ..contracts import Adapter, DuplicatePolicy, SourceOptions, SplitRule, Task, TaskFinder
+from ..contracts import Adapter, DuplicatePolicy, Settler, SourceOptions, SplitRule, Task, TaskFinder
 from ..errors import DISK_FULL, BudgetError, DataError
 from ..recipe import Recipe
 from ..registry import adapter_mistakes
@@ -186,6 +187,10 @@ class _Preparation:
             with adapter_mistakes(self.adapter):
                 tasks = self.adapter.find_tasks(self.source, self.options)
         self._refuse_series(tasks)
+        settled: dict[str, Any] = {}
+        if isinstance(self.adapter, Settler):
+            with adapter_mistakes(self.adapter):
+                settled = dict(self.adapter.settle(self.source, self.options))
         self.spool.read(self.adapter, self.source, self.options, self.progress)
         # An adapter that keeps copies of its own accord means equal records: near ones cost more to count than to read.
         if self.policy is DuplicatePolicy.NEAR or self.recipe.data.duplicates == "report":
@@ -245,6 +250,7 @@ class _Preparation:
             vocab_measured=public.vocab_measured,
             extra=extra,
             tasks=tasks,
+            settled=settled,
         )
 
     def _deal(self) -> tuple[dict[str, str], dict[str, str]]:

@@ -121,7 +121,7 @@ class Spool:
         first = self._first.setdefault(self.digest(document.text), number)
         is_copy = first != number
         if self._in_group is not None:
-            pair = text_digest(f"{group}\0{document.text}")
+            pair = _in_group_digest(group, document.text)
             if pair in self._in_group:
                 self.dropped += 1
                 return b""
@@ -156,6 +156,8 @@ class Spool:
 
     def _compact(self) -> int:
         """Write the file again without the documents of groups that were left out; returns its size."""
+        if self._in_group is not None:
+            return self._forget()
         position = 0
         smaller = self._path.with_suffix(".new")
         with smaller.open("wb") as file:
@@ -166,6 +168,28 @@ class Spool:
                 else:
                     self._starts[number] = -1
         smaller.replace(self._path)
+        return position
+
+    def _forget(self) -> int:
+        """As `_compact`, and give their numbers and digests up too, so that memory does not grow with the source.
+
+        By time alone: no document stands for another there, and nothing of a group that was left out is taken again.
+        """
+        starts, groups, position = array("q"), list[str](), 0
+        self._first, self._in_group = {}, set()
+        smaller = self._path.with_suffix(".new")
+        with smaller.open("wb") as file:
+            for number, line in self._lines():
+                group = self._groups[number]
+                if group in self._table:
+                    text = from_json(line).document.text
+                    self._first.setdefault(self.digest(text), len(starts))
+                    self._in_group.add(_in_group_digest(group, text))
+                    starts.append(position)
+                    groups.append(group)
+                    position += file.write(line)
+        smaller.replace(self._path)
+        self._starts, self._groups, self._is_dropped = starts, groups, bytearray(len(starts))
         return position
 
     def _may_come_back(self, number: int, line: bytes) -> bool:
@@ -253,6 +277,10 @@ class Spool:
         with self._path.open("rb") as file:
             file.seek(self._starts[number])
             return from_json(file.readline()).document
+
+
+def _in_group_digest(group: str, text: str) -> bytes:
+    return text_digest(f"{group}\0{text}")
 
 
 def read_documents(adapter: Adapter, source: Path, options: SourceOptions) -> Iterator[Document]:

@@ -48,11 +48,8 @@ def exam_table(results: tuple[TaskResult, ...]) -> dict[str, str]:
 
 def _task_lines(result: TaskResult) -> list[str]:
     task, metrics = result.task, result.score.metrics
-    others = [name for name in metrics if name != task.metric]
     head = f"task {task.name}: {_words(task.metric)} {_figure(metrics[task.metric])}"
-    head += f" over {len(result.score.answers):,} questions"
-    rest = ", ".join(f"{_words(name)} {_figure(metrics[name])}" for name in others)
-    lines = [head + (f"  ({rest})" if rest else "")]
+    lines = [f"{head} over {len(result.score.answers):,} questions"]
     sign = 1 if task.direction == "min" else -1
     ranked = sorted(result.baselines, key=lambda name: sign * result.baselines[name].metrics[task.metric])
     for name in ranked:
@@ -60,11 +57,31 @@ def _task_lines(result: TaskResult) -> list[str]:
         lines.append(f"  {visible(name):<28} {_figure(value):>8}  {_comparison(result, name)}")
     for name, problem in result.problems.items():
         lines += visible(f"  {name:<28} {'-':>8}  no score: {problem}").split("\n")
+    lines += _other_metrics(result, ranked)
     lines += [f"  note: {visible(notice)}" for notice in result.notices]
     best = result.best_baseline
     if best is not None and _is_better(result, best) is False:
         lines.append(f"  The baseline '{best}' is better than the model: use it, or train longer.")
     return lines
+
+
+def _other_metrics(result: TaskResult, ranked: list[str]) -> list[str]:
+    """A column for each metric beside the headline, the model first; parts of a metric (`NAME/PART`) stay in JSON."""
+    rows = {"the model": result.score.metrics, **{visible(name): result.baselines[name].metrics for name in ranked}}
+    known = dict.fromkeys(metric for metrics in rows.values() for metric in metrics)
+    others = [metric for metric in known if metric != result.task.metric and "/" not in metric]
+    if not others:
+        return []
+    widths = [max(8, len(_words(metric))) for metric in others]
+
+    def line(name: str, cells: list[str]) -> str:
+        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return f"  {name:<28} {'  '.join(padded)}"
+
+    table = [line("", [_words(metric) for metric in others])]
+    for name, metrics in rows.items():
+        table.append(line(name, [_figure(metrics[metric]) if metric in metrics else "-" for metric in others]))
+    return table
 
 
 def _comparison(result: TaskResult, name: str) -> str:
@@ -100,4 +117,6 @@ def _words(metric: str) -> str:
 
 
 def _figure(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"

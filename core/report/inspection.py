@@ -48,6 +48,8 @@ class Inspection:
     refusal: str = ""
     pace: Pace | None = None
     licences: Sequence[str] = ()
+    notices: Sequence[str] = ()
+    """What the adapter tolerated, where there is no manifest that holds it."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Task -> baseline -> headline metric on dev."""
@@ -80,9 +82,7 @@ def _text_lines(found: Inspection) -> list[str]:
         lines.append(f"languages: {', '.join(facts.languages)}")
     for task, count in facts.answers.items():
         lines.append(f"task '{task}': {count:,} answers")
-    if found.manifest is not None:
-        lines += [notice for notice in found.manifest.notices]
-    return lines
+    return [*lines, *(found.manifest.notices if found.manifest is not None else found.notices)]
 
 
 def _risk_lines(found: Inspection) -> list[str]:

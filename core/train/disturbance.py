@@ -9,7 +9,10 @@ LONGEST_GAP_SECONDS = 3.0
 
 
 class Watch:
-    """Started when the clock starts; `tick` is called several times a second; `verdict` at the end."""
+    """Started when the clock starts; `tick` is called several times a second; `verdict` at the end.
+
+    What happens between `rest` and `go_on` does not count: the run is stopped then.
+    """
 
     def __init__(self, own_pids: list[int]) -> None:
         self._own_pids = own_pids
@@ -19,6 +22,24 @@ class Watch:
         self._own = self._own_seconds()
         self._gap = 0.0
         self._latest_own = self._own
+        self._rest: tuple[float, float, float, float] | None = None
+
+    def rest(self) -> None:
+        self.tick()
+        self._rest = (self._last, _sleep_seconds(), _machine_busy_seconds(), self._own_seconds())
+
+    def go_on(self) -> None:
+        if self._rest is None:
+            return
+        began, asleep, busy, own = self._rest
+        self._rest = None
+        self._last = time.monotonic()
+        self._started += self._last - began
+        self._asleep += _sleep_seconds() - asleep
+        self._busy += _machine_busy_seconds() - busy
+        own_now = self._own_seconds()
+        self._own += own_now - own
+        self._latest_own = max(self._latest_own, own_now)
 
     def tick(self) -> None:
         now = time.monotonic()

@@ -22,9 +22,10 @@ from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.tokenizer import load_tokenizer
-from .checkpoint import CONFIG_FILE
+from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE
 from .device import Machine
 from .files import read_candidate_file, read_config
+from .meter import allowance
 from .pasted import HeldText
 from .process import candidate_environment
 from .sandbox.area import empty_folder
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from .integrity import Watched
-    from .scorer import LogitsClient
+    from .scorer import LogitsClient, Segments
 
 LARGEST_CODE_BYTES = 1 << 20
 LONGEST_SCORE_SECONDS = 3600.0
@@ -75,8 +76,9 @@ class LocalExecutor:
         self.objective = objective
         self._sandboxes = Sandboxes(machine.mode, machine.device, self._environment(), allow_unsafe)
         self._tokenizer: Tokenizer | None = None
-        self._documents: dict[str, Sequence[HeldDocument]] = {}
+        self._documents: dict[str, tuple[Sequence[HeldDocument], Segments]] = {}
         self._held_text = HeldText(data.held_folder)
+        self._budgets: dict[Path, float | None] = {}
 
     def __enter__(self) -> LocalExecutor:
         return self
@@ -120,6 +122,7 @@ class LocalExecutor:
             "budget_steps": job.budget_steps,
         }
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
+        self._budgets[folder.resolve()] = job.budget_seconds
         incubator = self._sandboxes.incubator("train", folder.parent)
         child = incubator.start("train", folder, self._environment())
         return TrainingRun(job, folder, child, self.data, incubator.pid)
@@ -130,16 +133,17 @@ class LocalExecutor:
         Raises InvalidCheckpointError, and then there is no number.
         """
         from .integrity import Probes
-        from .scorer import score_split
+        from .scorer import encode_documents, score_split
 
         self._refuse_pasted_text(folder)
         if split not in self._documents:
-            self._documents[split] = tuple(read_split(self.data.held_folder, split))
+            read = tuple(read_split(self.data.held_folder, split))
+            self._documents[split] = read, encode_documents(self.tokenizer, read)
+        documents, segments = self._documents[split]
         window = window_context(folder, context)
-        documents = self._documents[split]
         probes = Probes()
         with self.client(folder, window) as client:
-            score = score_split(client, self.tokenizer, split, documents, window, probes=probes)
+            score = score_split(client, self.tokenizer, split, documents, window, probes=probes, segments=segments)
         probes.run(lambda: self.client(folder, window))
         score = replace(score, groups=self._nameless(score.groups))
         if self.objective is None:
@@ -169,9 +173,14 @@ class LocalExecutor:
         return lambda: Watched(lambda: self.client(folder, context))
 
     def client(self, folder: Path, context: int) -> LogitsClient:
-        """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids."""
+        """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids.
+
+        Leaving it raises InvalidCheckpointError when it worked on more than its answers (meter.py).
+        """
         from .scorer import LogitsClient
 
+        budget = self._budgets.get(folder.resolve())
+        size = path.stat().st_size if (path := folder / CHECKPOINT_FILE).is_file() else 0
         return LogitsClient(
             self._sandboxes.incubator("serve", folder.parent),
             folder,
@@ -181,6 +190,7 @@ class LocalExecutor:
             context,
             0.8 * self.machine.memory_mb,
             LONGEST_SCORE_SECONDS,
+            allowance(self.machine.device, self.machine.threads, budget, size),
         )
 
     def _environment(self) -> dict[str, str]:

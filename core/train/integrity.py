@@ -8,8 +8,9 @@ what the first process is asked tells which windows are noted, and the second ne
 model that looks ahead, at other rows or at its memory is found out whichever requests it recognises, by count, time,
 shape or process: to give the same answer twice it would have to know a text that was not shown to it.
 
-What the probes do not see: looking ahead at very few places. A model that does so at a share f of all places passes N
-probes with chance (1 - f)^N; it gains no more than what those places cost.
+What the probes do not see: looking ahead at very few places. Half of the cuts are drawn evenly, half where the token
+behind the cut is dear by its frequency in the split: a model that looks ahead at places which hold a share g of that
+cost passes N swapped windows with a chance of about (1 - g)^(N / 2), however few the places are.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ TOLERANCE = 1e-4
 """Nats that a token may cost more or less, plus the same share of what it costs: float32 rounding in another batch."""
 TRACE_TOKENS = 8
 """So many tokens in a row that stand elsewhere in the requests could tell what stood behind a cut."""
+LEAST_TRACE_TOKENS = 3
+"""And so many where a window begins with them, as the next one does whose text begins shortly before a cut."""
 CUTS_TRIED = 4
 ENDS_TRIED = 20
 WATCHED_ROWS = 64
@@ -91,31 +94,49 @@ class Probes:
         return tuple(self._probes.values())
 
     def draw(self, windows: Windows) -> None:
-        """Choose windows, each token with about the same chance, and for most a cut and what is put behind it."""
+        """Choose windows and for most a cut and what is put behind it: half of the cuts at any token with about the
+        same chance, half at dear tokens."""
         count = len(windows.ids)
         swapped = min(SWAPPED_WINDOWS, max(LEAST_SWAPPED, round(SWAPPED_SHARE * count)))
         again = max(LEAST_AGAIN, round(AGAIN_SHARE * count))
         lengths = windows.ends - windows.starts
-        order = np.argsort(-(self._random.random(count) ** (1 / np.maximum(lengths, 1))), kind="stable")
+        lasts = np.cumsum(lengths)
+        costs = _costs_behind(windows, lasts)
+        sums = np.append(0.0, np.cumsum(costs))
         traces = _Traces()
-        for row in order.tolist():
-            probe = None
-            if swapped and (probe := self._swapped(windows, row, traces)) is not None:
+        orders = [iter(self._order(lengths)), iter(self._order(sums[lasts] - sums[lasts - lengths]))]
+        for turn in range(2 * count):
+            if not swapped and not again:
+                break
+            is_dear = bool(swapped) and turn % 2 == 1
+            row = next((row for row in orders[is_dear] if row not in self._probes), None)
+            if row is None:
+                continue
+            weights = costs[lasts[row] - lengths[row] : lasts[row] - 1] if is_dear else None
+            probe = self._swapped(windows, row, traces, weights) if swapped else None
+            if probe is not None:
                 swapped -= 1
             elif again and (probe := self._again(windows, row, traces)) is not None:
                 again -= 1
-            elif not swapped and not again:
-                break
             if probe is not None:
                 self._probes[row] = probe
-        ends = np.cumsum(lengths)
-        self._targets = {row: windows.targets[ends[row] - lengths[row] : ends[row]] for row in self._probes}
+        self._targets = {row: windows.targets[lasts[row] - lengths[row] : lasts[row]] for row in self._probes}
 
-    def _swapped(self, windows: Windows, row: int, traces: _Traces) -> Probe | None:
-        """The window with another end, unless the other probes give away what stood there."""
+    def _order(self, weights: NDArray[Any]) -> list[int]:
+        """All rows, each as early as its weight makes it: a draw without putting back."""
+        luck = self._random.random(len(weights)) ** (1 / np.maximum(weights, 1e-9))
+        rows: list[int] = np.argsort(-luck, kind="stable").tolist()
+        return rows
+
+    def _swapped(
+        self, windows: Windows, row: int, traces: _Traces, weights: NDArray[np.float64] | None
+    ) -> Probe | None:
+        """The window with another end, unless the other probes give away what stood there; `weights` of its cuts."""
         ids, start, end = windows.ids[row], int(windows.starts[row]), int(windows.ends[row])
-        for _ in range(CUTS_TRIED if end - start > 1 else 0):
-            cut = int(self._random.integers(start + 1, end))
+        if end - start < 2:
+            return None
+        chances = weights / weights.sum() if weights is not None and weights.sum() > 0 else None
+        for cut in self._random.choice(np.arange(start + 1, end), CUTS_TRIED, p=chances).tolist():
             sent, sent_end = self._other_end(windows, row, cut)
             if traces.admit(sent, ids, cut):
                 return Probe(row, sent, start, sent_end, cut, True)
@@ -192,34 +213,67 @@ def _agree(scored: NDArray[np.floating[Any]], nats: NDArray[np.floating[Any]]) -
     return bool((np.abs(scored - nats) <= TOLERANCE * (1 + np.abs(scored))).all())
 
 
+def _costs_behind(windows: Windows, lasts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """For every target what it costs by its frequency in the split; 0 for the last of a window, which is not in it."""
+    counts = np.bincount(windows.targets) if len(windows.targets) else np.zeros(1)
+    costs: NDArray[np.float64] = -np.log(np.maximum(counts, 1) / max(1, len(windows.targets)))[windows.targets]
+    costs[lasts[lasts > 0] - 1] = 0
+    return costs
+
+
 class _Traces:
     """What the probes show to the second process, so that none of them gives away what another one hides.
 
     Windows overlap by half, and texts repeat: a window whose tokens around its cut stand in another probe is left out.
+    So is one whose last tokens before the cut, and the one behind it, are what another probe begins with, and one that
+    begins with what another probe hides.
     """
 
     def __init__(self) -> None:
         self._shown: set[bytes] = set()
+        self._begun: set[bytes] = set()
+        self._rows: list[bytes] = []
         self._hidden: set[bytes] = set()
+        self._hidden_ends: set[bytes] = set()
+        self._short: set[bytes] = set()
 
     def admit(self, sent: NDArray[np.int32], original: NDArray[np.int32] | None = None, cut: int = 0) -> bool:
         """Take a window in as it is sent, unless something would be given away."""
-        shown = _runs_of_tokens(sent)
-        if not self._hidden.isdisjoint(shown):
+        raw = sent.tobytes()
+        shown = {raw[at : at + _RUN_BYTES] for at in range(0, len(raw) - _RUN_BYTES + 1, _TOKEN_BYTES)}
+        begun = {raw[: _TOKEN_BYTES * length] for length in range(LEAST_TRACE_TOKENS, TRACE_TOKENS)}
+        if not (self._hidden.isdisjoint(shown) and self._hidden_ends.isdisjoint(begun)):
+            return False
+        if any(_stands_in(hidden, raw) for hidden in self._short):
             return False
         if original is not None:
-            hidden = _runs_of_tokens(original[: cut + 1])[-1]
-            if hidden in self._shown or hidden in shown:
+            hidden = original[max(0, cut + 1 - TRACE_TOKENS) : cut + 1].tobytes()
+            longest = len(hidden) - LEAST_TRACE_TOKENS * _TOKEN_BYTES
+            ends = {hidden[at:] for at in range(0, longest + 1, _TOKEN_BYTES)}
+            if hidden in shown or hidden in self._shown or not ends.isdisjoint(self._begun | begun):
                 return False
+            if len(hidden) < _RUN_BYTES:
+                if any(_stands_in(hidden, row) for row in (raw, *self._rows)):
+                    return False
+                self._short.add(hidden)
             self._hidden.add(hidden)
-        self._shown.update(shown)
+            self._hidden_ends |= ends
+        self._shown |= shown
+        self._begun |= begun
+        self._rows.append(raw)
         return True
 
 
-def _runs_of_tokens(ids: NDArray[np.int32]) -> list[bytes]:
-    """For every token it and the TRACE_TOKENS - 1 before it."""
-    raw = np.concatenate([np.full(TRACE_TOKENS - 1, -1, np.int32), ids]).tobytes()
-    return [raw[4 * at : 4 * (at + TRACE_TOKENS)] for at in range(len(ids))]
+_TOKEN_BYTES = 4
+_RUN_BYTES = _TOKEN_BYTES * TRACE_TOKENS
+
+
+def _stands_in(tokens: bytes, row: bytes) -> bool:
+    """Whether these tokens in a row stand anywhere in that row."""
+    at = row.find(tokens)
+    while at >= 0 and at % _TOKEN_BYTES:
+        at = row.find(tokens, at + 1)
+    return at >= 0
 
 
 def _log_softmax(logits: torch.Tensor) -> NDArray[np.float32]:
@@ -262,7 +316,7 @@ class Watched:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._source.__exit__(None, None, None)
+        self._source.__exit__(kind, None, None)
         if kind is None:
             self._ask_again()
 

@@ -60,16 +60,16 @@ def candidate_environment(threads: int, spin_count: int | None) -> dict[str, str
 
 def tree_memory_mb(pid: int) -> float:
     """Resident memory of a candidate, all its descendants and all that left it, in MB; 0 when it is gone."""
-    return sum(_resident_bytes(member) for member in _run_of(pid)) / 1e6
+    return sum(_resident_bytes(member) for member in run_processes(pid)) / 1e6
 
 
 def process_count(pid: int) -> int:
     """Processes of the candidate's run; 0 when it is gone."""
-    return len(_run_of(pid))
+    return len(run_processes(pid))
 
 
-def _run_of(pid: int) -> list[Any]:
-    """Everything below the candidate's incubator, to which also its daemons come back."""
+def run_processes(pid: int) -> list[Any]:
+    """The psutil.Process of everything below the candidate's incubator, to which also its daemons come back."""
     import psutil
 
     try:
@@ -195,9 +195,20 @@ class Incubator:
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+        if self._process.returncode:
+            self._kill_strays()
         self.area.remove()
+
+    def _kill_strays(self) -> None:
+        """What an incubator that died by force has left: daemons below nobody, known by their home or their folder."""
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                home = process.environ().get("HOME", "")
+                if str(self.area.tmp) == home or Path(process.cwd()).is_relative_to(self.area.root):
+                    process.kill()
 
     def _with_private_folders(self, environment: Mapping[str, str]) -> dict[str, str]:
         return {**environment, **dict.fromkeys(PRIVATE_FOLDER_VARIABLES, str(self.area.tmp))}

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+SNAPSHOT_FILE, SNAPSHOT_CONFIG = "snapshot.safetensors", "snapshot.json"
 CONTROL_VARIABLE = "SLM_AR_CONTROL"
 PROGRESS_SECONDS = 0.25
 
@@ -73,10 +74,18 @@ class Run:
         ids = ids.to(self.device)
         return Batch(ids[:, :-1], ids[:, 1:], 0.0)
 
-    def batches(self, batch_tokens: int, context: int) -> Iterator[Batch]:
+    def batches(
+        self,
+        batch_tokens: int,
+        context: int,
+        model: torch.nn.Module | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Iterator[Batch]:
         """Batches of `batch_tokens` tokens in rows of `context` until the budget is spent.
 
         The first one says "ready" to the harness, receives the data and with them starts the clock. Be warmed up.
+        With `model` and `config`, as `save` takes them, the harness may look at the model before the end, with the
+        clock stopped, and end a run that is hopeless. Without them no run is ended early.
         """
         rows = max(1, batch_tokens // context)
         if self.device.type == "cuda":
@@ -86,6 +95,8 @@ class Run:
         started = time.monotonic()
         tokens = _map_tokens(descriptors[0], self._token_dtype)
         deadline = message["deadline"]
+        shares = list(message.get("snapshots", ())) if model is not None and config is not None else []
+        paused = 0.0
         order = row_order(len(tokens), context, self.seed)
         offsets = np.arange(context + 1)
         last_report = last_step = started
@@ -101,9 +112,15 @@ class Run:
                     break
             else:
                 assert self.budget_seconds is not None
-                progress = min(0.999999, (now - started) / self.budget_seconds)
+                progress = min(0.999999, (now - started - paused) / self.budget_seconds)
                 if now + step_seconds > deadline:
                     break
+            if shares and progress >= shares[0]:
+                assert model is not None and config is not None
+                shares.pop(0)
+                deadline, paused = self._show(model, config)
+                last_step = time.monotonic()
+                continue
             starts = np.fromiter((next(order) for _ in range(rows)), np.int64, rows)
             ids = torch.from_numpy(tokens[(starts[:, None] + offsets) % len(tokens)].astype(np.int64))
             if self.device.type == "cuda":
@@ -117,13 +134,23 @@ class Run:
                 _send(self._control, {"event": "progress", "steps": self._steps, "tokens": self._tokens})
         _send(self._control, {"event": "progress", "steps": self._steps, "tokens": self._tokens})
 
+    def _show(self, model: torch.nn.Module, config: Mapping[str, Any]) -> tuple[float | None, float]:
+        """Hand the harness a snapshot and wait; (the new deadline, all seconds stood still so far)."""
+        self._write(model, config, SNAPSHOT_FILE, SNAPSHOT_CONFIG)
+        _send(self._control, {"event": "snapshot"})
+        message, _ = _receive(self._control)
+        return message["deadline"], message["paused"]
+
     def save(self, model: torch.nn.Module, config: Mapping[str, Any]) -> None:
         """Write the checkpoint. `config` (JSON) must be all that `build_model` needs to build the model again."""
+        self._write(model, config, CHECKPOINT_FILE, CONFIG_FILE)
+        _send(self._control, {"event": "saved"})
+
+    def _write(self, model: torch.nn.Module, config: Mapping[str, Any], weights: str, facts: str) -> None:
         from safetensors.torch import save_model
 
-        save_model(model, str(self._folder / CHECKPOINT_FILE))
-        (self._folder / CONFIG_FILE).write_text(json.dumps(dict(config), allow_nan=False), encoding="utf-8")
-        _send(self._control, {"event": "saved"})
+        save_model(model, str(self._folder / weights))
+        (self._folder / facts).write_text(json.dumps(dict(config), allow_nan=False), encoding="utf-8")
 
 
 def connect() -> Run:

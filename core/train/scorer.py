@@ -29,6 +29,7 @@ from ..errors import SlmArError
 from ..prepare.heldout import HeldDocument
 from ..prepare.tokenizer import BOS, PAD, cut_at_spans, encode_texts
 from .files import last_line, log_tail
+from .meter import Account, Allowance, TreeClock, WaitingClock
 from .process import Child, Incubator, tree_memory_mb
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ PADDING_COLUMNS = 1024
 """A model may pad its vocabulary by up to this many columns; they are dropped."""
 LOAD_SECONDS = 120
 ANSWER_SECONDS = 300
+
+
+Segments = Sequence[tuple[int, Sequence[int]]]
+"""(number of the document, token ids), in order."""
 
 
 class InvalidCheckpointError(SlmArError):
@@ -91,7 +96,7 @@ def cut_segments(document_text: str, spans: Sequence[Span]) -> list[tuple[str, t
     return segments
 
 
-def make_windows(segments: Sequence[tuple[int, Sequence[int]]], context: int) -> Windows:
+def make_windows(segments: Segments, context: int) -> Windows:
     """Windows of `context` ids with stride context / 2 over (document, token ids) segments, BOS first.
 
     The first window of a segment predicts all its tokens, each later one only those behind the window before.
@@ -133,38 +138,64 @@ class LogitsClient:
         context: int,
         memory_mb: float,
         answering_seconds: float = math.inf,
+        allowance: Allowance | None = None,
     ) -> None:
-        """`answering_seconds`: how long all its answers together may take."""
+        """`answering_seconds`: how long all its answers together may take; `allowance`: what its process may spend."""
         self.vocab_size = vocab_size
         self._seconds_left = answering_seconds
+        self._allowance = allowance
+        self._account = Account()
+        self._rows_asked = self._tokens_asked = 0
         self._folder = folder
         self._memory_mb = memory_mb
         # Room for one whole window, however large the vocabulary is, with some padding columns.
         self._ids_at = max(LOGITS_BYTES, 4 * (vocab_size + PADDING_COLUMNS) * context)
         self._child: Child = incubator.start("serve", folder, environment)
         self._shared = _shared_file(self._ids_at + IDS_BYTES)
+        self._clock: TreeClock | WaitingClock | None = None
         hello = json.dumps({"device": device}).encode() + b"\n"
         try:
             socket.send_fds(self._child.control.socket, [hello], [self._shared.fileno()])
+            ready = self._answer(LOAD_SECONDS)
+            self._clock = TreeClock(self._child.pid) if device == "cpu" else WaitingClock()
+            self._child.control.socket.sendall(b"!")
         except OSError:
-            self._refuse("the checkpoint cannot be loaded by its own train.py")
-        loaded = self._answer(LOAD_SECONDS)
+            ready = None
+        loaded = self._answer(LOAD_SECONDS) if ready is not None else None
         if loaded is None or loaded.get("event") != "loaded":
             self._refuse("the checkpoint cannot be loaded by its own train.py")
+        assert self._clock is not None
+        self._clock.answered()
+        self._account.loaded(self._clock.seconds())
+        self._check_work(True)
 
     def __enter__(self) -> LogitsClient:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._child.end()
         self._shared.close()
+        if kind is None:
+            self._check_work(True)
+
+    @property
+    def work_beyond_answering(self) -> float:
+        """Seconds of its meter that plain answers do not explain, so far."""
+        return self._account.extra
 
     def logits(self, ids: np.ndarray[Any, Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
         """float32 [sum of positions, vocab_size] for rows of ids int32 [rows, length]; padding columns dropped.
 
         Raises InvalidCheckpointError when the answer has the wrong shape, is not finite, or does not come.
         """
-        return self._finite(self._received(self._send(ids, positions)))
+        answers: list[torch.Tensor] = []
+        while not answers or len(ids):
+            # The first rows go alone, then two, four ...: a model that works before its first answer has by then
+            # answered next to nothing (meter.py).
+            rows = self._rows_asked + 1
+            answers.append(self._finite(self._received(self._send(ids[:rows], positions[:rows]))))
+            ids, positions = ids[rows:], positions[rows:]
+        return torch.cat(answers) if len(answers) > 1 else answers[0]
 
     def stream(
         self, requests: Iterable[tuple[np.ndarray[Any, Any], Sequence[tuple[int, int]]]]
@@ -173,9 +204,14 @@ class LogitsClient:
         asked: int | None = None
         for ids, positions in requests:
             answer = None if asked is None else self._received(asked)
-            asked = self._send(ids, positions)
+            asked = None
+            is_begun = len(ids) <= self._rows_asked + 1
+            if is_begun:
+                asked = self._send(ids, positions)
             if answer is not None:
                 yield self._finite(answer)
+            if not is_begun:
+                yield self.logits(ids, positions)
         if asked is not None:
             yield self._finite(self._received(asked))
 
@@ -184,6 +220,10 @@ class LogitsClient:
         rows, length = ids.shape
         os.pwrite(self._shared.fileno(), np.ascontiguousarray(ids, np.int32).tobytes(), self._ids_at)
         asked = sum(end - start for start, end in positions)
+        self._rows_asked += rows
+        self._tokens_asked = rows * length
+        assert self._clock is not None
+        self._clock.asked()
         request = {"rows": rows, "length": length, "ids_at": self._ids_at, "positions": [list(p) for p in positions]}
         try:
             self._child.control.socket.sendall(json.dumps(request).encode() + b"\n")
@@ -200,7 +240,9 @@ class LogitsClient:
             self._refuse("the model took longer to answer than a score may take")
         if answer is None or answer.get("event") != "logits":
             self._refuse("the model failed while it computed logits")
-        assert answer is not None
+        assert answer is not None and self._clock is not None
+        self._clock.answered()
+        self._account.answered(self._tokens_asked, self._clock.seconds())
         count, width = answer.get("count"), answer.get("width")
         if count != asked or not isinstance(width, int) or width < self.vocab_size or width * asked * 4 > self._ids_at:
             self._refuse(f"forward gave logits of shape [{count}, {width}], asked [{asked}, >= {self.vocab_size}]")
@@ -221,7 +263,7 @@ class LogitsClient:
         return max(1, min(self._ids_at // (4 * width * length), IDS_BYTES // (4 * length), 16_384 // length))
 
     def _answer(self, seconds: float) -> dict[str, Any] | None:
-        """The server's next message; refuses one that takes more memory than training may."""
+        """The server's next message; refuses one that takes more memory than training may, or works too long."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             message = self._child.wait(0.5)
@@ -229,7 +271,30 @@ class LogitsClient:
                 return message
             if tree_memory_mb(self._child.pid) > self._memory_mb:
                 self._refuse(f"the model used more than {self._memory_mb:,.0f} MB")
+            self._check_work()
         return None
+
+    def _check_work(self, is_whole: bool = False) -> None:
+        """Raises InvalidCheckpointError when its process did more than answer; `is_whole`: nothing is being computed.
+
+        What an answer costs is only known at the end.
+        """
+        if self._allowance is None or self._clock is None:
+            return
+        spent = self._clock.seconds()
+        extra = self._account.extra if is_whole else 0.0 if self._account.is_loaded else spent
+        if extra <= self._allowance.extra and spent <= self._allowance.total:
+            return
+        self._child.end()
+        self._shared.close()
+        if extra > self._allowance.extra:
+            raise InvalidCheckpointError(
+                f"the model worked {extra:.1f} s beyond answering while it was scored, {self._allowance.extra:.1f} s "
+                "are free: what trains or searches belongs into the budget"
+            )
+        raise InvalidCheckpointError(
+            f"the model worked {spent:.0f} s to be scored, {self._allowance.total:.0f} s are free within this budget"
+        )
 
     def _refuse(self, reason: str) -> None:
         self._child.end()
@@ -264,6 +329,21 @@ def _read_all(descriptor: int, into: memoryview) -> bool:
     return True
 
 
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[HeldDocument]) -> Segments:
+    """(number of the document, token ids) for each of its segments.
+
+    Raises InvalidCheckpointError when the tokenizer does not give a document back.
+    """
+    segments: list[tuple[int, Sequence[int]]] = []
+    for owner, held in enumerate(documents):
+        parts = cut_segments(held.document.text, held.document.spans)
+        encoded = encode_texts(tokenizer, [cut_at_spans(text, spans) for text, spans in parts])
+        if "".join(tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded) != held.document.text:
+            raise InvalidCheckpointError(f"the tokenizer does not give document '{held.document.id}' back")
+        segments.extend((owner, ids) for ids in encoded)
+    return segments
+
+
 def score_split(
     client: LogitsClient,
     tokenizer: Tokenizer,
@@ -272,17 +352,15 @@ def score_split(
     context: int,
     batch_rows: int | None = None,
     probes: Probes | None = None,
+    segments: Segments | None = None,
 ) -> SplitScore:
-    """Score `documents`; `probes` note what they will ask again. Raises InvalidCheckpointError, also when the tokenizer
-    does not round-trip a document."""
+    """Score `documents`; `probes` note what they will ask again, `segments` is what encode_documents made of them.
+
+    Raises InvalidCheckpointError.
+    """
     started = time.monotonic()
-    segments: list[tuple[int, Sequence[int]]] = []
-    for owner, held in enumerate(documents):
-        parts = cut_segments(held.document.text, held.document.spans)
-        encoded = encode_texts(tokenizer, [cut_at_spans(text, spans) for text, spans in parts])
-        if "".join(tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded) != held.document.text:
-            raise InvalidCheckpointError(f"the tokenizer does not give document '{held.document.id}' back")
-        segments.extend((owner, ids) for ids in encoded)
+    if segments is None:
+        segments = encode_documents(tokenizer, documents)
     windows = make_windows(segments, context)
     if probes is not None:
         probes.draw(windows)

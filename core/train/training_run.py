@@ -2,7 +2,9 @@
 
 Made by LocalExecutor.submit, moved on by its caller. Promises: the budget starts when the data are handed over and is
 measured here; a checkpoint that is late, missing or too large is no checkpoint; memory and disk are capped; no process
-survives. Nothing that train.py prints or reports is believed: its step and token counts are shown, never scored.
+survives. Nothing that train.py prints or reports is believed: its step and token counts are shown, never scored. A run
+may be asked for snapshots of its model: at each of them it stands still (pause.py) until its caller lets it go on or
+ends it, and that time is no part of any budget.
 """
 
 from __future__ import annotations
@@ -23,14 +25,20 @@ from ..prepare.shards import TOKENS_FILE
 from .checkpoint import inspect_checkpoint
 from .disturbance import Watch
 from .files import last_line, log_tail
+from .pause import Frozen, copy_snapshot, freeze
 from .process import Child, process_count, tree_memory_mb
 from .sandbox.area import byte_count, empty_folder
+from .speed import machine_speed
 
 LARGEST_RUN_BYTES = 4 << 30
 LONGEST_STEPS_RUN_SECONDS = 4 * 3600.0
+LATEST_SHARE = 0.05
+"""How much of the budget later than asked for a snapshot may come and still be looked at."""
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
 MOST_PROCESSES = 512
+LATE_SECONDS, LATE_SHARE = 0.25, 0.02
+"""A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
 OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
 
 
@@ -44,6 +52,8 @@ class TrainJob:
     budget_steps: int | None
     startup_seconds: float
     memory_mb: float
+    snapshots: tuple[float, ...] = ()
+    """Shares of the budget, ascending, at which the run shall stand still and show its model."""
 
     @property
     def wall_seconds(self) -> float:
@@ -64,14 +74,32 @@ class Progress:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The model of a run that stands still, copied: `folder` may be served like a checkpoint."""
+
+    share: float
+    """Of the budget, as asked for in the job."""
+    folder: Path
+    disturbance: str
+    """Why the machine was not quiet up to here; empty when it was."""
+
+
 class TrainingRun:
-    """A submitted run; `poll` moves it on and gives its outcome when there is one."""
+    """A submitted run; `poll` moves it on and gives its outcome when there is one.
+
+    When `snapshot` is set after a poll, the run stands still: answer with `go_on` or `prune`. The next poll lets it go
+    on if nobody did.
+    """
+
+    snapshot: Snapshot | None = None
 
     def __init__(self, job: TrainJob, folder: Path, child: Child, data: PreparedData, incubator_pid: int) -> None:
         self.job, self.folder = job, folder
         self._child, self._data = child, data
         self._submitted = time.monotonic()
         self._started: float | None = None
+        self._machine_speed = 0.0
         self._saved: float | None = None
         self._watch: Watch | None = None
         self._own_pids = [os.getpid(), incubator_pid, child.pid]
@@ -80,14 +108,22 @@ class TrainingRun:
         self._disk_looked = 0.0
         self._disk_cap = min(LARGEST_RUN_BYTES, shutil.disk_usage(folder).free // 2)
         self._ended_by: tuple[Status, str] | None = None
+        self._shares = list(job.snapshots)
+        self._is_look_due = False
+        self._frozen: Frozen | None = None
+        self._stopped_at = self._paused = 0.0
 
     @property
     def progress(self) -> Progress:
-        seconds = time.monotonic() - self._started if self._started is not None else 0.0
+        seconds = self._trained(time.monotonic()) if self._started is not None else 0.0
         return Progress("starting" if self._started is None else "training", seconds, self._steps, self._tokens)
 
     def poll(self, seconds: float = 0.25) -> TrainOutcome | None:
         """Wait up to `seconds` for news; the outcome once the run has ended and left no process."""
+        if self._frozen is not None and self._ended_by is None:
+            self.go_on()
+        if self._ended_by is not None:
+            return self._finish()
         message = self._child.wait(min(seconds, self._seconds_left()))
         while message is not None:  # all that was said before now counts before any limit is looked at
             self._hear(message)
@@ -95,13 +131,35 @@ class TrainingRun:
         if self._watch is not None:
             self._watch.tick()
         self._enforce()
+        if self._is_look_due and self._child.ended is None and self._ended_by is None and self._saved is None:
+            self._look()
         if self._child.ended is None and self._ended_by is None and not self._is_done_saving():
             return None
         return self._finish()
 
+    def go_on(self) -> None:
+        """Let a run that stands still train on; the time that it stood is added to its deadline."""
+        assert self._frozen is not None
+        self._drop_snapshot()
+        trespass = self._frozen.trespass()
+        self._paused += time.monotonic() - self._stopped_at
+        if self._watch is not None:
+            self._watch.go_on()
+        if trespass:
+            self._ended_by = (Status.INVALID, trespass)  # it dies as it stands
+            return
+        self._answer()
+        self._frozen.thaw()
+        self._frozen = None
+
+    def prune(self, reason: str) -> None:
+        """End a run that stands still; the next poll gives its outcome."""
+        self._ended_by = (Status.PRUNED, reason)
+
     def cancel(self) -> None:
         """End the run without an outcome."""
         self._child.end()
+        self._drop_snapshot()
 
     def _seconds_left(self) -> float:
         return max(0.005, self._limit() - time.monotonic())
@@ -112,7 +170,13 @@ class TrainingRun:
         if self._saved is not None:
             # What would be done behind a save is no part of a budget by the clock.
             return self._saved + (0.5 if self.job.budget_seconds is None else 0.0)
-        return self._started + self.job.wall_seconds
+        return self._started + self._paused + self.job.wall_seconds
+
+    def _trained(self, now: float) -> float:
+        """Seconds from handing over the data to `now`, without those that the run stood still."""
+        assert self._started is not None
+        standing = now - self._stopped_at if self._frozen is not None else 0.0
+        return now - self._started - self._paused - standing
 
     def _is_done_saving(self) -> bool:
         return self._saved is not None and time.monotonic() >= self._limit()
@@ -126,6 +190,55 @@ class TrainingRun:
             self._tokens = _count(message.get("tokens"), self._tokens)
         elif event == "saved" and self._started is not None and self._saved is None:
             self._saved = time.monotonic()
+        elif event == "snapshot" and self._started is not None and self._shares:
+            self._is_look_due = True
+
+    def _look(self) -> None:
+        """Stop the run and take its snapshot. One that cannot be read, or comes at another time, is passed over."""
+        self._is_look_due = False
+        share = self._shares.pop(0)
+        if not self._is_on_time(share):
+            self._answer()
+            return
+        frozen = freeze(self._child.pid)
+        if frozen is None:
+            if (message := self._child.wait(0.1)) is not None:  # it may have ended by itself
+                self._hear(message)
+            if self._child.ended is None:
+                self._ended_by = (Status.INVALID, "its processes could not be stopped for a look at its model")
+            return
+        self._frozen, self._stopped_at = frozen, time.monotonic()
+        disturbance = ""
+        if self._watch is not None and self.job.budget_seconds is not None:
+            disturbance = self._watch.verdict()
+            self._watch.rest()
+        self.snapshot = Snapshot(share, self._snapshot_folder, disturbance)
+        if copy_snapshot(self._child.area.work, self._snapshot_folder, self.job.train_py):
+            self.go_on()
+
+    def _is_on_time(self, share: float) -> bool:
+        """Models are compared at one progress of their schedules; a run by steps has nobody's word but its own."""
+        if self.job.budget_seconds is None:
+            return True
+        spent = self._trained(time.monotonic()) / self.job.budget_seconds
+        return share - 0.01 <= spent <= share + LATEST_SHARE
+
+    def _answer(self) -> None:
+        seconds = self.job.budget_seconds
+        assert self._started is not None
+        deadline = self._started + self._paused + seconds if seconds is not None else None
+        go = {"event": "go", "deadline": deadline, "paused": self._paused}
+        with contextlib.suppress(OSError):
+            self._child.control.socket.sendall(json.dumps(go).encode())
+
+    @property
+    def _snapshot_folder(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-snapshot")
+
+    def _drop_snapshot(self) -> None:
+        self.snapshot = None
+        if self.job.snapshots:
+            shutil.rmtree(self._snapshot_folder, ignore_errors=True)
 
     def _hand_over_data(self) -> None:
         """Open the shards for the candidate; this instant starts the budget."""
@@ -133,10 +246,13 @@ class TrainingRun:
         with contextlib.suppress(OSError):  # nobody may open them for writing through the descriptor
             shards.chmod(0o400)
         descriptor = os.open(shards, os.O_RDONLY)
+        if self.job.budget_seconds is not None:  # the candidate waits, so that the machine is quiet
+            self._machine_speed = machine_speed()
         self._watch = Watch(self._own_pids)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
-        go = {"event": "go", "deadline": self._started + seconds if seconds is not None else None}
+        deadline = self._started + seconds if seconds is not None else None
+        go = {"event": "go", "deadline": deadline, "snapshots": self.job.snapshots}
         try:
             with contextlib.suppress(OSError):
                 socket.send_fds(self._child.control.socket, [json.dumps(go).encode()], [descriptor])
@@ -170,7 +286,9 @@ class TrainingRun:
 
     def _finish(self) -> TrainOutcome:
         now = time.monotonic()
+        train_seconds = self._trained(self._saved or now) if self._started is not None else 0.0
         ended = self._child.end()
+        self._drop_snapshot()
         self._restore_ours()
         status, reason = self._judge(ended)
         parameters = 0
@@ -179,11 +297,12 @@ class TrainingRun:
         started = self._started if self._started is not None else now
         disturbance = ""
         if self._watch is not None and self.job.budget_seconds is not None:
-            disturbance = self._watch.verdict()
+            self._watch.go_on()
+            disturbance = self._lateness() or self._watch.verdict()
         return TrainOutcome(
             status=status,
             reason=reason,
-            train_seconds=round((self._saved or now) - started, 3),
+            train_seconds=round(train_seconds, 3),
             startup_seconds=round(started - self._submitted, 3),
             wall_seconds=round(now - self._submitted, 3),
             peak_memory_mb=round(self._peak_mb, 1),
@@ -192,7 +311,18 @@ class TrainingRun:
             parameters=parameters,
             log_tail=log_tail(self.folder),
             disturbance=disturbance,
+            machine_speed=round(max(self._machine_speed, machine_speed()), 1) if self._machine_speed else 0.0,
         )
+
+    def _lateness(self) -> str:
+        """Whether the time for saving may have been used to train: such a run is repeated, and never certified."""
+        seconds = self.job.budget_seconds
+        if seconds is None or self._started is None or self._saved is None:
+            return ""
+        late = self._trained(self._saved) - seconds
+        if late <= max(LATE_SECONDS, LATE_SHARE * seconds):
+            return ""
+        return f"its checkpoint came {late:.1f} s after the budget ended"
 
     def _restore_ours(self) -> None:
         """What is scored, shown and exported is the code and the tokenizer that the journal knows."""

@@ -340,7 +340,8 @@ def test_the_city_is_read_like_real_files(tmp_path: Path) -> None:
     assert len(sizes) == 400
     assert 900_000 < sum(sizes.values()) < 1_500_000
     assert min(sizes.values()) > 1_000 and max(sizes.values()) < 5_000
-    found, notice = adapter.notices
+    found, new, notice = adapter.notices
+    assert "columns that no earlier incident log has, not read (_id): 1" in new
     assert found == f"{tmp_path}: holds 400 arrival logs, 4 incident logs, 1 static GTFS feed"
     assert "gtfs.zip: static GTFS feed, 80 trips: lies beside logs" in notice
     header = next((tmp_path / "arrivals").iterdir()).read_text(encoding="utf-8").splitlines()[0]

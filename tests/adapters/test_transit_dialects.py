@@ -115,3 +115,25 @@ def test_blanks_before_times_and_a_loop_that_is_timed_at_its_end_alone(tmp_path:
     assert text == (
         'bus IC | ------- | 3 trips 06:30-07:10 every 20 min\nStation\nAlton, at "Main" | +?\nStation | +100\n'
     )
+
+
+def test_columns_that_a_later_log_brings_are_told(tmp_path: Path) -> None:
+    header = "Date,Time,Line,Station,Code,Min Delay,Note"
+    row = "{day},10:0{n},29,MAIN,MUSC,{n},dry"
+    for month in (1, 2, 3):
+        rows = [row.format(day=f"2024-0{month}-{n:02d}", n=n) for n in range(1, 9)]
+        also = month > 1
+        lines = [header + ",Weather,NOTE 2" * also, *(line + ",rain,x" * also for line in rows)]
+        (tmp_path / f"log-{month}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    adapter = TransitAdapter()
+    list(adapter.documents(tmp_path, SourceOptions()))
+    told = [line for line in adapter.notices if "no earlier" in line]
+    where = f"{tmp_path / 'log-2.csv'}: columns that no earlier incident log has, not read (Weather, NOTE 2): 2"
+    assert told == [where]
+    # What comes after training is held against training.
+    first, later = tmp_path / "log-1.csv", tmp_path / "log-3.csv"
+    settled = adapter.settle(first, SourceOptions())
+    list(adapter.documents(later, SourceOptions(settled=settled)))
+    assert f"{later}: columns that no earlier incident log has, not read (Weather, NOTE 2): 2" in adapter.notices
+    list(adapter.documents(later, SourceOptions(settled=adapter.settle(later, SourceOptions()))))
+    assert not any("no earlier" in line for line in adapter.notices)

@@ -6,7 +6,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,18 +99,6 @@ class Scripted:
 
 
 RATES = [{"MATRIX_LR": rate} for rate in (0.04, 0.01, 0.08, 0.03)]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(TINY_TRAIN_PY, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def journal(workspace: Path) -> Iterator[Journal]:
-    with Journal(workspace / ".slm") as journal:
-        yield journal
 
 
 def opened(
@@ -211,6 +199,43 @@ def test_equal_campaigns_have_equal_histories(tmp_path: Path, tiny_data: Prepare
 def forget_nights() -> None:
     """As if no workspace had asked this hidden split before."""
     shutil.rmtree(private_root() / "nights", ignore_errors=True)
+
+
+def test_a_run_on_a_machine_that_became_slow_is_repeated(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    jobs = 0
+
+    def heats_up(job: TrainJob) -> TrainOutcome:
+        nonlocal jobs
+        jobs += 1
+        return replace(OUTCOME, machine_speed=500.0 if jobs == 5 else 1000.0 + jobs)
+
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(heats_up))
+    assert night(campaign, Scripted(*RATES)) == "planned experiments done"
+    runs = campaign.state.runs
+    slow = [run for run in runs if run.outcome.disturbance]
+    assert ["50 % slower" in run.outcome.disturbance for run in slow] == [True]
+    again = runs[runs.index(slow[0]) + 1]
+    assert (again.role, again.seed, again.experiment) == (slow[0].role, slow[0].seed, slow[0].experiment)
+    assert (slow[0].attempt, again.attempt) == (1, 2)
+
+
+def test_a_machine_that_stays_slow_is_the_machine_that_there_is(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    jobs = 0
+
+    def unplugged(job: TrainJob) -> TrainOutcome:
+        nonlocal jobs
+        jobs += 1
+        return replace(OUTCOME, machine_speed=1000.0 if jobs < 5 else 500.0)
+
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(unplugged))
+    night(campaign, Scripted(*RATES))
+    outcomes = [run.outcome.disturbance for run in campaign.state.runs]
+    assert any(outcomes)
+    assert not any(outcomes[-4:])
 
 
 # --- ways out -------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +19,6 @@ from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train.training_run import TrainJob
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(TINY_TRAIN_PY, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def journal(workspace: Path) -> Iterator[Journal]:
-    with Journal(workspace / ".slm") as journal:
-        yield journal
 
 
 class WithData(FakeExecutor):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from slm_ar.core.agent import gate, simulate
 from slm_ar.core.agent.gate import GatePolicy, Noise, PairScore, judge_claim
+from slm_ar.core.agent.pairs import degrees_of
 from slm_ar.core.contracts import Decision, GroupScore
 
 POLICY = GatePolicy(alpha=0.04, looks=(1, 2, 3, 5), alpha_split=(0.1, 0.2, 0.3, 0.4))
@@ -257,7 +258,7 @@ def test_few_groups_lend_few_degrees_of_freedom():
 
 @given(st.floats(0, 1), st.integers(1, 50), st.floats(0, 1), st.integers(2, 50))
 def test_degrees_lie_between_the_smaller_and_the_sum(seeds, seed_degrees, groups, group_count):
-    degrees = gate._degrees(seeds, seed_degrees, groups, group_count)
+    degrees = degrees_of(seeds, seed_degrees, groups, group_count)
     low, high = min(seed_degrees, group_count - 1), seed_degrees + group_count - 1
     assert low * (1 - 1e-9) <= degrees <= high * (1 + 1e-9)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,18 +25,6 @@ from slm_ar.core.report.tables import status_text
 
 BROKEN = with_main("raise ValueError('no luck')")
 OTHER = {"budget": {"steps": 9}}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(TINY_TRAIN_PY, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def journal(workspace: Path) -> Iterator[Journal]:
-    with Journal(workspace / ".slm") as journal:
-        yield journal
 
 
 def ensure(

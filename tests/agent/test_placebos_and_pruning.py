@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,23 +21,12 @@ from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.night import plan_night
 from slm_ar.core.contracts import Decision, GroupScore, Proposal, ResearchContext, SplitScore, Status, TrainOutcome
 from slm_ar.core.errors import TrainingError
+from slm_ar.core.prepare.heldout import private_root
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.experiments import kept_in_chain
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import status_text
 from slm_ar.core.train.training_run import TrainJob
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(TINY_TRAIN_PY, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def journal(workspace: Path) -> Iterator[Journal]:
-    with Journal(workspace / ".slm") as journal:
-        yield journal
 
 
 class SameCode:
@@ -163,23 +153,43 @@ class ThreeKnobs(FakeExecutor):
         return replace(score, bits_per_byte=score.bits_per_byte + change, groups=groups)
 
 
-def three_edits(
-    workspace: Path, journal: Journal, data: PreparedData, happens: Any = None, experiments: int = 26
-) -> Campaign:
-    """A campaign that proved three edits of which one helps. The claim sees one luck, the prune pass another."""
+def reopened(root: Path, journal: Journal, data: PreparedData, happens: Any = None) -> Campaign:
+    """The claim sees one luck, the prune pass another."""
     executor = ThreeKnobs(happens)
-    campaign = opened(workspace, journal, data, executor)
+    campaign = opened(root, journal, data, executor)
     state = campaign.state
     executor.lucky_seeds = frozenset(planner.window_seed(state, window) for window in range(9))
-    changes = [{"MATRIX_LR": 0.16}, BATCHES, *FILLERS]
-    night(campaign, Scripted(*changes), experiments)
     return campaign
 
 
-def test_the_prune_pass_takes_out_what_does_not_help(
-    workspace: Path, journal: Journal, tiny_data: PreparedData
-) -> None:
-    campaign = three_edits(workspace, journal, tiny_data)
+@pytest.fixture(scope="module")
+def proven(tmp_path_factory: pytest.TempPathFactory, tiny_data: PreparedData) -> Path:
+    """A workspace whose campaign proved three edits of which one helps, and its private folder; to be copied."""
+    base = tmp_path_factory.mktemp("proven")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLM_AR_PRIVATE", str(base / "private"))
+        with Journal(base / "toy" / ".slm") as journal:
+            campaign = reopened(base / "toy", journal, tiny_data)
+            night(campaign, Scripted({"MATRIX_LR": 0.16}, BATCHES, *FILLERS), 26)
+    return base
+
+
+def copy_of(proven: Path, root: Path) -> Path:
+    shutil.copytree(proven / "toy", root)
+    shutil.copytree(proven / "private", private_root(), dirs_exist_ok=True)
+    return root
+
+
+@pytest.fixture
+def three_edits(proven: Path, tmp_path: Path, tiny_data: PreparedData) -> Iterator[Campaign]:
+    """A campaign with everything proven that there is, before its prune pass."""
+    root = copy_of(proven, tmp_path / "toy")
+    with Journal(root / ".slm") as journal:
+        yield reopened(root, journal, tiny_data)
+
+
+def test_the_prune_pass_takes_out_what_does_not_help(three_edits: Campaign) -> None:
+    campaign = three_edits
     state = campaign.state
     assert state.rung != state.baseline and state.rung == state.head
     kept = kept_in_chain(state, state.rung, state.baseline)
@@ -201,9 +211,9 @@ def test_the_prune_pass_takes_out_what_does_not_help(
     assert campaign.newest_checkpoint(record.revision) is not None
     text = " ".join(status_text(summarise(state), is_end=True).split())
     assert "took out 1 of 2 kept edits" in text and "better than where it began, on the final test" in text
-    events = len(journal.events)
+    events = len(campaign.journal.events)
     prune_edits(campaign)
-    assert len(journal.events) == events, "once test is open nothing is pruned any more"
+    assert len(campaign.journal.events) == events, "once test is open nothing is pruned any more"
 
 
 def test_a_small_campaign_and_a_single_edit_have_no_prune_pass(
@@ -233,49 +243,50 @@ class StopError(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
+def finished(root: Path, data: PreparedData) -> tuple[Any, ...]:
+    """What the prune pass and the final test of a campaign come to, begun or gone on with."""
+    with Journal(root / ".slm") as journal:
+        campaign = reopened(root, journal, data)
+        prune_edits(campaign)
+        final = final_test(campaign, 2)
+        state = campaign.state
+        runs = [(run.role, run.revision, run.seed) for run in state.runs if run.role in ("prune", "final")]
+        assert kinds(journal).count("pruned") == kinds(journal).count("prune_planned") == 1
+    return state.prune, runs, final.final, final.delta
+
+
+@pytest.fixture(scope="module")
+def undisturbed(proven: Path, tmp_path_factory: pytest.TempPathFactory, tiny_data: PreparedData) -> tuple[Any, ...]:
+    base = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLM_AR_PRIVATE", str(base / "private"))
+        return finished(copy_of(proven, base / "toy"), tiny_data)
+
+
 @pytest.mark.parametrize("at_job", [1, 2, 6, 12, 13, 15])
 def test_cut_off_at_any_run_the_prune_pass_goes_on_where_it_was(
-    tmp_path: Path, tiny_data: PreparedData, at_job: int
+    proven: Path, undisturbed: tuple[Any, ...], tmp_path: Path, tiny_data: PreparedData, at_job: int
 ) -> None:
-    results = []
-    for name, dies_at in (("whole", 0), ("cut", at_job)):
-        root = tmp_path / name
-        root.mkdir()
-        jobs = 0
-        with Journal(root / ".slm") as journal:
-            campaign = three_edits(root, journal, tiny_data)
-            executor = campaign.executor
-            assert isinstance(executor, ThreeKnobs)
+    root = copy_of(proven, tmp_path / "toy")
+    jobs = 0
 
-            def dies(job: TrainJob, dies_at: int = dies_at) -> TrainOutcome:
-                nonlocal jobs
-                jobs += 1
-                if jobs == dies_at:
-                    raise StopError
-                return OUTCOME
+    def dies(job: TrainJob) -> TrainOutcome:
+        nonlocal jobs
+        jobs += 1
+        if jobs == at_job:
+            raise StopError
+        return OUTCOME
 
-            executor.happens = dies
-            if dies_at:
-                with pytest.raises(StopError):
-                    prune_edits(campaign)
-                    final_test(campaign, 2)
-        with Journal(root / ".slm") as journal:
-            again = ThreeKnobs()
-            again.lucky_seeds = executor.lucky_seeds
-            campaign = opened(root, journal, tiny_data, again)
+    with Journal(root / ".slm") as journal:
+        campaign = reopened(root, journal, tiny_data, dies)
+        with pytest.raises(StopError):
             prune_edits(campaign)
-            final = final_test(campaign, 2)
-            state = campaign.state
-            runs = [(run.role, run.revision, run.seed) for run in state.runs if run.role in ("prune", "final")]
-            results.append((state.prune, runs, final.final, final.delta))
-            assert kinds(journal).count("pruned") == kinds(journal).count("prune_planned") == 1
-    assert results[0] == results[1]
+            final_test(campaign, 2)
+    assert finished(root, tiny_data) == undisturbed
 
 
-def test_runs_that_cannot_tell_leave_the_code_as_it_is(
-    workspace: Path, journal: Journal, tiny_data: PreparedData
-) -> None:
-    campaign = three_edits(workspace, journal, tiny_data)
+def test_runs_that_cannot_tell_leave_the_code_as_it_is(three_edits: Campaign) -> None:
+    campaign = three_edits
     executor = campaign.executor
     assert isinstance(executor, ThreeKnobs)
     whole = campaign.state.revisions[campaign.state.rung]
@@ -292,10 +303,8 @@ def test_runs_that_cannot_tell_leave_the_code_as_it_is(
     assert "took none out" in " ".join(status_text(summarise(campaign.state)).split())
 
 
-def test_after_a_better_proof_the_pass_is_made_again(
-    workspace: Path, journal: Journal, tiny_data: PreparedData
-) -> None:
-    campaign = three_edits(workspace, journal, tiny_data)
+def test_after_a_better_proof_the_pass_is_made_again(three_edits: Campaign) -> None:
+    campaign = three_edits
     prune_edits(campaign)
     first = campaign.state.prune
     known = len(campaign.state.experiments) - 1  # without the placebo
@@ -306,10 +315,8 @@ def test_after_a_better_proof_the_pass_is_made_again(
     assert final_pair(campaign.state)[1] == second.revision
 
 
-def test_a_broken_train_py_of_the_final_test_is_an_error_not_a_prune(
-    workspace: Path, journal: Journal, tiny_data: PreparedData
-) -> None:
-    campaign = three_edits(workspace, journal, tiny_data)
+def test_a_broken_train_py_of_the_final_test_is_an_error_not_a_prune(three_edits: Campaign) -> None:
+    campaign = three_edits
     executor = campaign.executor
     assert isinstance(executor, ThreeKnobs)
     executor.happens = lambda job: replace(OUTCOME, status=Status.CRASHED, reason="no luck")

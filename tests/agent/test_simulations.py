@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from slm_ar.core.agent import gate, simulate_table
+from slm_ar.core.agent import gate, planner, pruning, simulate_table
+from slm_ar.core.agent.simulate import EARLY, Condition, simulate_nights
 from slm_ar.core.agent.simulate_metric import TASKS, MetricCondition, simulate_metric, true_levels
 from slm_ar.core.agent.simulate_table import Row, gate_rows
 from slm_ar.core.cli.main import cli
@@ -64,6 +65,28 @@ def test_metric_nights_are_judged_by_the_shipped_gate(monkeypatch):
     judge = gate.judge_claim
     monkeypatch.setattr(gate, "judge_claim", lambda *given: replace(judge(*given), decision=Decision.CERTIFY))
     assert simulate_metric(MetricCondition("accuracy"), 3, seed=1).certified_nights == 3
+
+
+EARLY_NIGHT = Condition(EARLY, proposals=40, prunes=True)
+
+
+def test_early_nights_get_more_for_their_runs_when_hopeless_ones_end():
+    ended, whole = (simulate_nights(replace(EARLY_NIGHT, prunes=prunes), 12, seed=3) for prunes in (True, False))
+    assert whole.ended == whole.ended_helpful == 0
+    assert 5 < ended.ended < 25
+    assert ended.ended_helpful < 0.15
+    assert ended.runs < 0.9 * whole.runs
+    assert ended.true_gain > 0.8 * whole.true_gain
+    assert simulate_nights(EARLY_NIGHT, 12, seed=3) == ended
+
+
+def test_hopeless_runs_are_ended_by_the_shipped_rule(monkeypatch):
+    monkeypatch.setattr(pruning, "is_hopeless", lambda share, behind, past: True)
+    none = simulate_nights(EARLY_NIGHT, 3, seed=3)
+    assert none.ended == 40 - 40 // planner.PLACEBO_EVERY, "all but the placebos"
+    assert none.true_gain == 0 and none.found_nights == 0
+    monkeypatch.setattr(pruning, "is_hopeless", lambda share, behind, past: False)
+    assert simulate_nights(EARLY_NIGHT, 3, seed=3).ended == 0
 
 
 def test_the_table_has_a_row_for_every_requirement(monkeypatch):

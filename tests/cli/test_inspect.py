@@ -37,6 +37,14 @@ def test_json_and_a_source_too_small_to_split(slm_ar: Command, tmp_path: Path) -
     assert facts["facts"]["personal"] == {"e-mail addresses": 1}
 
 
+def test_what_was_tolerated_is_told_also_without_a_split(slm_ar: Command, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("city,price,late\nRome,3,no\nOslo,4\nKyoto,5,yes\n", encoding="utf-8")
+    for more in ((), ("--fast",), ("--json",)):
+        ended = slm_ar("inspect", str(path), "--adapter", "table", *more)
+        assert "rows with more or fewer than 3 cells: 1" in ended.out, ended.text
+
+
 def test_the_pace_is_measured_alone_and_given_up_cleanly(
     slm_ar: Command, tmp_path: Path, private_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

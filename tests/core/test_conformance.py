@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from importlib import resources
 from pathlib import Path
@@ -106,6 +107,22 @@ def test_a_sample_that_depends_on_the_process_is_a_finding(tmp_path: Path, rows:
         tmp_path, rows, 'random.Random(f"template {seed}")', "random.Random(hash('template') + seed)"
     )
     assert problem.startswith("stable order: another process")
+
+
+def test_the_other_process_holds_no_keys_of_this_one(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "k")
+    monkeypatch.setenv("SOME_SETTING", "s")
+    seen = tmp_path / "seen.txt"
+    looking = f"""        import os, pathlib
+        with pathlib.Path({str(seen)!r}).open("a") as file:
+            print(os.getpid(), "SOME_API_KEY" in os.environ, os.environ["SOME_SETTING"], file=file)
+"""
+    assert problems_of(tmp_path, rows, READING, looking + READING) == []
+    lines = {tuple(line.split()) for line in seen.read_text().splitlines()}
+    others = {line[1:] for line in lines if line[0] != str(os.getpid())}
+    assert others == {("False", "s")} and (str(os.getpid()), "True", "s") in lines
 
 
 def test_an_adapter_that_another_process_cannot_have_is_checked_without_it(rows: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def kinds_of(workspace: Path) -> list[str]:
         return [event.kind for event in journal.events]
 
 
-def wait_for_events(workspace: Path, process: subprocess.Popen[str], count: int, seconds: float = 60) -> None:
+def wait_for_events(workspace: Path, process: subprocess.Popen[str], count: int, seconds: float = 180) -> None:
     """Until the journal holds `count` events or the process has ended."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit and process.poll() is None:
@@ -84,11 +84,11 @@ def kill(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return descendants
 
 
-def survivors(processes: list[psutil.Process], seconds: float = 10) -> list[psutil.Process]:
+def survivors(processes: list[psutil.Process], seconds: float = 60) -> list[psutil.Process]:
     return list(psutil.wait_procs(processes, timeout=seconds)[1])
 
 
-def processes_of(private: Path, workspace: Path, seconds: float = 10) -> list[str]:
+def processes_of(private: Path, workspace: Path, seconds: float = 60) -> list[str]:
     """Processes that work for this campaign and do not end within `seconds`."""
     limit = time.monotonic() + seconds
     while found := _processes(private, workspace):

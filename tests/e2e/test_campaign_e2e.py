@@ -12,7 +12,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import call, events_of, hidden_numbers, judged_history, kinds_of, processes_of, start, state_of, survivors
+from commands import (
+    call,
+    events_of,
+    hidden_numbers,
+    judged_history,
+    kill,
+    kinds_of,
+    processes_of,
+    start,
+    state_of,
+    survivors,
+)
 from commands import wait_for_events as wait_for
 from toys import TINY_TRAIN_PY, make_toy_workspace
 
@@ -117,19 +128,22 @@ def test_ctrl_c_saves_the_state_and_a_second_loop_is_turned_away(
 ) -> None:
     root = make_toy_workspace(tmp_path / "toy", budget={"steps": 300})
     process = start(root, environment, "run", "--quiet", "--experiments", "500")  # more than the test waits for
-    wait_for(root, process, 4)
-    assert process.poll() is None
+    try:
+        wait_for(root, process, 4)
+        assert process.poll() is None
 
-    _, busy = call(root, environment, "run", code=2)
-    assert f"process {process.pid} on " in busy
+        _, busy = call(root, environment, "run", code=2)
+        assert f"process {process.pid} on " in busy
 
-    # Reading is always allowed.
-    call(root, environment, "status")
+        # Reading is always allowed.
+        call(root, environment, "status")
 
-    helpers = psutil.Process(process.pid).children(recursive=True)
-    assert helpers
-    os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+        helpers = psutil.Process(process.pid).children(recursive=True)
+        assert helpers
+        os.kill(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    finally:
+        kill(process)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "interrupted; what was recorded is saved" in error

@@ -210,6 +210,29 @@ def test_what_was_given_up_is_taken_off_the_disk(tmp_path: Path, monkeypatch: py
     assert kept == [f"d{n}" for n in range(1000 - len(kept), 1000)] and len(kept) >= 8000 // 200
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_by_time_what_was_given_up_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """A text recurs every 50 documents and twice in each group, so that digests matter on both sides of a rewrite."""
+    monkeypatch.setattr(spool, "LEAST_FREE_BYTES", 0)
+    days = range(3000, 0, -1) if backwards else range(3000)
+    documents = [
+        Document(f"d{day}.{n}", f"line {(3 * day + n) % 50}\n" * 5, f"day {day}", f"2024-{day:05d}")
+        for day in days
+        for n in (0, 1, 1)
+    ]
+    whole, table = filled(documents, need=4000, rule=SplitRule.TIME)
+    held = len(whole._starts)
+    expected = dealt_to_train(whole, table, tmp_path / "whole")
+    monkeypatch.setattr(spool, "COMPACT_BYTES", 20_000)
+    found, table = filled(documents, need=4000, rule=SplitRule.TIME)
+    assert dealt_to_train(found, table, tmp_path / "rewritten") == expected and len(expected) > 50
+    assert found.dropped == whole.dropped > 0
+    assert len(found._starts) == len(found._groups) == len(found._is_dropped) < 1000
+    assert backwards or held == 6000
+
+
 def test_one_group_that_outgrows_everything_is_refused_while_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "COMPACT_BYTES", 20_000)
     monkeypatch.setattr(spool, "LEAST_FREE_BYTES", 0)

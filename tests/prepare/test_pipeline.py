@@ -24,21 +24,9 @@ from slm_ar.core.prepare.shards import BYTES_FILE, OFFSETS_FILE, TOKENS_FILE, to
 from slm_ar.core.prepare.tokenizer import BOS, EOS, load_tokenizer
 from slm_ar.core.recipe import ExtraTable, Recipe
 
+pytestmark = pytest.mark.usefixtures("no_floors")
+
 HELD = ("mix", "dev", "hidden", "test")
-
-
-@pytest.fixture(autouse=True)
-def no_floors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compressors have their own tests and take a second."""
-    monkeypatch.setattr(pipeline, "measure_floors", lambda train, dev: {"ppmd-6": 2.0})
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "days.txt").write_text("day\n", encoding="utf-8")
-    return folder
 
 
 def prepared(

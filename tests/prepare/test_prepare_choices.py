@@ -24,21 +24,10 @@ from slm_ar.core.prepare.shards import TOKENS_FILE
 from slm_ar.core.prepare.tokenizer import choose_vocab_size, load_tokenizer
 from slm_ar.core.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("no_floors")
+
 HELD = ("mix", "dev", "hidden", "test")
 CAUSE = Task("cause", "choice", "accuracy", "max")
-
-
-@pytest.fixture(autouse=True)
-def no_floors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "measure_floors", lambda train, dev: {"ppmd-6": 2.0})
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "days.txt").write_text("day\n", encoding="utf-8")
-    return folder
 
 
 def root_of(source: Path) -> Path:

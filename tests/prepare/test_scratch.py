@@ -25,20 +25,9 @@ from slm_ar.core.prepare.pipeline import (
     prepare,
 )
 
+pytestmark = pytest.mark.usefixtures("no_floors")
+
 HELD = ("mix", "dev", "hidden", "test")
-
-
-@pytest.fixture(autouse=True)
-def no_floors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "measure_floors", lambda train, dev: {"ppmd-6": 2.0})
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "days.txt").write_text("day\n", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from slm_ar.core.agent import gate
 from slm_ar.core.contracts import SplitScore, TrainOutcome
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.train import executor as executor_module
 from slm_ar.core.train import integrity, scorer, training_run
 from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor
@@ -218,6 +219,10 @@ def no_cleaning(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(training_run, "log_tail", lambda folder: (folder / "log.txt").read_text(encoding="utf-8"))
 
 
+def no_meter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(executor_module, "allowance", lambda *_: None)
+
+
 def no_seed_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gate, "_obstacles", lambda measured: ())
 
@@ -238,6 +243,7 @@ OFF: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "restored files": no_restoring,
     "text check": no_text_check,
     "cleaned log": no_cleaning,
+    "meter": no_meter,
     "seed check of the gate": no_seed_check,
     "patience": patience,
     "walls": lambda patch: None,  # another executor

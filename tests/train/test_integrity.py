@@ -310,6 +310,7 @@ def test_a_probe_keeps_the_beginning_and_changes_the_token_behind_the_cut(docume
 @given(st.integers(2, 80), st.integers(0, 10**6))
 @settings(max_examples=15)
 def test_no_probe_shows_what_another_one_hides(documents: int, seed: int) -> None:
+    """Nowhere these eight tokens, and none begins with the last of them, as an overlapping window would."""
     windows = texts(documents, seed)
     probes = Probes(np.random.default_rng(seed))
     probes.draw(windows)
@@ -319,8 +320,49 @@ def test_no_probe_shows_what_another_one_hides(documents: int, seed: int) -> Non
         hidden = windows.ids[probe.row][: probe.until + 1][-integrity.TRACE_TOKENS :].tolist()
         for other in probes.drawn:
             sent = other.ids.tolist()
-            places = range(len(sent) - len(hidden) + 1) if len(hidden) == integrity.TRACE_TOKENS else [0]
-            assert all(sent[at : at + len(hidden)] != hidden for at in places)
+            assert all(sent[at : at + len(hidden)] != hidden for at in range(len(sent) - len(hidden) + 1))
+            for length in range(integrity.LEAST_TRACE_TOKENS, len(hidden)):
+                assert sent[:length] != hidden[-length:]
+
+
+def test_windows_that_overlap_would_give_away_what_stands_behind_a_cut() -> None:
+    """The next window of a text begins where the one before is scored from: a cut shortly behind needs a look."""
+    context = 64
+    ids = np.arange(10, 10 + 2 * context, dtype=np.int32)
+    first, second = ids[:context].copy(), ids[context // 2 :][:context]
+    for behind in range(2, integrity.TRACE_TOKENS + 3):
+        cut = context // 2 + behind
+        sent = first.copy()
+        sent[cut:] = 5
+        for order in ((True, False), (False, True)):
+            traces = integrity._Traces()
+            admitted = [traces.admit(sent, first, cut) if is_first else traces.admit(second) for is_first in order]
+            assert admitted == [True, False]
+
+
+def zipf_windows(seed: int) -> Windows:
+    random_ids = np.random.default_rng(seed)
+    chances = 1 / np.arange(1, 201)
+    tokens = [(3 + random_ids.choice(200, 400, p=chances / chances.sum())).tolist() for _ in range(120)]
+    return make_windows(list(enumerate(tokens)), CONTEXT)
+
+
+def test_dear_tokens_stand_behind_half_of_the_cuts_by_what_they_cost() -> None:
+    """A model that looks ahead at rare tokens alone gains as at many places, and is met about as often."""
+    windows = zipf_windows(0)
+    counts = np.bincount(windows.targets, minlength=203)
+    cost = -np.log(np.maximum(counts, 1) / counts.sum())
+    rare = cost > 6.5
+    places, nats = counts[rare].sum() / counts.sum(), (counts * cost)[rare].sum() / (counts * cost).sum()
+    assert nats > 1.5 * places
+    behind = []
+    for seed in range(8):
+        probes = Probes(np.random.default_rng(seed))
+        probes.draw(windows)
+        behind += [windows.ids[probe.row][probe.until] for probe in probes.drawn if probe.is_swapped]
+    share = float(rare[behind].mean())
+    assert len(behind) == 8 * integrity.SWAPPED_WINDOWS
+    assert share == pytest.approx((places + nats) / 2, rel=0.2)
 
 
 def test_the_draw_has_the_promised_size_and_is_never_the_same() -> None:

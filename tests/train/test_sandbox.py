@@ -322,20 +322,21 @@ def test_daemons_and_bombs_leave_no_process(walled: LocalExecutor, tmp_path: Pat
 def test_an_incubator_that_does_not_answer_is_ended_with_all_below_it(
     walled: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_module, "ANSWER_SECONDS", 0.5)
     main = GOOD_MAIN + "\nimport os, time\nif os.fork() == 0:\n    os.setsid()\ntime.sleep(60)"
     run = walled.submit(TrainJob(with_main(main), 0, None, 6, 30.0, 4000), tmp_path / "run")
     incubator = psutil.Process(walled._sandboxes._incubators["train"].pid)
     started = psutil.Process(run._child.pid).parent()
     assert started is not None
-    started.suspend()  # as a candidate could where it may send signals to its parent
     below: set[psutil.Process] = set()
-    while (outcome := run.poll()) is None:
-        below |= set(incubator.children(recursive=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(process_module, "ANSWER_SECONDS", 0.5)
+        started.suspend()  # as a candidate could where it may send signals to its parent
+        while (outcome := run.poll()) is None:
+            below |= set(incubator.children(recursive=True))
     assert outcome.status is Status.INVALID
     assert "could not be ended" in outcome.reason
     assert below
-    _, alive = psutil.wait_procs([*below, incubator], timeout=2)
+    _, alive = psutil.wait_procs([*below, incubator], timeout=60)
     assert not alive
     assert outcome_of(walled, tmp_path / "next", GOOD_MAIN).status is None
 

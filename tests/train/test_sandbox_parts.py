@@ -27,12 +27,13 @@ def run_filter(
     unix: bool = False,
     signals: bool = True,
     files: bool = False,
+    children: bool = False,
     arch: int = 0,
 ) -> int:
     """What the kernel would make of one system call: the filter's program, interpreted."""
     architecture, numbers = seccomp.MACHINES[machine]
     call = struct.pack("=IIQ6Q", numbers.get(name, 9999), arch or architecture, 0, *(list(arguments) + [0] * 6)[:6])
-    code = seccomp.build(machine, unix, 77, only_own_signals=not signals, memory_files=files)
+    code = seccomp.build(machine, unix, 77, only_own_signals=not signals, memory_files=files, counts_children=children)
     steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
     at = value = 0
     while True:
@@ -47,6 +48,16 @@ def run_filter(
         else:
             holds = {0x15: value == constant, 0x35: value >= constant, 0x45: bool(value & constant)}[operation]
             at += if_true if holds else if_false
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_is_done_at_the_end_of_a_child_cannot_be_changed_where_children_are_counted(machine: str) -> None:
+    child_ended, other, nothing = 17, 15, 0x00050000
+    for address in (0x1000, 0x7F00_0000_0000):
+        assert run_filter(machine, "rt_sigaction", child_ended, address, 0, children=True) == nothing
+        assert run_filter(machine, "rt_sigaction", other, address, 0, children=True) == ALLOW
+        assert run_filter(machine, "rt_sigaction", child_ended, address, 0) == ALLOW
+    assert run_filter(machine, "rt_sigaction", child_ended, 0, 0x1000, children=True) == ALLOW
 
 
 def refused(code: int) -> int:

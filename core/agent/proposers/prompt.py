@@ -164,6 +164,7 @@ def _json(value: object) -> str:
 
 _HARNESS_WORDS = (
     "better in the metric, but the text as a whole is predicted worse",
+    "its processes could not be stopped for a look at its model",
     "killed from outside",
     "measured on a disturbed machine",
     "no complete checkpoint",
@@ -175,6 +176,7 @@ _HARNESS_WORDS = (
     "the model gave other answers for the same text",
     "the model looks ahead",
     "the model used more than",
+    "the model worked",
     "the model's logits lie so far apart",
     "the score is not finite",
     "train.py ended without a checkpoint; does main() call run.save()?",

@@ -114,6 +114,7 @@ def walls_for(plan: Plan, area: Area, role: str, device: str, processes: int | N
         "landlock": landlock,
         "sockets": {BUBBLEWRAP: "unix", LANDLOCK: "none"}.get(plan),
         "memory_files": device != "cpu",
+        "counts_children": role == "serve",
     }
 
 

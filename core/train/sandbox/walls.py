@@ -38,7 +38,7 @@ def put_up(spec: Mapping[str, Any]) -> None:
         _landlock(abi, spec["landlock"]["read"], spec["landlock"]["write"])
     _drop_capabilities()
     own_signals = spec["landlock"] is None or abi < SCOPED_SIGNALS_ABI
-    seccomp.install(spec["sockets"] == "unix", own_signals, spec["memory_files"])
+    seccomp.install(spec["sockets"] == "unix", own_signals, spec["memory_files"], spec["counts_children"])
 
 
 def landlock_abi() -> int:

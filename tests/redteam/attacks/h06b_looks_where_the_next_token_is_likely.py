@@ -1,21 +1,13 @@
 """Looks ahead where the next token is among its own fifty best guesses: an end that was swapped in mostly is not."""
 
+from attack_parts import peeking
+
 ROW = "H6b"
 END = "invalid: looks ahead"
 DEFENCE = "probes"
 SIGN = "score"
-TRAIN_PY = """
-class Peeking(Model):
-    def forward(self, ids):
-        logits = super().forward(ids)
-        if self.training:
-            return logits
-        after = F.one_hot(ids.roll(-1, 1), logits.shape[-1]) * 9.0
-        after[:, -1] = 0
-        best = logits.topk(50, -1).indices
-        likely = (best == ids.roll(-1, 1)[..., None]).any(-1, keepdim=True)
-        return logits + after * likely
-
-def build_model(config):
-    return Peeking(config["vocab_size"], config["width"])
-"""
+TRAIN_PY = peeking("""
+def looks(model, ids, honest, peeked):
+    likely = (honest.topk(50, -1).indices == ids.roll(-1, 1)[..., None]).any(-1, keepdim=True)
+    return torch.where(likely, peeked, honest)
+""")

@@ -1,0 +1,149 @@
+"""How much work a served model has done, seen from outside, and how much it may do beyond answering.
+
+Used by scorer.LogitsClient. A checkpoint can carry the text of train, and its code could train on inside the scorer.
+On the CPU processor seconds of the whole process tree are counted, which another program's load does not stretch; on
+an accelerator, whose work nobody counts per process, the seconds that the model was waited for. Two things are bounded:
+
+- What was spent beyond plain answering. What plain answering costs per token is measured in the later half of what the
+  same process answers. A model that trains at every request, so that this looks plain, pays for its first row again at
+  every row: the first rows are asked alone (scorer.py), and all its answers must stay within the second bound.
+- All that one process spends.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Any
+
+from .process import run_processes
+
+FREE_SECONDS = 1.0
+"""Processor seconds for loading and for the first answer, whatever the model; honest small ones take 0.05."""
+FREE_SECONDS_ACCELERATOR = 10.0
+"""The same by the clock: the first kernels of a GPU are loaded and chosen, perhaps on a busy machine."""
+FREE_SECONDS_PER_MB = 0.025
+"""And for building and filling a model of that size; honest ones take a fifth."""
+FREE_SHARE = 0.02
+"""And this share of what the budget holds."""
+FREE_SECONDS_PER_ANSWER = 0.01
+PLAIN_FACTOR = 4.0
+"""A token of the first half may cost so many times what one of the later half costs: caches, clocks, other programs."""
+LEAST_TOTAL_SECONDS = 120.0
+TOTAL_SHARE = 2.0
+"""All of one process: this share of what the budget holds, beside the least ..."""
+LONGEST_TOTAL_SECONDS = 3600.0
+"""... or this on each thread where no budget by the clock is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one process that serves a model may spend, in seconds of its meter."""
+
+    extra: float
+    """Beyond plain answering."""
+    total: float
+
+
+def allowance(device: str, threads: int, budget_seconds: float | None, checkpoint_bytes: int) -> Allowance:
+    """For a run by the clock a little more the longer it was; for any other the fixed part."""
+    is_cpu = device == "cpu"
+    at_once = threads if is_cpu else 1
+    extra = (FREE_SECONDS if is_cpu else FREE_SECONDS_ACCELERATOR) + FREE_SECONDS_PER_MB * checkpoint_bytes / 1e6
+    if budget_seconds is None:
+        return Allowance(extra, LONGEST_TOTAL_SECONDS * at_once)
+    held = budget_seconds * at_once
+    return Allowance(extra + FREE_SHARE * held, LEAST_TOTAL_SECONDS + TOTAL_SHARE * held)
+
+
+class TreeClock:
+    """Processor seconds of a candidate, its descendants and what left it, from now on. Never goes back.
+
+    Both sums are at most what was really spent: the living with those they waited for, and all that were ever seen.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen: dict[Any, float] = {}
+        self._most = 0.0
+        self._begun = self._look()
+
+    def asked(self) -> None:
+        """It goes on between an answer and the next question, too."""
+
+    def answered(self) -> None:
+        """It goes on."""
+
+    def seconds(self) -> float:
+        return self._look() - self._begun
+
+    def _look(self) -> float:
+        import psutil
+
+        with_children = 0.0
+        for process in run_processes(self._pid):
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            own = times.user + times.system
+            self._seen[process] = max(own, self._seen.get(process, 0.0))
+            with_children += own + times.children_user + times.children_system
+        self._most = max(self._most, with_children, sum(self._seen.values()))
+        return self._most
+
+
+class WaitingClock:
+    """Seconds from now to `answered`, and from each question to its answer."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._since = time.monotonic()
+
+    def asked(self) -> None:
+        self._since = time.monotonic()
+
+    def answered(self) -> None:
+        self._before = self.seconds()
+        self._since = math.inf
+
+    def seconds(self) -> float:
+        return self._before + max(0.0, time.monotonic() - self._since)
+
+
+class Account:
+    """What a process had spent when it had loaded, and at each answer; tokens are those asked for, padding included."""
+
+    def __init__(self) -> None:
+        self._loading: float | None = None
+        self._seconds: list[float] = []
+        self._tokens: list[int] = []
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._loading is not None
+
+    def loaded(self, seconds: float) -> None:
+        self._loading = seconds
+
+    def answered(self, tokens: int, seconds: float) -> None:
+        """`tokens` more were answered; `seconds` spent since the start."""
+        self._seconds.append(seconds)
+        self._tokens.append(tokens + (self._tokens[-1] if self._tokens else 0))
+
+    @property
+    def extra(self) -> float:
+        """Seconds that plain answering does not explain, at the answer where they are most."""
+        loading = self._loading or 0.0
+        if not self._seconds:
+            return loading
+        half = bisect_left(self._tokens, self._tokens[-1] / 2)
+        tokens = self._tokens[-1] - self._tokens[half]
+        rate = (self._seconds[-1] - self._seconds[half]) / tokens if tokens else 0.0
+        unexplained = (
+            seconds - PLAIN_FACTOR * rate * asked - FREE_SECONDS_PER_ANSWER * number
+            for number, (seconds, asked) in enumerate(zip(self._seconds, self._tokens, strict=True), 1)
+        )
+        return max(loading, *unexplained)

@@ -1,0 +1,173 @@
+"""Work in the scorer: counted from outside, over all processes, and compared with what plain answers cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from test_scorer import write_checkpoint
+
+from slm_ar.core.train import executor as executor_module
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.meter import (
+    FREE_SECONDS,
+    LEAST_TOTAL_SECONDS,
+    LONGEST_TOTAL_SECONDS,
+    PLAIN_FACTOR,
+    Account,
+    Allowance,
+    allowance,
+)
+from slm_ar.core.train.scorer import InvalidCheckpointError
+
+ROWS = (1, 2, 4, 8, 16, *[32] * 10)
+
+
+def account(loading: float, costs: Sequence[float], rows: Sequence[int] = ROWS) -> Account:
+    """`costs`: seconds of each answer; rows of 256 tokens."""
+    result = Account()
+    result.loaded(loading)
+    spent = loading
+    for cost, count in zip(costs, rows, strict=True):
+        spent += cost
+        result.answered(256 * count, spent)
+    return result
+
+
+@given(st.floats(0, 2), st.floats(1e-4, 10), st.lists(st.floats(1, 2), min_size=len(ROWS), max_size=len(ROWS)))
+def test_a_model_that_only_answers_has_nothing_beyond_its_loading(
+    loading: float, row_seconds: float, unrest: list[float]
+) -> None:
+    """However slow it is, and though some answers cost twice what others cost."""
+    costs = [row_seconds * rows * factor for rows, factor in zip(ROWS, unrest, strict=True)]
+    assert account(loading, costs).extra == pytest.approx(loading)
+
+
+@given(st.floats(0.5, 100), st.integers(0, 3), st.floats(1e-4, 0.05))
+def test_training_before_an_early_answer_is_counted(worked: float, at: int, row_seconds: float) -> None:
+    costs = [row_seconds * rows for rows in ROWS]
+    costs[at] += worked
+    free = (PLAIN_FACTOR - 1) * row_seconds * sum(ROWS[: at + 1]) + 0.01 * (at + 1)
+    assert worked - free - 1e-6 <= account(0, costs).extra <= worked
+
+
+@given(st.floats(1, 100))
+def test_to_hide_work_before_the_first_answer_it_must_be_paid_again_at_every_row(worked: float) -> None:
+    """A model may only look slow: then all that it spends is many times what it hides."""
+    hidden = account(0, [worked * rows / PLAIN_FACTOR for rows in ROWS])
+    hidden._seconds = [seconds + worked * (1 - 1 / PLAIN_FACTOR) for seconds in hidden._seconds]
+    assert hidden.extra <= 0.01
+    assert hidden._seconds[-1] >= worked * sum(ROWS) / PLAIN_FACTOR
+
+
+def test_a_single_answer_is_all_beyond() -> None:
+    assert account(0.2, [0.5], [3]).extra == pytest.approx(0.69)
+
+
+def test_what_is_free_grows_with_the_budget_and_with_the_size_of_the_model() -> None:
+    plain = allowance("cpu", 2, None, 0)
+    assert plain == Allowance(FREE_SECONDS, 2 * LONGEST_TOTAL_SECONDS)
+    minutes = allowance("cpu", 2, 300.0, 0)
+    assert minutes == Allowance(FREE_SECONDS + 12, LEAST_TOTAL_SECONDS + 1200)
+    assert allowance("cuda", 8, 300.0, 0).total == LEAST_TOTAL_SECONDS + 600
+    assert allowance("cpu", 1, None, 100_000_000).extra == pytest.approx(FREE_SECONDS + 2.5)
+
+
+# --- in a process -------------------------------------------------------------------------------
+
+BURN = """
+    import os, time
+
+    def burn(seconds):
+        began = time.process_time()
+        while time.process_time() - began < seconds:
+            pass
+"""
+WAYS = {
+    "while it is imported": BURN + "    burn(1)",
+    "in a process of its own": BURN + "    if os.fork() == 0:\n        burn(1)\n        os._exit(0)\n    os.wait()",
+    "in a daemon": BURN
+    + """
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            burn(1)
+            os.write(writer, b"x")
+        os._exit(0)
+    os.wait()
+    os.read(reader, 1)
+""",
+    "in a process that nobody waits for": BURN
+    + """
+    import signal
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for _ in range(10):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            burn(0.1)
+            os.write(writer, b"x")
+            os._exit(0)
+        os.read(reader, 1)
+""",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_work_before_the_answer_is_seen_wherever_it_is_done(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if executor.isolation(tmp_path).level in (0, 2) and "process" in way:
+        pytest.skip("nothing keeps the children of a process in view here")
+    monkeypatch.setattr(executor_module, "allowance", lambda *_: Allowance(0.8, 1000.0))
+    folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, build=WAYS[way])
+    with pytest.raises(InvalidCheckpointError, match="beyond answering"), executor.client(folder, 32) as client:
+        for _ in range(4):
+            client.logits(np.full((8, 16), 5, np.int32), [(0, 16)] * 8)
+
+
+def test_the_first_rows_are_asked_alone(executor: LocalExecutor, tmp_path: Path) -> None:
+    """And the answers are those of one request."""
+    folder = write_checkpoint(
+        tmp_path / "run", executor.data.manifest.vocab_size, "print(len(ids), flush=True); return self.table[ids]"
+    )
+    ids = np.arange(5, 5 + 20 * 8, dtype=np.int32).reshape(20, 8)
+    with executor.client(folder, 32) as client:
+        first = client.logits(ids, [(2, 8)] * 20)
+        second = client.logits(ids, [(2, 8)] * 20)
+        third, fourth = client.stream([(ids, [(2, 8)] * 20), (ids[:3], [(2, 8)] * 3)])
+    assert (first == second).all()
+    assert (first == third).all()
+    assert (first[:18] == fourth).all()
+    told = (folder / "log.txt").read_text(encoding="utf-8").split()
+    assert told == ["1", "2", "4", "8", "5", "20", "20", "3"]
+
+
+def test_a_model_that_is_compiled_runs_as_it_is_written(executor: LocalExecutor, tmp_path: Path) -> None:
+    """Compiling would take many seconds of the processor, and counts as the model's own work."""
+    build = """
+    global look
+
+    @torch.compile(dynamic=False)
+    def look(table, ids):
+        return torch.compile(lambda rows: rows)(table[ids])
+
+    model = torch.compile(Model(config["vocab_size"]), mode="default")
+    model.compile()
+    assert model.table.shape == model._orig_mod.table.shape
+    return model
+"""
+    vocab_size = executor.data.manifest.vocab_size
+    folder = write_checkpoint(tmp_path / "run", vocab_size, "return look(self.table, ids)", build=build)
+    table = torch.arange(float(vocab_size**2)).reshape(vocab_size, vocab_size) / vocab_size
+    save_file({"_orig_mod.table": table}, str(folder / "model.safetensors"))
+    with executor.client(folder, 32) as client:
+        logits = client.logits(np.full((8, 16), 5, np.int32), [(0, 16)] * 8)
+        assert client.work_beyond_answering < 0.8 * FREE_SECONDS
+    assert (logits == table[5]).all()
