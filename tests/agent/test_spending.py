@@ -46,12 +46,27 @@ def test_a_call_counts_as_the_most_until_its_end_is_known(tmp_path: Path) -> Non
     assert Transcript(tmp_path).spent("other").calls == 0
 
 
-def test_one_model_without_a_price_makes_the_sum_unknown(tmp_path: Path) -> None:
+def test_calls_of_a_model_without_a_price_are_told_apart(tmp_path: Path) -> None:
     transcript = Transcript(tmp_path)
     for model in ("claude-sonnet-5-5", "qwen"):
         transcript.end(transcript.begin("c", model, "host", "digest", MOST), Tokens(1), {})
-    assert transcript.spent("c").dollars is None
-    assert transcript.spent("c").words == "2 calls, 2 tokens, cost unknown"
+    assert transcript.spent("c").words == "2 calls, 2 tokens, $0.00 and 1 of unknown cost"
+    transcript.end(transcript.begin("d", "qwen", "host", "digest", MOST), Tokens(1), {})
+    assert transcript.spent("d").words == "1 call, 1 tokens, cost unknown"
+
+
+def test_a_model_without_a_price_lifts_no_cap_of_one_that_has_one(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path)
+    for model, count in (("qwen", 1), ("claude-sonnet-5-5", 1_000_000)):
+        transcript.end(transcript.begin("c", model, "host", "digest", MOST), Tokens(count), {})
+    with pytest.raises(BudgetError, match=r"\$2.00 of this campaign's \$2.01"):
+        refuse_overspending(transcript.spent("c"), MOST, "claude-sonnet-5-5", 10**9, 2.01)
+
+
+def test_a_long_prompt_can_cost_more_per_token() -> None:
+    price = price_list().models["claude-haiku-5-5"]
+    assert price.dollars(Tokens(100_000, output=1000)) == pytest.approx(0.0105)
+    assert price.dollars(Tokens(90_001, 5000, 5000, 1000)) > 5 * 0.0090
 
 
 def test_a_line_cut_short_by_a_power_failure_is_passed_over(tmp_path: Path) -> None:
@@ -78,7 +93,7 @@ def test_no_call_begins_that_could_end_above_the_cap(spent: int, body: int, cap:
 
     most = most_tokens(body, 1000)
     try:
-        refuse_overspending(Spent(1, Tokens(spent), None), most, "m", cap, 1.0)
+        refuse_overspending(Spent(1, Tokens(spent), 0.0, 1), most, "m", cap, 1.0)
     except BudgetError:
         assert spent + most.total > cap
     else:

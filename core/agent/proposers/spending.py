@@ -64,15 +64,20 @@ class Price:
     cache_write: float
     cache_read: float
     output: float
+    long_above: int | None = None
+    """Tokens of a prompt beyond which the whole call costs `long_factor` times as much."""
+    long_factor: float = 1.0
 
     def dollars(self, tokens: Tokens) -> float:
-        """What so many tokens cost."""
-        return (
+        """What one call of so many tokens costs."""
+        is_long = self.long_above is not None and tokens.total - tokens.output > self.long_above
+        dollars = (
             tokens.input * self.input
             + tokens.cache_write * self.cache_write
             + tokens.cache_read * self.cache_read
             + tokens.output * self.output
         ) / 1e6
+        return dollars * self.long_factor if is_long else dollars
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +121,17 @@ class Spent:
 
     calls: int
     tokens: Tokens
-    dollars: float | None
-    """None when a call went to a model that is not on the price list."""
+    dollars: float
+    """Of the calls to models that are on the price list; the cap is for these."""
+    unpriced: int
+    """Calls to models that are not on it, whose cost is unknown."""
 
     @property
     def words(self) -> str:
         """For people: `3 calls, 41,200 tokens, $0.12`."""
-        cost = f"${self.dollars:.2f}" if self.dollars is not None else "cost unknown"
+        cost = f"${self.dollars:.2f}"
+        if self.unpriced:
+            cost = f"{cost} and {self.unpriced} of unknown cost" if self.unpriced < self.calls else "cost unknown"
         return f"{self.calls} call{'s' * (self.calls != 1)}, {self.tokens.total:,} tokens, {cost}"
 
 
@@ -180,14 +189,14 @@ class Transcript:
         prices = price_list().models
         calls = [call for call in self.calls() if call.campaign == campaign]
         tokens, dollars = Tokens(), 0.0
-        is_known = True
+        unpriced = 0
         for call in calls:
             tokens += call.tokens
             if call.model in prices:
                 dollars += prices[call.model].dollars(call.tokens)
             else:
-                is_known = False
-        return Spent(len(calls), tokens, dollars if is_known else None)
+                unpriced += 1
+        return Spent(len(calls), tokens, dollars, unpriced)
 
     def _lines(self) -> list[str]:
         """Whole lines. One that a power failure cut short was never sent: its write had not come back."""
@@ -231,7 +240,7 @@ def refuse_overspending(spent: Spent, most: Tokens, model: str, most_tokens: int
             "raise campaign_tokens in [proposer] of recipe.toml to go on",
         )
     price = price_list().models.get(model)
-    if price is None or spent.dollars is None:
+    if price is None:
         return
     worst = price.dollars(most)
     if spent.dollars + worst > most_dollars:
