@@ -192,6 +192,14 @@ def test_the_key_turns_up_nowhere(make: Make, tmp_path: Path, capfd: pytest.Capt
 # --- repairs --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("before", [170, 280])
+def test_a_key_that_a_server_sends_back_is_not_kept_in_part(make: Make, tmp_path: Path, before: int) -> None:
+    with pytest.raises(ProposerError) as caught:
+        make("claude", status(400, "invalid_request_error", "x" * before + CANARY)).propose(CONTEXT)
+    proposed(make("claude", text("x", "x" * 45 + CANARY)))
+    assert "sk-ant" not in caught.value.message + folder_text(tmp_path)
+
+
 def test_a_bad_edit_is_answered_with_the_exact_reason(make: Make, server: FakeServer) -> None:
     proposal = proposed(make("claude", tool(("MATRIX_RATE", "x")), tool(GOOD)))
     assert proposal.train_py == AFTER
@@ -256,6 +264,7 @@ HOSTILE: dict[str, Step] = {
         ]
     ),
     "a deep input": tool_input("[" * 5000),
+    "many empty lines": text("\n" * 200_000 + "<<<<<<< SEARCH\nnowhere\n=======\nx\n>>>>>>> REPLACE"),
 }
 
 
@@ -263,6 +272,21 @@ HOSTILE: dict[str, Step] = {
 def test_a_hostile_answer_costs_an_experiment_and_no_more(make: Make, pauses: list[float], case: str) -> None:
     proposal = proposed(make("local", HOSTILE[case]))
     assert proposal.unusable and proposal.unusable.isprintable()
+
+
+def test_an_answer_of_a_megabyte_is_not_quoted_back(make: Make, server: FakeServer) -> None:
+    assert "bytes, and 64000 are allowed" in proposed(make("local", tool((GOOD[0], "x" * 1_000_000)))).unusable
+    assert max(len(json.dumps(body)) for body in server.bodies) < 100_000 and len(server.bodies) == 1 + REPAIRS
+
+
+@pytest.mark.parametrize("depth", range(60, 1000, 85))
+def test_no_answer_is_so_deep_that_the_transcript_cannot_be_read_again(
+    make: Make, pauses: list[float], depth: int
+) -> None:
+    nested = "[" * depth + "]" * depth
+    proposer = make("local", tool_input(f'{{"hypothesis": {nested}, "rationale": "]\\"[", "edits": []}}'), tool(GOOD))
+    assert proposed(proposer).train_py == AFTER
+    assert proposer.closing_line.startswith("local has taken")
 
 
 def test_after_a_repair_the_edit_counts(make: Make) -> None:
@@ -373,7 +397,15 @@ def test_what_passes_is_waited_for(make: Make, server: FakeServer, pauses: list[
 def test_a_server_says_how_long_to_wait(make: Make, pauses: list[float]) -> None:
     steps = [status(429, retry_after="7"), status(529, retry_after_ms="1500"), status(500, retry_after="soon")]
     assert proposed(make("claude", *steps, tool(GOOD))).train_py == AFTER
-    assert pauses == [7.0, 1.5, 8.0]
+    assert pauses == [7.0, 4.0, 8.0]
+
+
+def test_a_server_that_says_now_for_ever_is_not_asked_without_pause(
+    make: Make, server: FakeServer, pauses: list[float]
+) -> None:
+    with pytest.raises(ProposerError, match="enough requests"):
+        make("claude", status(429, retry_after="0"), wait_minutes=1).propose(CONTEXT)
+    assert pauses == [2, 4, 8, 16] and len(server.asked) == 5
 
 
 def test_waiting_has_an_end_and_grows_until_then(make: Make, server: FakeServer, pauses: list[float]) -> None:
@@ -527,11 +559,23 @@ def test_a_local_server_gets_no_key_of_anthropics(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost:11434", "ftp://x", "http://", "http://a:b@c", "http://h:99999", "http://h?k=1"]
+    "address",
+    [
+        "localhost:11434",
+        "ftp://x",
+        "http://",
+        "http://h:99999",
+        "http://h?k=secret",
+        "http://u:secret@c",
+        "http://:secret@c",
+        "http://a b",
+        "http://a\x1bb",
+    ],
 )
 def test_an_address_that_is_none(address: str) -> None:
-    with pytest.raises(UsageError, match="not the address of a server"):
+    with pytest.raises(UsageError, match="not the address of a server") as caught:
         found(name="local", model="m", base_url=address)
+    assert caught.value.message.isprintable() and "secret" not in caught.value.message
 
 
 def test_a_name_in_capitals_and_a_port_are_the_same_place(make: Make, server: FakeServer) -> None:

@@ -72,7 +72,7 @@ def _from_tool(call: Block) -> Change:
 
 
 def _hypothesis(text: str) -> str:
-    match = re.search(r"^[\s*_#>-]*HYPOTHESIS[*_]*:[*_]*(.+)$", text, re.MULTILINE | re.IGNORECASE)
+    match = re.search(r"^[ \t*_#>-]*HYPOTHESIS[*_]*:[*_]*(.+)$", text, re.MULTILINE | re.IGNORECASE)
     first = match[1] if match else next((line for line in text.splitlines() if line.strip()), "")
     if first.lstrip().startswith("<<<<<"):
         first = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ from .spending import Tokens, Transcript, most_tokens, refuse_overspending
 PURPOSE = "asks for an edit of train.py"
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 120.0
+MOST_DEPTH = 50
+"""Lists within lists in an answer. A deeper one could be read where it arrives and not where the file is read again."""
 MOST_GARBLED = 3
 """Tries before an answer that nobody can read is taken for what this server says."""
 LOCAL_WAIT_SECONDS = 60.0
@@ -87,9 +90,9 @@ class Caller:
         wait = 60 * self.setting.table.wait_minutes
         if failure.kind is Failure.ABSENT and self.endpoint.is_on_this_machine:
             wait = min(wait, LOCAL_WAIT_SECONDS)
-        pause = failure.pause
-        if pause is None:
-            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 10))
+        # A server may ask for more patience, not for less: told "now" for ever, we would ask as fast as we can.
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 10))
+        pause = max(pause, failure.pause or 0.0)
         wakes = time.monotonic() + pause
         if self.setting.stop_at is not None and wakes > self.setting.stop_at:
             self.setting.tell(f"{failure.error.message}; the time is up")
@@ -122,7 +125,11 @@ class Caller:
             self._write_end(message, started, failure)
             raise failure
         self._write_end(message, started, None)
-        return Answer(_short(message.stop_reason), self._content(message))
+        return Answer(self._stop_reason(message), self._content(message))
+
+    def _stop_reason(self, message: Any) -> str:
+        value = getattr(message, "stop_reason", None)
+        return self.endpoint.redacted(value)[:60] if isinstance(value, str) else ""
 
     def _before(self, body: bytes) -> None:
         """The last stop before the wire."""
@@ -143,7 +150,7 @@ class Caller:
         elif not failure.is_charged:
             tokens = Tokens()
         facts = {
-            "stop_reason": _short(getattr(message, "stop_reason", None)),
+            "stop_reason": self._stop_reason(message),
             "content": self._content(message),
             "error": failure.error.message if failure is not None else "",
             "status": failure.status if failure is not None else 200,
@@ -157,6 +164,8 @@ class Caller:
         try:
             blocks = [_plain_block(block) for block in getattr(message, "content", None) or ()]
             text = json.dumps(blocks, default=str, ensure_ascii=False).encode("utf-8", "replace").decode()
+            if _depth(text) > MOST_DEPTH:
+                return [{"type": "unreadable"}]
             plain: list[dict[str, Any]] = json.loads(self.endpoint.redacted(text), parse_constant=str)
         except Exception:  # a server can put anything there, and nothing that it puts there may end the campaign
             return [{"type": "unreadable"}]
@@ -169,8 +178,13 @@ def _cut_off() -> Exception:
     return httpx2.RemoteProtocolError("it ended before its end was said")
 
 
-def _short(value: object) -> str:
-    return str(value)[:60] if value is not None else ""
+def _depth(text: str) -> int:
+    """How deep the lists and objects of a JSON text lie in each other; brackets in its strings do not count."""
+    deepest = depth = 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        depth += 1 if found[0] in "[{" else -1 if found[0] in "]}" else 0
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _plain_block(block: Any) -> dict[str, Any]:

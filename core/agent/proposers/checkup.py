@@ -6,6 +6,7 @@ server (which models it has) enters the ledger first; every problem comes with t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def _asked(endpoint: Endpoint, client: anthropic.Anthropic) -> Iterator[Finding]
 
 def _get(endpoint: Endpoint, client: anthropic.Anthropic, path: str) -> dict[str, Any]:
     try:
-        found = client.get(path, cast_to=object)
+        found = json.loads(endpoint.redacted(json.dumps(client.get(path, cast_to=object))))
     except Exception as error:  # as with a proposal: whatever came, a server sent it
         raise explained(error, endpoint) from None
     if not isinstance(found, dict):

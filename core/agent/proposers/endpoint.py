@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -120,12 +121,14 @@ def _address(table: ProposerTable) -> str:
     given = table.base_url or (CLAUDE_ADDRESS if table.name == "claude" else LOCAL_ADDRESS)
     try:
         parts = urlsplit(given.strip())
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_usable = parts.scheme in ("http", "https") and parts.port != 0
+        is_usable &= re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", parts.hostname or "") is not None
     except ValueError:
         is_usable = False
-    if not is_usable or parts.username or parts.query or parts.fragment:
+    if not is_usable or "@" in given or parts.query or parts.fragment:
+        shown = re.sub(r"//.*@", "//...@", given.partition("?")[0])  # what stands there may be a key
         raise UsageError(
-            f"base_url {given!r} is not the address of a server",
+            f"base_url {shown!r} is not the address of a server",
             f'write it as base_url = "{LOCAL_ADDRESS}": scheme, host and port, and no key in it',
         )
     return given.strip().rstrip("/").removesuffix("/v1")
@@ -156,7 +159,7 @@ def _local_key(address: str) -> str:
 
 
 def _plain(key: str, variable: str) -> str:
-    if not all("!" <= sign <= "~" for sign in key):
+    if not all("!" <= sign <= "~" and sign not in '"\\' for sign in key):
         raise ProposerError(
             f"{variable} holds spaces or signs that no key has", f"export {variable} again, in one piece"
         )
@@ -283,7 +286,7 @@ def explained(error: Exception, endpoint: Endpoint) -> CallError:
     if isinstance(error, anthropic.APIStatusError):
         return _of_status(error, endpoint)
     cause: BaseException = next((link for link in _chain(error) if isinstance(link, httpx2.HTTPError)), error)
-    words = endpoint.redacted(one_line(str(cause), 200)) or type(cause).__name__
+    words = one_line(endpoint.redacted(str(cause)), 200) or type(cause).__name__
     check = f"`slm-ar doctor --proposer {endpoint.proposer}` looks at it step by step"
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
         hint = f"start it, or set base_url in [proposer]; {check}" if not endpoint.is_claude else check
@@ -312,7 +315,7 @@ def _of_status(error: anthropic.APIStatusError, endpoint: Endpoint) -> CallError
     began = status < 300
     if began:  # an error in the middle of a stream
         status = _STATUS_OF_TYPE.get(str(error.type), 500)
-    said = endpoint.redacted(one_line(str(error.api_message or error.message or ""), 300))
+    said = one_line(endpoint.redacted(str(error.api_message or error.message or "")), 300)
     check = f"`slm-ar doctor --proposer {endpoint.proposer}`"
     variable = KEY_VARIABLE if endpoint.is_claude else LOCAL_KEY_VARIABLE
     known: dict[int, tuple[str, str]] = {

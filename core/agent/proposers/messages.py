@@ -22,6 +22,8 @@ from .prompt import LONGEST_PROGRAM, TOOL, code_text, system_text, task_text
 from .spending import price_list
 
 REPAIRS = 2
+LONGEST_QUOTE = 100_000
+"""Characters of an answer that a repair quotes back: a longer one would eat up the cap, and is told about instead."""
 _CACHED: Mapping[str, Any] = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
 """Experiments lie minutes apart, so the default time to live of five would miss each time and still cost the write."""
 
@@ -165,7 +167,8 @@ class MessagesProposer:
         is_cut = answer.stop_reason in ("max_tokens", "pause_turn")
         is_odd = any(not isinstance(call.get("input"), Mapping) or not call.get("id") for call in calls)
         says_something = calls or any(str(block.get("text", "")).strip() for block in content)
-        if is_cut or is_odd or not says_something or (calls and not self._with_tool):
+        is_long = len(str(content)) > LONGEST_QUOTE
+        if is_cut or is_odd or is_long or not says_something or (calls and not self._with_tool):
             note = {"type": "text", "text": f"Your answer before could not be used: {problem}"}
             return [{**question, "content": [*question["content"], note]}]
         reply: list[dict[str, Any]] = [
