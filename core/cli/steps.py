@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import SlmArError, UsageError
+from ..errors import ProposerError, SlmArError, UsageError
 from .unsafe import unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
@@ -198,6 +198,17 @@ def read_state(workspace: Workspace) -> CampaignState:
     return state
 
 
+def spent_words(workspace: Workspace, state: CampaignState) -> str:
+    """What language models took in a campaign, for people; empty where none was asked."""
+    from ..agent.proposers.spending import Transcript
+
+    try:
+        spent = Transcript(workspace.hidden_folder).spent(state.identity)
+    except ProposerError as error:
+        return f"not known: {error.message}"
+    return spent.words if spent.calls else ""
+
+
 def may_open_test(state: CampaignState) -> bool:
     """Ask the person, unless this campaign's test is open already."""
     if state.final is not None or state.final_pair is not None:
@@ -222,7 +233,9 @@ def write_report(workspace: Workspace, state: CampaignState) -> Path:
             json.dumps({"number": e.number, "at": e.at, "kind": e.kind, "hash": e.hash, "body": e.body}) + "\n"
             for e in journal.events
         )
-    summary = summarise(state, left_machine=Ledger(workspace.hidden_folder).summary())
+    summary = summarise(
+        state, left_machine=Ledger(workspace.hidden_folder).summary(), spent=spent_words(workspace, state)
+    )
     path = workspace.root / "report.html"
     for name, text in (
         ("journal.jsonl", events),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from commands import call, state_of
@@ -33,9 +34,11 @@ def test_a_local_model_drives_a_campaign(tmp_path: Path, command_environment: di
     assert "local has taken 5 calls, " in out + error
     report = (root / "report.html").read_text(encoding="utf-8")
     assert "asks for an edit of train.py" in report and "a larger rate" in report
+    assert "5 calls, " in report
     assert len(asked) == 5
     readable = [path for path in root.rglob("*") if path.is_file()]
     assert not [path for path in readable if CANARY.encode() in path.read_bytes()]
     assert CANARY not in out + error + "".join(str(request.headers) + request.raw.decode() for request in asked)
+    assert re.search(r"^spent: +5 calls, [0-9,]+ tokens, cost unknown$", call(root, environment, "status")[0], re.M)
     status = json.loads(call(root, environment, "status", "--json")[0])
     assert "skipped" in json.dumps(status) or "not run" in json.dumps(status)
