@@ -103,6 +103,12 @@ def test_nothing_there_no_key_no_network(
     assert ended.code == 6 and "ANTHROPIC_API_KEY is not set" in ended.out and not server.asked
 
 
+@pytest.mark.parametrize("address", ["http://256.1.1.1:3", "http://127.0.0.1:1/a\x1bb"])
+def test_an_address_that_only_looks_like_one(slm_ar: Command, address: str) -> None:
+    ended = slm_ar("doctor", "--proposer", "local", "--model", "m", "--base-url", address)
+    assert ended.code == 2 and "is not the address of a server" in ended.error and "\x1b" not in ended.error
+
+
 def test_what_needs_nothing_and_what_does_not_exist(slm_ar: Command) -> None:
     assert slm_ar("doctor", "--proposer", "search").code == 0
     told(slm_ar("doctor", "--proposer", "clade"), 2, "no proposer 'clade'", "Did you mean 'claude'?")

@@ -172,11 +172,20 @@ def _plain(key: str, variable: str) -> str:
 def open_client(
     endpoint: Endpoint, before: Callable[[bytes], None], now: Callable[[], float] = time.monotonic
 ) -> anthropic.Anthropic:
-    """The SDK's client for an endpoint. `before` gets every body before it is sent; what it raises keeps it here."""
+    """The SDK's client for an endpoint. `before` gets every body before it is sent; what it raises keeps it here.
+
+    Raises UsageError for an address that cannot be asked.
+    """
     import anthropic
     import httpx2
 
-    wanted = httpx2.URL(endpoint.address)
+    try:
+        wanted = httpx2.URL(endpoint.address)
+    except httpx2.InvalidURL as error:  # what the standard library lets pass, such as 256.1.1.1
+        raise UsageError(
+            f"base_url {endpoint.address!r} is not the address of a server: {one_line(str(error), 120)}",
+            f'write it as base_url = "{LOCAL_ADDRESS}": scheme, host and port',
+        ) from None
 
     def leaving(request: httpx2.Request) -> None:
         # The last look at what goes out, by the parser that connects. The environment can make the SDK add headers.
