@@ -415,6 +415,9 @@ class Proposal:
     train_py: str
     knobs: Mapping[str, KnobValue] = field(default_factory=dict)
     expected_effect: str = ""
+    unusable: str = ""
+    """Why there is nothing to try, where the proposer gave no edit that can be used: the experiment is skipped, and
+    `train_py` is the current code."""
 
 
 class Proposer(Protocol):

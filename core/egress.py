@@ -138,13 +138,14 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event in _CONNECTING:
         address = arguments[-1]
         # Addresses of unix sockets are texts; a sendmsg on a connected socket names none.
-        if isinstance(address, tuple) and not _is_here(address[0]):
+        if isinstance(address, tuple) and not is_loopback(address[0]):
             raise refusal(str(address[0]))
-    elif event in _RESOLVING and not _is_here(arguments[0]):
+    elif event in _RESOLVING and not is_loopback(arguments[0]):
         raise refusal(str(arguments[0]))
 
 
-def _is_here(host: object) -> bool:
+def is_loopback(host: object) -> bool:
+    """Whether a name or an address is this very machine, so that nothing sent there leaves it."""
     if isinstance(host, bytes | bytearray):
         host = bytes(host).decode("ascii", "replace")
     if host is None or host in ("", "localhost"):

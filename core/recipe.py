@@ -290,9 +290,25 @@ class ProposerTable(_Table):
     """Who proposes the next change."""
 
     name: Name = "search"
-    """Proposer; search needs no key and no network."""
+    """Proposer: search and random need no key and no network; claude and local ask a language model."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search: same journal and seed, same proposals."""
+    model: Name | None = None
+    """Model that claude or local asks; claude has a default, local needs one."""
+    base_url: Name | None = None
+    """Address of local's server, without /v1; without it http://localhost:11434, which is Ollama's."""
+    effort: Literal["none", "low", "medium", "high", "xhigh", "max"] = "medium"
+    """How hard claude thinks; more costs more. none asks for nothing, for models that do not know the setting."""
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """How freely local's model chooses its words; Claude has no such setting."""
+    output_tokens: int = Field(default=16_000, ge=256, le=128_000)
+    """Longest answer of a language model, its thinking included."""
+    campaign_tokens: Count = 4_000_000
+    """Tokens, read and written, that one campaign may take; checked before each call against the most that it can."""
+    campaign_usd: Positive = 5.0
+    """The same in US dollars, by the dated price list of the package; a model that is not on it has no such cap."""
+    wait_minutes: Positive = 30.0
+    """How long to wait for a language model that is overloaded or away before the campaign is left for later."""
 
 
 class MetricTable(_Table):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..contracts import Decision, Proposer, SplitScore, Status
+from ..contracts import Decision, Proposal, Proposer, SplitScore, Status
 from ..errors import TrainingError
 from . import edits, gate, ledger, planner
 from .journal import get_private, put_private
@@ -110,7 +110,17 @@ class Campaign(Runs):
             self.display.note("the proposer has nothing left to try")
             return False
         self._append_proposal(state, window, proposer.name, proposal.hypothesis, proposal.rationale, proposal.train_py)
+        if proposal.unusable:
+            self._skip(len(state.experiments) + 1, proposal)
         return True
+
+    def _skip(self, experiment: int, proposal: Proposal) -> None:
+        """Judge an experiment without an edit: it costs no training."""
+        reason = proposal.unusable
+        body = {"experiment": experiment, "status": Status.SKIPPED.value, "reason": reason}
+        self.journal.append("judged", {**body, "run": None, "head_score": None})
+        self.display.judged(f"{experiment:>3}  {Status.SKIPPED.value}  {proposal.hypothesis}: {reason}", False)
+        self._stop_after_failures()
 
     def _hand_edit(self, state: CampaignState) -> str | None:
         """The workspace's train.py when a person changed it to something that was not tried yet."""

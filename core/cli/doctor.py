@@ -1,16 +1,18 @@
-"""`slm-ar doctor`: what this machine can do, which walls hold around training code, and how to get better ones."""
+"""`slm-ar doctor`: what this machine can do, which walls hold around training code, whether a proposer can be used."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SlmArError
+from ..errors import ProposerError, SlmArError, UsageError
+from ..report.words import visible
 
 if TYPE_CHECKING:
     from ..train.device import Machine
@@ -21,12 +23,19 @@ NOT_ISOLATED = 1
 
 
 @click.command()
+@click.option("--proposer", metavar="NAME", help="Check a proposer instead: key, server, model. Costs nothing.")
+@click.option("--model", help="With --proposer: the model to look for; the recipe has the default.")
+@click.option("--base-url", help="With --proposer local: the address of its server.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-def doctor(as_json: bool) -> int:
+def doctor(proposer: str | None, model: str | None, base_url: str | None, as_json: bool) -> int:
     """What this machine can do, which sandbox holds here, and which recipe fits it.
 
-    The exit code is 0 where results can be certified, else 1.
+    The exit code is 0 where results can be certified, else 1; with --proposer 0 where it can be used, else 6.
     """
+    if proposer is not None:
+        return _check_proposer(proposer, model, base_url, as_json)
+    if model is not None or base_url is not None:
+        raise UsageError("--model and --base-url belong to a proposer", "slm-ar doctor --proposer local --model NAME")
     from ..train.device import probe_machine
     from ..train.sandbox.choice import repair_lines
 
@@ -40,6 +49,34 @@ def doctor(as_json: bool) -> int:
     is_certifiable = isolation is not None and isolation.level > 0
     click.echo(json.dumps(facts) if as_json else "\n".join(_lines(machine, facts, isolation, failure)))
     return 0 if is_certifiable else NOT_ISOLATED
+
+
+def _check_proposer(name: str, model: str | None, base_url: str | None, as_json: bool) -> int:
+    """Look at a proposer with the recipe of the workspace around, or outside one with its defaults."""
+    from platformdirs import user_cache_dir
+
+    from ..agent.proposers.checkup import check_proposer, table_for
+    from ..egress import lock_if_asked
+    from .workspace import find_workspace
+
+    lock_if_asked(offline=False)
+    known, folder = None, Path(user_cache_dir("slm-ar"))
+    try:
+        workspace = find_workspace()
+        known, folder = workspace.recipe.proposer, workspace.hidden_folder
+    except UsageError:
+        pass  # outside a workspace
+    given = {key: value for key, value in (("model", model), ("base_url", base_url)) if value}
+    findings = check_proposer(table_for(name, known).model_copy(update=given), folder)
+    is_usable = all(finding.is_fine for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"proposer": name, "usable": is_usable, "checks": [asdict(item) for item in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.name:<10} {'ok     ' if finding.is_fine else 'PROBLEM'}  {visible(finding.words)}")
+            if finding.hint:
+                click.echo(f"{'':<10} -> {visible(finding.hint)}")
+    return 0 if is_usable else ProposerError.exit_code
 
 
 def _proved(machine: Machine) -> tuple[Isolation | None, str]:

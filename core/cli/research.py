@@ -26,6 +26,7 @@ from .steps import (
     read_state,
     search,
     show_end,
+    spent_words,
     stop_time,
     train_shown,
     workspace_from_recipe,
@@ -180,7 +181,9 @@ def status(as_json: bool) -> None:
     from ..report.summary import summarise
     from ..report.tables import status_text
 
-    summary = summarise(read_state(find_workspace()))
+    workspace = find_workspace()
+    state = read_state(workspace)
+    summary = summarise(state, spent=spent_words(workspace, state))
     click.echo(json.dumps(summary.to_json(), allow_nan=False) if as_json else status_text(summary).rstrip("\n"))
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import SlmArError, UsageError
+from ..errors import ProposerError, SlmArError, UsageError
 from .unsafe import unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
 if TYPE_CHECKING:
     from ..agent.campaign import Campaign
+    from ..agent.proposers.calls import Setting
     from ..agent.state import CampaignState
     from ..contracts import Display, Task, TrainOutcome
     from ..prepare.pipeline import PreparedData
@@ -67,7 +68,8 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
     from ..agent.proposers import make_proposer
     from ..train.executor import LocalExecutor
 
-    make_proposer(workspace.recipe.proposer.name)  # an unknown name is told before minutes are spent
+    if may_start:  # an unknown name or a missing key is told before minutes are spent; `finish` needs neither
+        make_proposer(workspace.recipe.proposer.name, proposer_setting(workspace))
     with workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
         if not may_start:  # `finish`, which ends in an exam
@@ -88,6 +90,18 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)
+
+
+def proposer_setting(
+    workspace: Workspace,
+    campaign: str = "",
+    tell: Callable[[str], None] = lambda line: None,
+    stop_at: float | None = None,
+) -> Setting:
+    """What a proposer that asks a language model needs to know of a workspace."""
+    from ..agent.proposers.calls import Setting
+
+    return Setting(workspace.recipe.proposer, workspace.hidden_folder, campaign, tell, stop_at)
 
 
 def objective_of(workspace: Workspace, data: PreparedData) -> Objective | None:
@@ -151,15 +165,22 @@ def search(campaign: Campaign, workspace: Workspace, experiments: int | None, st
     from ..agent.night import plan_night
     from ..agent.proposers import make_proposer
 
-    proposer = make_proposer(workspace.recipe.proposer.name)
     hours = workspace.recipe.budget.hours
     if stop_at is None and hours is not None:
         stop_at = time.monotonic() + 3600 * hours
+    setting = proposer_setting(workspace, campaign.state.identity, campaign.display.note, stop_at)
+    proposer = make_proposer(workspace.recipe.proposer.name, setting)
+    if line := getattr(proposer, "opening_line", ""):
+        campaign.display.note(line)
     night = plan_night(campaign.state, workspace.recipe, experiments)
     if night.is_new:
         campaign.journal.append("planned", {"experiments": night.target, "plan": night.counts})
     campaign.display.campaign(night.lines)
-    campaign.run(proposer, night.target, Limits(stop_at))
+    try:
+        campaign.run(proposer, night.target, Limits(stop_at))
+    finally:
+        if line := getattr(proposer, "closing_line", ""):
+            campaign.display.note(line)
     return campaign.state
 
 
@@ -175,6 +196,17 @@ def read_state(workspace: Workspace) -> CampaignState:
     if state is None:
         raise UsageError("there is no campaign here yet", "start one with `slm-ar run`")
     return state
+
+
+def spent_words(workspace: Workspace, state: CampaignState) -> str:
+    """What language models took in a campaign, for people; empty where none was asked."""
+    from ..agent.proposers.spending import Transcript
+
+    try:
+        spent = Transcript(workspace.hidden_folder).spent(state.identity)
+    except ProposerError as error:
+        return f"not known: {error.message}"
+    return spent.words if spent.calls else ""
 
 
 def may_open_test(state: CampaignState) -> bool:
@@ -201,7 +233,9 @@ def write_report(workspace: Workspace, state: CampaignState) -> Path:
             json.dumps({"number": e.number, "at": e.at, "kind": e.kind, "hash": e.hash, "body": e.body}) + "\n"
             for e in journal.events
         )
-    summary = summarise(state, left_machine=Ledger(workspace.hidden_folder).summary())
+    summary = summarise(
+        state, left_machine=Ledger(workspace.hidden_folder).summary(), spent=spent_words(workspace, state)
+    )
     path = workspace.root / "report.html"
     for name, text in (
         ("journal.jsonl", events),

@@ -230,3 +230,8 @@ def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str |
     workspace = create_workspace(name, recipe_name or recipe_for(adapter or "text"), overrides)
     click.echo(f"{workspace.root}: recipe.toml, program.md, train.py (adapter {workspace.recipe.data.adapter})")
     click.echo(f"next:  cd {name}  then  slm-ar prepare,  slm-ar train,  slm-ar run")
+    if os.environ.get("ANTHROPIC_API_KEY") and workspace.recipe.proposer.name == "search":
+        click.echo(
+            'a key for Claude is set: name = "claude" in [proposer] of recipe.toml lets it propose, and costs money; '
+            "slm-ar doctor --proposer claude  checks it for free"
+        )

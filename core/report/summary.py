@@ -150,6 +150,8 @@ class Summary:
     placebos: int
     placebos_kept: int
     claims: tuple[ClaimRow, ...]
+    spent: str
+    """What language models took; empty where none was asked, or nobody told."""
     asked: str
     """How often the hidden split was asked, and how often its answer may be wrong; empty before the first claim."""
     final: FinalRow | None
@@ -169,13 +171,18 @@ class Summary:
 
 
 def summarise(
-    state: CampaignState, *, more_runs: int | None = None, unproven_note: str = "", left_machine: str = ""
+    state: CampaignState,
+    *,
+    more_runs: int | None = None,
+    unproven_note: str = "",
+    left_machine: str = "",
+    spent: str = "",
 ) -> Summary:
     """Everything that people are shown of a campaign.
 
     `more_runs`: runs that would settle what is not yet proven, where the caller knows better than the estimate from
     dev. `unproven_note`: a sentence that is added to the verdict while something is not yet proven.
-    `left_machine`: what the workspace's ledger says was sent to others.
+    `left_machine`: what the workspace's ledger says was sent to others. `spent`: what its language models took.
     """
     facts = state.facts
     certified = _text(facts.get("isolation")) not in ("", "none")
@@ -217,6 +224,7 @@ def summarise(
         placebos=len(placebos),
         placebos_kept=sum(item.status is Status.KEPT for item in placebos),
         claims=tuple(_claim_row(state, claim, certified) for claim in state.claims),
+        spent=_text(spent),
         asked=_asked(state.claims),
         final=_final_row(state),
         floors=floors,
@@ -234,6 +242,7 @@ def summarise(
             ("harness_version", "slm-ar"),
         )
         | ({"sandbox": "none proved"} if not certified else {})
+        | ({"language models": _text(spent)} if spent else {})
         | ({"left this machine": _text(left_machine, 400)} if left_machine else {}),
         data=_data(facts),
         hashes={

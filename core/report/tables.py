@@ -85,6 +85,7 @@ def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> 
         ("current", _score(summary.current, summary.unit)),
         ("as text", _as_text(summary)),
         ("tried", _tried(summary)),
+        ("spent", summary.spent),
         ("asked", summary.asked),
     ):
         if text:

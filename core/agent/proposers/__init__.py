@@ -8,10 +8,19 @@ from ...errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from ...contracts import Proposer
+    from .calls import Setting
+
+OFFLINE = ("search", "random")
+ASKING = ("claude", "local")
+"""Those that ask a language model, and need a setting."""
 
 
-def make_proposer(name: str) -> Proposer:
-    """The proposer called `name`. Raises UsageError for an unknown name."""
+def make_proposer(name: str, setting: Setting | None = None) -> Proposer:
+    """The proposer called `name`. Nothing is sent. Raises UsageError for an unknown name.
+
+    Proposers that ask a language model need `setting`; they raise UsageError and ProposerError where it, or the
+    environment, cannot work: no key, a key for another host, offline.
+    """
     if name == "search":
         from .search import SearchProposer
 
@@ -20,4 +29,10 @@ def make_proposer(name: str) -> Proposer:
         from .search import RandomProposer
 
         return RandomProposer()
-    raise UsageError(f"There is no proposer '{name}'.", did_you_mean(name, ["search", "random"]))
+    if name in ASKING:
+        from .messages import MessagesProposer
+
+        if setting is None:
+            raise UsageError(f"Proposer {name} works inside a campaign only.", "start one with `slm-ar run`")
+        return MessagesProposer(setting)
+    raise UsageError(f"There is no proposer '{name}'.", did_you_mean(name, [*OFFLINE, *ASKING]))

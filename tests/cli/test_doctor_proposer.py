@@ -1,0 +1,134 @@
+"""`slm-ar doctor --proposer`: what is wrong is found beforehand, nothing is spent, and no key is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+from commands_in_process import Command, told
+from fake_messages import FakeServer, fake_messages_server, raw, status
+from toys import make_toy_workspace
+
+from slm_ar.core.agent.proposers import endpoint
+from slm_ar.core.egress import Ledger
+
+CANARY = "sk-ant-canary-0123456789-secret"
+SONNET = {"id": "claude-sonnet-5-5", "type": "model", "lifecycle": "active", "max_input_tokens": 1_000_000}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", CANARY)
+    monkeypatch.delenv("SLM_AR_LOCAL_KEY", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache"))
+    with fake_messages_server() as fake:
+        fake.models = [SONNET, {"id": "qwen3-coder"}]
+        monkeypatch.setattr(endpoint, "CLAUDE_ADDRESS", fake.address)
+        monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address.startswith(fake.address))
+        yield fake
+
+
+def test_a_proposer_that_can_be_used(slm_ar: Command, server: FakeServer, tmp_path: Path) -> None:
+    ended = slm_ar("doctor", "--proposer", "claude")
+    assert ended.code == 0, ended
+    for words in (
+        "accepts the key",
+        "active, reads 1,000,000 tokens",
+        "$2 / $10 per million",
+        "$5.00",
+        "no call so far",
+    ):
+        assert words in ended.out
+    assert [(asked.method, asked.path) for asked in server.asked] == [("GET", "/v1/models/claude-sonnet-5-5")]
+    assert CANARY not in ended.text
+    assert len(list(Ledger(tmp_path / "cache").entries())) == 1, "also what asks for nothing but a name is written down"
+
+
+def test_in_a_workspace_its_recipe_counts(slm_ar: Command, server: FakeServer, tmp_path: Path) -> None:
+    proposer = {"name": "local", "model": "qwen3-coder", "base_url": server.address, "campaign_tokens": 1234}
+    root = make_toy_workspace(tmp_path / "work", proposer=proposer)
+    ended = slm_ar("doctor", "--proposer", "local", "--json", folder=root)
+    found = json.loads(ended.out)
+    assert (ended.code, found["usable"]) == (0, True), found
+    words = {check["name"]: check["words"] for check in found["checks"]}
+    assert "qwen3-coder is among them" in words["model"] and "1,234 tokens" in words["cost"]
+    assert CANARY not in str(server.asked[0].headers)
+    assert len(list(Ledger(root / ".slm").entries())) == 1
+
+
+def test_models_that_are_not_there(slm_ar: Command, server: FakeServer) -> None:
+    claude = slm_ar("doctor", "--proposer", "claude", "--model", "claude-sonet")
+    assert claude.code == 6 and "has no model 'claude-sonet'" in claude.out and "set model" in claude.out
+    local = slm_ar("doctor", "--proposer", "local", "--base-url", server.address, "--model", "llama")
+    assert local.code == 6 and "llama is not among them" in local.out
+    assert "claude-sonnet-5-5, qwen3-coder" in local.out
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (status(401, "authentication_error", f"bad {CANARY}"), "does not accept the key"),
+        (status(403, "permission_error"), "does not allow this key"),
+        (status(529, "overloaded_error"), "has trouble (529)"),
+        (raw(b"<html>", kind="text/html"), "not one of the Messages protocol"),
+        (raw(b"[1]", kind="application/json"), "not one of the Messages protocol"),
+        (raw(b"{half", kind="application/json"), "not one of the Messages protocol"),
+    ],
+)
+def test_what_a_server_says_is_told_at_once(slm_ar: Command, server: FakeServer, step: object, words: str) -> None:
+    server.steps = [step]  # type: ignore[list-item]
+    ended = slm_ar("doctor", "--proposer", "claude")
+    assert ended.code == 6 and words in ended.out and "->" in ended.out, ended
+    assert CANARY not in ended.text and len(server.asked) == 1
+
+
+def test_a_local_server_that_lists_no_models_may_still_do(slm_ar: Command, server: FakeServer) -> None:
+    server.steps = [status(404)]
+    ended = slm_ar("doctor", "--proposer", "local", "--base-url", server.address, "--model", "m")
+    assert ended.code == 0 and "m is not checked" in ended.out
+
+
+def test_nothing_there_no_key_no_network(
+    slm_ar: Command, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with fake_messages_server() as gone:
+        pass
+    ended = slm_ar("doctor", "--proposer", "local", "--base-url", gone.address, "--model", "m")
+    assert ended.code == 6 and "nothing answers at" in ended.out
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    ended = slm_ar("doctor", "--proposer", "claude")
+    assert ended.code == 6 and "ANTHROPIC_API_KEY is not set" in ended.out and not server.asked
+
+
+@pytest.mark.parametrize("address", ["http://256.1.1.1:3", "http://127.0.0.1:1/a\x1bb"])
+def test_an_address_that_only_looks_like_one(slm_ar: Command, address: str) -> None:
+    ended = slm_ar("doctor", "--proposer", "local", "--model", "m", "--base-url", address)
+    assert ended.code == 2 and "is not the address of a server" in ended.error and "\x1b" not in ended.error
+
+
+def test_what_needs_nothing_and_what_does_not_exist(slm_ar: Command) -> None:
+    assert slm_ar("doctor", "--proposer", "search").code == 0
+    told(slm_ar("doctor", "--proposer", "clade"), 2, "no proposer 'clade'", "Did you mean 'claude'?")
+    told(slm_ar("doctor", "--model", "m"), 2, "belong to a proposer")
+
+
+def test_run_tells_a_missing_key_before_anything_is_read(
+    slm_ar: Command, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    root = make_toy_workspace(tmp_path / "work", proposer={"name": "claude"})
+    told(slm_ar("run", folder=root), 6, "ANTHROPIC_API_KEY is not set", 'name = "search"')
+    assert not (root / ".slm" / "data").exists()
+
+
+def test_new_tells_that_a_key_could_be_used(
+    slm_ar: Command, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = slm_ar("new", "one", "--adapter", "text")
+    assert 'name = "claude"' in ended.out and "doctor --proposer claude" in ended.out and CANARY not in ended.text
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert "claude" not in slm_ar("new", "two", "--adapter", "text").out
+    assert not server.asked
