@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,8 +179,9 @@ def search(campaign: Campaign, workspace: Workspace, experiments: int | None, st
     try:
         campaign.run(proposer, night.target, Limits(stop_at))
     finally:
-        if line := getattr(proposer, "closing_line", ""):
-            campaign.display.note(line)
+        with suppress(ProposerError):  # a damaged record must not hide how the night ended
+            if line := getattr(proposer, "closing_line", ""):
+                campaign.display.note(line)
     return campaign.state
 
 

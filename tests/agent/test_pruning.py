@@ -148,7 +148,7 @@ def test_a_hopeless_edit_is_ended_and_an_honest_one_is_not(
         context = research_context(state, "program", RECIPE, executor.machine)
     *mild, hopeless, honest = state.experiments
     assert hopeless.status is Status.PRUNED and hopeless.run is not None
-    assert "of its budget it was" in hopeless.reason and "most of 3 earlier ideas" in hopeless.reason
+    assert "hopeless after" in hopeless.reason and "most of 3 earlier ideas" in hopeless.reason
     assert hopeless.dev_score is None
     assert hopeless.run.outcome.steps < 40 and hopeless.run.looks
     assert {item.status for item in (*mild, honest)} <= {Status.KEPT, Status.REVERTED}

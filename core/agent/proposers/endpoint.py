@@ -214,7 +214,8 @@ def open_client(
             CLAUDE_SILENCE_SECONDS if endpoint.is_claude else SILENCE_SECONDS, connect=CONNECT_SECONDS
         ),
         follow_redirects=False,
-        trust_env=not endpoint.is_on_this_machine,  # a proxy has no business between two programs of one machine
+        # A proxy has no business between two programs of one machine, and without TLS it would read all, the key too.
+        trust_env=endpoint.address.startswith("https:") and not endpoint.is_on_this_machine,
     )
     return anthropic.Anthropic(
         api_key=endpoint.key, base_url=endpoint.address, max_retries=0, http_client=http, open_telemetry=False

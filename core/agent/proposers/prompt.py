@@ -163,10 +163,14 @@ def _json(value: object) -> str:
 # --- reasons --------------------------------------------------------------------------------
 
 _HARNESS_WORDS = (
+    "a disturbed run",
+    "a process appeared in it while it was stopped for a look",
     "better in the metric, but the text as a whole is predicted worse",
+    "hopeless after a quarter of its budget",
+    "hopeless after an eighth of its budget",
+    "it ran while it was stopped for a look",
     "its processes could not be stopped for a look at its model",
     "killed from outside",
-    "measured on a disturbed machine",
     "no complete checkpoint",
     "not every token was scored",
     "not ready within",
