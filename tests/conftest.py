@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,13 @@ def private_folder(_private_folders: Iterator[Path], monkeypatch: pytest.MonkeyP
     folder = next(_private_folders)
     monkeypatch.setenv("SLM_AR_PRIVATE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts() -> None:
+    """A shell ignores interrupts for what it starts in the background, and so would every command of these tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
