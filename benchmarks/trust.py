@@ -41,11 +41,12 @@ from slm_ar.core.train import runtime, scorer
 from slm_ar.core.train.device import probe_device
 from slm_ar.core.train.executor import LocalExecutor, window_context
 from slm_ar.core.train.integrity import Probes
+from slm_ar.core.train.logits_client import LogitsClient
 from slm_ar.core.train.logits_server import load_candidate, load_checkpoint
 from slm_ar.core.train.meter import allowance
 from slm_ar.core.train.process import candidate_environment
 from slm_ar.core.train.sandbox.choice import Sandboxes
-from slm_ar.core.train.scorer import LogitsClient, Windows, encode_documents, make_windows, token_nats
+from slm_ar.core.train.scorer import Windows, encode_documents, make_windows, token_nats
 from slm_ar.core.train.training_run import TrainJob
 
 TEMPLATE = Path(__file__).parents[1] / "program_templates" / "train.py"

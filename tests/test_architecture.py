@@ -63,6 +63,7 @@ MAY_BE_HEAVY = {
     "slm_ar.core.train.runtime",
     "slm_ar.core.train.logits_server",
     "slm_ar.core.train.scorer",
+    "slm_ar.core.train.logits_client",
     "slm_ar.core.tasks.generate",
     "slm_ar.core.train.device",
     "slm_ar.program_templates.train",

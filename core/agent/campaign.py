@@ -10,15 +10,18 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..contracts import Decision, Proposal, Proposer, SplitScore, Status
+from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Status
 from ..errors import TrainingError
+from ..recipe import Recipe
+from ..train.executor import LocalExecutor
 from . import edits, gate, ledger, planner
-from .journal import get_private, put_private
+from .journal import Journal, get_private, put_private
 from .opening import gate_policy, research_context
 from .replay import score_from_json
-from .revisions import CURRENT_REF, PROVEN_REF, mirror_revision
+from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
 from .running import Runs
 from .state import CampaignState, RunRecord
 
@@ -35,6 +38,20 @@ class Limits:
 
 class Campaign(Runs):
     """One workspace's campaign, open for work. Build it with `open_campaign`."""
+
+    def __init__(
+        self,
+        workspace: Path,
+        recipe: Recipe,
+        journal: Journal,
+        executor: LocalExecutor,
+        display: Display,
+        program: str,
+    ) -> None:
+        super().__init__(workspace, recipe, journal, executor, display)
+        self.program = program
+        self._is_git = is_git_workspace(workspace)
+        self._refused_edit = ""
 
     def run(self, proposer: Proposer, experiments: int, limits: Limits) -> str:
         """Work until `experiments` are judged and the last claim is closed, or a limit; returns the reason."""
@@ -66,6 +83,15 @@ class Campaign(Runs):
                     reason = "planned experiments done" if judged >= experiments else "stopped before the plan's end"
                     self.journal.append("stopped", {"reason": reason})
                     return reason
+
+    def _refuse_broken_baseline(self, step: planner.TrainStep) -> None:
+        run = self.state.runs[-1]
+        if step.role == "calibrate" and not run.is_scored:
+            self.journal.append("stopped", {"reason": "the starting train.py does not work"})
+            raise TrainingError(
+                f"the starting train.py cannot be measured: {run.outcome.status}: {run.outcome.reason}",
+                f"mend train.py and try `slm-ar train`; its log is {self.run_folder(run.id) / 'log.txt'}",
+            )
 
     # --- steps ------------------------------------------------------------------------------
 

@@ -216,7 +216,7 @@ def write_samples(campaign: Campaign) -> None:
 
     A model that is refused has none; by now it was scored, and a sample is not worth the loss of a night's end.
     """
-    from ..train.scorer import InvalidCheckpointError
+    from ..train.checkpoint import InvalidCheckpointError
 
     state = campaign.state
     baseline, final = final_pair(state)

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..contracts import Display, SplitScore, Status, TrainOutcome
-from ..errors import TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor, device_lock
 from ..train.preview import preview_score
@@ -22,7 +21,6 @@ from . import planner, pruning
 from .journal import Journal, put_private
 from .opening import train_job
 from .replay import GrowingReplay, score_to_json
-from .revisions import is_git_workspace
 from .state import CampaignState, RunRecord
 
 Look = Callable[[Snapshot], str]
@@ -62,13 +60,10 @@ class Runs:
         journal: Journal,
         executor: LocalExecutor,
         display: Display,
-        program: str,
     ) -> None:
         self.workspace, self.recipe, self.journal = workspace, recipe, journal
-        self.executor, self.display, self.program = executor, display, program
+        self.executor, self.display = executor, display
         self.runs_folder = workspace / ".slm" / "runs"
-        self._is_git = is_git_workspace(workspace)
-        self._refused_edit = ""
         self._replay = GrowingReplay()
 
     @property
@@ -156,7 +151,7 @@ class Runs:
     def _scored(
         self, outcome: TrainOutcome, folder: Path, splits: tuple[str, ...]
     ) -> tuple[TrainOutcome, dict[str, SplitScore]]:
-        from ..train.scorer import InvalidCheckpointError
+        from ..train.checkpoint import InvalidCheckpointError
 
         self.display.tick(outcome.train_seconds, "scoring")
         try:
@@ -193,15 +188,6 @@ class Runs:
             if run.revision == revision and run.is_scored and (folder / "model.safetensors").is_file():
                 return folder
         return None
-
-    def _refuse_broken_baseline(self, step: planner.TrainStep) -> None:
-        run = self.state.runs[-1]
-        if step.role == "calibrate" and not run.is_scored:
-            self.journal.append("stopped", {"reason": "the starting train.py does not work"})
-            raise TrainingError(
-                f"the starting train.py cannot be measured: {run.outcome.status}: {run.outcome.reason}",
-                f"mend train.py and try `slm-ar train`; its log is {self.run_folder(run.id) / 'log.txt'}",
-            )
 
 
 # --- words ---------------------------------------------------------------------------------

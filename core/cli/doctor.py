@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -61,11 +62,9 @@ def _check_proposer(name: str, model: str | None, base_url: str | None, as_json:
 
     lock_if_asked(offline=False)
     known, folder = None, Path(user_cache_dir("slm-ar"))
-    try:
+    with contextlib.suppress(UsageError):  # outside a workspace
         workspace = find_workspace()
         known, folder = workspace.recipe.proposer, workspace.hidden_folder
-    except UsageError:
-        pass  # outside a workspace
     given = {key: value for key, value in (("model", model), ("base_url", base_url)) if value}
     findings = check_proposer(table_for(name, known).model_copy(update=given), folder)
     is_usable = all(finding.is_fine for finding in findings)

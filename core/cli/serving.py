@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ..prepare.manifest import PreparedData
-    from ..train.scorer import LogitsClient
+    from ..train.logits_client import LogitsClient
 
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "train.py")
 LONGEST_CONTEXT = 4096
@@ -46,9 +46,9 @@ def served_model(model: Path | None, threads: int | None = None) -> Iterator[Ser
     from ..prepare.tokenizer import load_tokenizer
     from ..train.device import probe_device
     from ..train.executor import window_context
+    from ..train.logits_client import LogitsClient
     from ..train.process import candidate_environment
     from ..train.sandbox.choice import Sandboxes
-    from ..train.scorer import LogitsClient
 
     checkpoint, tokenizer_file = find_model(model)
     tokenizer = load_tokenizer(tokenizer_file)

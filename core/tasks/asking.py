@@ -35,7 +35,7 @@ LEAST_TERMINATOR_SHARE = 0.02
 
 
 class LogitsSource(Protocol):
-    """What scorer.LogitsClient offers."""
+    """What logits_client.LogitsClient offers."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -101,7 +101,7 @@ def _log_softmax(logits: Logs) -> Logs:
         shifted = logits - logits.max(axis=1, keepdims=True)
     normalised: Logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     if not np.isfinite(normalised).all():
-        from ..train.scorer import InvalidCheckpointError
+        from ..train.checkpoint import InvalidCheckpointError
 
         # Finite logits may still lie further apart than a float reaches; no score may come of that.
         raise InvalidCheckpointError("the model's logits are too far apart to be probabilities")

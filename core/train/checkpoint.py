@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contracts import Status
+from ..errors import SlmArError
 from .files import read_config
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -27,6 +28,12 @@ ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
+
+
+class InvalidCheckpointError(SlmArError):
+    """The checkpoint cannot be scored: not loadable, wrong shape, not finite. Never a number, always `invalid`."""
+
+    exit_code = 5
 
 
 def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:

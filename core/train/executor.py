@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from .integrity import Watched
-    from .scorer import LogitsClient, Segments
+    from .logits_client import LogitsClient
+    from .scorer import Segments
 
 LARGEST_CODE_BYTES = 1 << 20
 LONGEST_SCORE_SECONDS = 3600.0
@@ -153,7 +154,7 @@ class LocalExecutor:
         return replace(score, objective=replace(objective, groups=self._nameless(objective.groups)))
 
     def _refuse_pasted_text(self, folder: Path) -> None:
-        from .scorer import InvalidCheckpointError
+        from .checkpoint import InvalidCheckpointError
 
         code = read_candidate_file(folder / "train.py", LARGEST_CODE_BYTES).decode("utf-8", errors="replace")
         shared = self._held_text.shared_runs(code)
@@ -179,7 +180,7 @@ class LocalExecutor:
         All its answers may take `answering_seconds`, or as long as a score may. Leaving it raises
         InvalidCheckpointError when it worked on more than its answers (meter.py).
         """
-        from .scorer import LogitsClient
+        from .logits_client import LogitsClient
 
         budget = self._budgets.get(folder.resolve())
         size = path.stat().st_size if (path := folder / CHECKPOINT_FILE).is_file() else 0

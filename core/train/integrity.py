@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..prepare.tokenizer import PAD
-from .scorer import InvalidCheckpointError, Windows, token_nats
+from .checkpoint import InvalidCheckpointError
+from .scorer import Windows, token_nats
 
 if TYPE_CHECKING:
     import torch
 
-    from .scorer import LogitsClient
+    from .logits_client import LogitsClient
 
 SWAPPED_WINDOWS = 256
 """Windows that are asked with another end, at most ..."""
@@ -54,7 +55,7 @@ WATCHED_PLACES = 4
 
 
 class Source(Protocol):
-    """What scorer.LogitsClient offers."""
+    """What logits_client.LogitsClient offers."""
 
     def stream(self, requests: Iterable[tuple[NDArray[Any], Sequence[tuple[int, int]]]]) -> Iterator[torch.Tensor]: ...
 

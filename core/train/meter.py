@@ -1,12 +1,12 @@
 """How much work a served model has done, seen from outside, and how much it may do beyond answering.
 
-Used by scorer.LogitsClient. A checkpoint can carry the text of train, and its code could train on inside the scorer.
-On the CPU processor seconds of the whole process tree are counted, which another program's load does not stretch; on
-an accelerator, whose work nobody counts per process, the seconds that the model was waited for. Two things are bounded:
+Used by logits_client.py. A checkpoint can carry the text of train, and its code could train on inside the scorer. On
+the CPU processor seconds of the whole process tree are counted, which another program's load does not stretch; on an
+accelerator, whose work nobody counts per process, the seconds that the model was waited for. Two things are bounded:
 
 - What was spent beyond plain answering. What plain answering costs per token is measured in the later half of what the
-  same process answers. A model that trains at every request, so that this looks plain, pays for its first row again at
-  every row: the first rows are asked alone (scorer.py), and all its answers must stay within the second bound.
+  same process answers. A model that idles there to look slow pays, for every row of that half, a quarter of what it
+  hides, because the first rows are asked alone (logits_client.py); the second bound holds that.
 - All that one process spends.
 """
 

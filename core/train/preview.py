@@ -25,8 +25,9 @@ LONGEST_SECONDS = 60.0
 
 def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float | None:
     """Bits per byte of the snapshot in `folder` on the sample, from a fresh process; None when it has no score."""
+    from .checkpoint import InvalidCheckpointError
     from .executor import window_context
-    from .scorer import InvalidCheckpointError, score_split
+    from .scorer import score_split
 
     window = window_context(folder, context)
     documents = _sample(executor.data.held_folder)

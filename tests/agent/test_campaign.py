@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -30,7 +31,7 @@ from slm_ar.core.prepare.heldout import private_root
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
 from slm_ar.core.report.terminal import QuietDisplay
-from slm_ar.core.train.scorer import InvalidCheckpointError
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.training_run import TrainJob
 
 OUTCOME = TrainOutcome(None, "", 0.1, 0.1, 0.2, 90.0, 8, 2048, 1000, "")
@@ -255,6 +256,18 @@ class StopError(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
+def dies_at(at_job: int) -> Callable[[TrainJob], TrainOutcome]:
+    """What happens in an executor that is killed in its run number `at_job`, counted from 1."""
+    jobs = itertools.count(1)
+
+    def happens(job: TrainJob) -> TrainOutcome:
+        if next(jobs) == at_job:
+            raise StopError
+        return OUTCOME
+
+    return happens
+
+
 @pytest.mark.parametrize("at_job", range(1, 15))
 def test_cut_off_at_any_run_a_night_goes_on_where_it_was(tmp_path: Path, tiny_data: PreparedData, at_job: int) -> None:
     whole = tmp_path / "whole"
@@ -267,15 +280,7 @@ def test_cut_off_at_any_run_a_night_goes_on_where_it_was(tmp_path: Path, tiny_da
         expected = judged(undisturbed)
         runs = len(undisturbed.state.runs)
     forget_nights()
-    jobs = 0
-
-    def dies(job: TrainJob) -> TrainOutcome:
-        nonlocal jobs
-        jobs += 1
-        if jobs == at_job:
-            raise StopError
-        return OUTCOME
-
+    dies = dies_at(at_job)
     with Journal(cut / ".slm") as journal:
         if at_job <= runs:
             with pytest.raises(StopError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_campaign import LEVEL, OUTCOME, RATES, FakeExecutor, Scripted, kinds, luck, night, opened
+from test_campaign import LEVEL, OUTCOME, RATES, FakeExecutor, Scripted, StopError, dies_at, kinds, luck, night, opened
 from toys import TINY_TRAIN_PY, toy_recipe
 
 from slm_ar.core.agent import planner
@@ -239,10 +239,6 @@ def test_the_plan_of_a_night_counts_the_prune_pass(workspace: Path, journal: Jou
     )
 
 
-class StopError(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
-
-
 def finished(root: Path, data: PreparedData) -> tuple[Any, ...]:
     """What the prune pass and the final test of a campaign come to, begun or gone on with."""
     with Journal(root / ".slm") as journal:
@@ -268,17 +264,8 @@ def test_cut_off_at_any_run_the_prune_pass_goes_on_where_it_was(
     proven: Path, undisturbed: tuple[Any, ...], tmp_path: Path, tiny_data: PreparedData, at_job: int
 ) -> None:
     root = copy_of(proven, tmp_path / "toy")
-    jobs = 0
-
-    def dies(job: TrainJob) -> TrainOutcome:
-        nonlocal jobs
-        jobs += 1
-        if jobs == at_job:
-            raise StopError
-        return OUTCOME
-
     with Journal(root / ".slm") as journal:
-        campaign = reopened(root, journal, tiny_data, dies)
+        campaign = reopened(root, journal, tiny_data, dies_at(at_job))
         with pytest.raises(StopError):
             prune_edits(campaign)
             final_test(campaign, 2)

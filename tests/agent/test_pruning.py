@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_campaign import Scripted, night
+from test_campaign import Scripted, StopError, night
 from toys import TINY_TRAIN_PY, toy_machine, toy_recipe
 
 from slm_ar.core.agent import planner, pruning, running
@@ -172,10 +172,6 @@ def plain_score(executor: LocalExecutor, folder: Path, split: str, context: int)
     documents = list(read_split(executor.data.held_folder, split))
     with executor.client(folder, window) as client:
         return score_split(client, executor.tokenizer, split, documents, window)
-
-
-class StopError(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
 
 
 def test_cut_off_in_a_look_a_night_goes_on_where_it_was(

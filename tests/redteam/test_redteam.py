@@ -30,15 +30,16 @@ from slm_ar.core.contracts import SplitScore, TrainOutcome
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train import executor as executor_module
-from slm_ar.core.train import integrity, scorer, training_run
+from slm_ar.core.train import integrity, logits_client, scorer, training_run
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.integrity import Probes, Watched
+from slm_ar.core.train.logits_client import LogitsClient
 from slm_ar.core.train.logits_server import load_checkpoint
 from slm_ar.core.train.pasted import HeldText
 from slm_ar.core.train.sandbox import area, choice, plans
 from slm_ar.core.train.sandbox.choice import NoSandboxError
-from slm_ar.core.train.scorer import InvalidCheckpointError, LogitsClient
 from slm_ar.core.train.training_run import TrainingRun, TrainJob
 
 MARK = "the attack got through"
@@ -228,7 +229,7 @@ def no_seed_check(patch: pytest.MonkeyPatch) -> None:
 
 
 def patience(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scorer, "ANSWER_SECONDS", 300)
+    patch.setattr(logits_client, "ANSWER_SECONDS", 300)
 
 
 OFF: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -29,8 +29,8 @@ from slm_ar.core.tasks.asking import AnswerForm, Row, ask, encode_prompts, endin
 from slm_ar.core.tasks.generate import generate_answers, generate_text
 from slm_ar.core.tasks.numbers import MOST_EXPANSIONS, Decoded, NumberTree, decode_numbers, weighted_median
 from slm_ar.core.tasks.scoring import CandidateTree, answer_questions, score_likelihood, score_tasks
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
-from slm_ar.core.train.scorer import InvalidCheckpointError
 
 CONTEXT = 16
 

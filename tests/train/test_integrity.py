@@ -17,9 +17,10 @@ from test_scorer import write_checkpoint
 
 from slm_ar.core.prepare.tokenizer import PAD
 from slm_ar.core.train import integrity
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.integrity import Probes, Watched
-from slm_ar.core.train.scorer import InvalidCheckpointError, Windows, make_windows, token_nats
+from slm_ar.core.train.scorer import Windows, make_windows, token_nats
 
 VOCABULARY = 40
 CONTEXT = 16
@@ -47,7 +48,7 @@ def texts(documents: int, seed: int = 0) -> Windows:
 
 
 class Process:
-    """What scorer.LogitsClient is, without a process: a model of its own that answers requests."""
+    """What logits_client.LogitsClient is, without a process: a model of its own that answers requests."""
 
     vocab_size = VOCABULARY
 

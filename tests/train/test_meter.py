@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from test_scorer import write_checkpoint
 
 from slm_ar.core.train import executor as executor_module
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.meter import (
     FREE_SECONDS,
@@ -24,7 +25,6 @@ from slm_ar.core.train.meter import (
     Allowance,
     allowance,
 )
-from slm_ar.core.train.scorer import InvalidCheckpointError
 
 ROWS = (1, 2, 4, 8, 16, *[32] * 10)
 

@@ -9,9 +9,9 @@ from toys import TINY_TRAIN_PY
 
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.pasted import HeldText
-from slm_ar.core.train.scorer import InvalidCheckpointError
 
 
 def held_words(data: PreparedData, split: str) -> list[str]:

@@ -22,10 +22,10 @@ from slm_ar.core.contracts import Document, Span, SplitScore
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, PAD
 from slm_ar.core.train import executor as executor_module
-from slm_ar.core.train import scorer
+from slm_ar.core.train import logits_client, scorer
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor, window_context
 from slm_ar.core.train.scorer import (
-    InvalidCheckpointError,
     cut_segments,
     make_windows,
     score_split,
@@ -337,7 +337,7 @@ def test_a_train_py_that_cannot_be_imported_is_invalid_with_the_reason(executor:
 def test_a_server_that_never_answers_is_given_up(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorer, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(logits_client, "ANSWER_SECONDS", 0.5)
     folder = write_checkpoint(
         tmp_path / "run", executor.data.manifest.vocab_size, "import time; time.sleep(60); return self.table[ids]"
     )

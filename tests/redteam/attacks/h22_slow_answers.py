@@ -4,7 +4,7 @@ ROW = "H22"
 END = "invalid: failed while it computed logits"
 DEFENCE = "patience"
 SIGN = "scored"
-CAPS = {"slm_ar.core.train.scorer.ANSWER_SECONDS": 1}
+CAPS = {"slm_ar.core.train.logits_client.ANSWER_SECONDS": 1}
 TRAIN_PY = """
 class Slow(Model):
     def forward(self, ids):
