@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -74,7 +76,29 @@ def cli(context: click.Context, debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run the command and end the process with the error's exit code."""
-    sys.exit(_run(arguments))
+    others = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            _interrupt_again()
+        else:
+            others(lost)
+
+    sys.unraisablehook = hook
+    try:
+        sys.exit(_run(arguments))
+    finally:
+        sys.unraisablehook = others
+
+
+def _interrupt_again() -> None:
+    """Ctrl-C that lands in a callback of the interpreter (a weak reference that dies in an import) would be dropped."""
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    # Later and from another thread: raised in the callback's own frames it would be dropped again.
+    again = threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT))
+    again.daemon = True
+    again.start()
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +25,7 @@ from slm_ar.core.agent.edits import revision_digest, set_knobs
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import ensure_campaign
 from slm_ar.core.cli import research
-from slm_ar.core.cli.main import main
+from slm_ar.core.cli.main import cli, main
 from slm_ar.core.errors import UsageError
 from slm_ar.core.export.folder import RECORD_FILE, refuse_foreign_folder
 from slm_ar.core.prepare import pipeline
@@ -360,3 +363,22 @@ def test_a_lost_recipe_is_no_workspace_and_nothing_is_lost(
     (root / "recipe.toml").unlink()
     told(command("status", folder=root), 2, "is not a workspace")
     assert json.dumps(kinds(root)) == '["campaign_started", "calibrated"]'
+
+
+def test_ctrl_c_that_python_drops_is_sent_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def body(**_: Any) -> None:
+        watched: set[int] = set()
+        weak = weakref.ref(watched, interrupted)
+        del watched  # the callback runs here, and what it raises is dropped
+        assert weak() is None
+        time.sleep(60)
+
+    monkeypatch.setattr(cli, "main", body)
+    before = sys.unraisablehook
+    ended = command("status")
+    assert ended.code == 130
+    assert "interrupted" in ended.text
+    assert sys.unraisablehook is before
