@@ -18,25 +18,26 @@ class Watch:
         self._own_pids = own_pids
         self._started = self._last = time.monotonic()
         self._asleep = _sleep_seconds()
-        self._busy = _machine_busy_seconds()
+        self._busy, self._stolen = _machine_busy_seconds(), _stolen_seconds()
         self._own = self._own_seconds()
         self._gap = 0.0
         self._latest_own = self._own
-        self._rest: tuple[float, float, float, float] | None = None
+        self._rest: tuple[float, float, float, float, float] | None = None
 
     def rest(self) -> None:
         self.tick()
-        self._rest = (self._last, _sleep_seconds(), _machine_busy_seconds(), self._own_seconds())
+        self._rest = (self._last, _sleep_seconds(), _machine_busy_seconds(), _stolen_seconds(), self._own_seconds())
 
     def go_on(self) -> None:
         if self._rest is None:
             return
-        began, asleep, busy, own = self._rest
+        began, asleep, busy, stolen, own = self._rest
         self._rest = None
         self._last = time.monotonic()
         self._started += self._last - began
         self._asleep += _sleep_seconds() - asleep
         self._busy += _machine_busy_seconds() - busy
+        self._stolen += _stolen_seconds() - stolen
         own_now = max(own, self._own_seconds())  # a run that was ended in the pause has no seconds any more
         self._own += own_now - own
         self._latest_own = max(self._latest_own, own_now)
@@ -59,6 +60,9 @@ class Watch:
         other = max(0.0, busy - (self._latest_own - self._own)) / wall
         if other > LARGEST_OTHER_SHARE * _cores():
             return f"other programs used {other:.1f} of {_cores()} cores"
+        stolen = (_stolen_seconds() - self._stolen) / wall
+        if stolen > LARGEST_OTHER_SHARE * _cores():
+            return f"the host of this virtual machine took {stolen:.1f} of {_cores()} cores away"
         return ""
 
     def _own_seconds(self) -> float:
@@ -85,6 +89,13 @@ def _machine_busy_seconds() -> float:
 
     times = psutil.cpu_times()
     return float(times.user + times.system + getattr(times, "nice", 0.0))
+
+
+def _stolen_seconds() -> float:
+    """Seconds that the cores of a virtual machine wanted to run and its host gave to others; 0 where nobody tells."""
+    import psutil
+
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def _sleep_seconds() -> float:
