@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,6 +185,7 @@ class Match:
         return 1 - len(self.missing) / (len(self.kind.needed) + bool(self.kind.either))
 
 
+@functools.lru_cache(maxsize=4096)  # a folder of a thousand daily files has a thousand times the same header
 def plain(name: str) -> str:
     """Letters and digits only, lower case: ' Min Delay' and 'MIN_DELAY' are one name."""
     return "".join(character for character in name.lower() if character.isalnum())
