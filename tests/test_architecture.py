@@ -40,8 +40,9 @@ RANKS = {
     "export": 8,
     "agent": 8,  # beside export: equal numbers do not import each other
     "report": 9,
-    "cli": 10,
-    "__main__": 11,
+    "mcp": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 ADAPTER_DOORS = {"slm_ar.core.contracts", "slm_ar.core.errors", "slm_ar.core.sources"}
 TRAIN_PY_DOORS = {"slm_ar.core.train.runtime"}
@@ -50,6 +51,7 @@ TRAIN_PY_DOORS = {"slm_ar.core.train.runtime"}
 HEAVY = {
     "anthropic",
     "datasets",
+    "mcp",
     "optuna",
     "pandas",
     "pyarrow",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ["anthropic", "datasets", "numpy", "optuna", "pandas", "pyarrow", "scipy", "sklearn", "torch"]
+HEAVY = ["anthropic", "datasets", "mcp", "numpy", "optuna", "pandas", "pyarrow", "scipy", "sklearn", "torch"]
 REPORT = f"""
 import sys
 print("heavy:", *sorted(name for name in {HEAVY} if name in sys.modules))

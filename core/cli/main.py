@@ -29,12 +29,13 @@ COMMANDS = {
     "predict": "use:predict",
     "eval": "use:evaluate",
     "generate": "model:generate",
+    "mcp": "mcp:mcp",
     "adapters": "door:adapters",
     "recipes": "model:recipes",
 }
 
 
-RESUMING = ("run", "finish", "demo", "train", "prepare")
+RESUMING = ("run", "finish", "demo", "train", "prepare", "mcp")
 """Commands that find what they did before when they are called again."""
 
 

@@ -1,0 +1,101 @@
+"""`slm-ar mcp` before a client speaks: help, a missing extra, a folder that is no workspace; then the protocol."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from commands_in_process import Command, told
+from mcp import Client
+from toys import TINY_TRAIN_PY, toy_recipe
+
+from slm_ar.core.egress import Ledger
+from slm_ar.core.mcp.desk import Desk
+from slm_ar.core.mcp.server import make_server
+from slm_ar.core.mcp.telling import View
+from slm_ar.core.mcp.tools import DESCRIPTIONS, Tools
+
+
+def test_help_says_what_to_write_where(slm_ar: Command) -> None:
+    ended = slm_ar("mcp", "--help")
+    assert "claude mcp add slm-ar -- slm-ar mcp --workspace DIR" in ended.out
+    assert "[mcp_servers.slm-ar]" in ended.out and 'args = ["mcp", "--workspace", "DIR"]' in ended.out
+
+
+def test_a_missing_extra_is_named(slm_ar: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "mcp"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    told(slm_ar("mcp"), 3, "needs the package mcp", "pip install 'slm-ar[mcp]'")
+
+
+def test_a_folder_that_is_no_workspace(slm_ar: Command, tmp_path: Path) -> None:
+    told(slm_ar("mcp", "--workspace", str(tmp_path)), 2, "is not a workspace", "slm-ar new")
+    told(slm_ar("mcp", "--workspace", str(tmp_path / "nowhere")), 2, "is not a workspace")
+
+
+# --- the protocol ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def server(desk: Desk, tmp_path: Path) -> Any:
+    view = View(toy_recipe(), "# the program", TINY_TRAIN_PY, None)
+    return make_server(Tools(desk, lambda: view, Ledger(tmp_path), lambda error: None), desk)
+
+
+def test_tools_are_listed_with_exact_schemas(server: Any) -> None:
+    async def listed() -> None:
+        async with Client(server) as client:
+            tools = (await client.list_tools()).tools
+            assert [tool.name for tool in tools] == list(DESCRIPTIONS)
+            for tool in tools:
+                assert tool.input_schema["additionalProperties"] is False
+            read_only = {tool.name for tool in tools if tool.annotations and tool.annotations.read_only_hint}
+            assert read_only == {"describe_task", "read_train_file", "results", "report"}
+
+    anyio.run(listed)
+
+
+def test_what_cannot_be_used_is_an_answer_and_no_broken_connection(server: Any) -> None:
+    async def asked() -> None:
+        async with Client(server) as client:
+            for name, arguments in (("results", {"x": 1}), ("no_tool", {}), ("propose_edits", {"edits": 3})):
+                result = await client.call_tool(name, arguments)
+                assert result.is_error and result.content[0].text
+            assert not (await client.call_tool("read_train_file", {})).is_error
+
+    anyio.run(asked)
+
+
+def test_a_call_that_is_given_up_ends_the_waiting_and_not_the_errand(server: Any, desk: Desk) -> None:
+    heard: list[str | None] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(message)
+        raised.set()
+
+    async def given_up() -> None:
+        async with Client(server) as client:
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: client.call_tool("run_experiment", {}, progress_callback=hear))
+                with anyio.fail_after(60):
+                    await raised.wait()
+                group.cancel_scope.cancel()
+            assert desk.is_working
+            desk.end_errand()
+            result = await client.call_tool("run_experiment", {})
+            assert not result.is_error
+
+    raised = anyio.Event()
+    anyio.run(given_up)
+    assert heard[0] == "opening the campaign"
+    assert desk.errand is None and threading.active_count() < 50
