@@ -67,6 +67,12 @@ def _repeats_or_share(weight: float) -> float:
     return weight
 
 
+def _not_ours(name: str) -> str:
+    if name.upper().startswith("SLM_AR_"):
+        raise _broken_rule(f"{name} is never handed to a program")
+    return name
+
+
 def _at_most_one(shares: tuple[float, ...]) -> tuple[float, ...]:
     if sum(shares) > 1 + 1e-9:
         raise _broken_rule(f"must sum to at most 1, not to {sum(shares):g}")
@@ -77,6 +83,7 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
+VariableName = Annotated[str, Field(min_length=1), AfterValidator(_not_ours)]
 IsoDate = Annotated[str, BeforeValidator(_iso_date), Field(json_schema_extra={"format": "date"})]
 
 
@@ -290,7 +297,9 @@ class ProposerTable(_Table):
     """Who proposes the next change."""
 
     name: Name = "search"
-    """Proposer: search and random need no key and no network; claude and local ask a language model."""
+    """Proposer: search and random need no key and no network; claude and local ask a language model; cli:claude,
+    cli:codex, cli:gemini, cli:opencode or cli:ANY with a command start a coding agent; hybrid is search and one of
+    these in turns; human waits for your edits of train.py; replay repeats a recording."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search: same journal and seed, same proposals."""
     model: Name | None = None
@@ -309,6 +318,23 @@ class ProposerTable(_Table):
     """The same in US dollars, by the dated price list of the package; a model that is not on it has no such cap."""
     wait_minutes: Positive = 30.0
     """How long to wait for a language model that is overloaded or away before the campaign is left for later."""
+    command: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] | None = None
+    """Of cli:NAME, program and arguments, instead of those that are known for NAME. {prompt} stands for the task, which
+    otherwise comes on standard input; {model} for model."""
+    agent_seconds: Positive = 900.0
+    """Longest time that the program of cli:NAME may take for one proposal; then all that it started is ended."""
+    pass_environment: Annotated[tuple[VariableName, ...], Field(strict=False)] = ()
+    """Environment variables that the program of cli:NAME gets besides those that docs/proposers.md lists, such as
+    ["ANTHROPIC_API_KEY"]."""
+    agent_is_local: bool = False
+    """Says that the program of cli:NAME asks this machine alone, so that it may be started with offline = true."""
+    partner: Name | None = Field(default=None, alias="with")
+    """The language model that hybrid asks: claude, local or cli:NAME, with the keys that belong to it."""
+    share: float = Field(default=0.33, gt=0, lt=1)
+    """Share of hybrid's proposals that come from its language model; the others come from search."""
+    recording: Name | None = None
+    """What replay proposes again: a workspace, its .slm folder or a journal.jsonl; a relative path counts from the
+    workspace."""
 
 
 class MetricTable(_Table):

@@ -24,7 +24,9 @@ NOT_ISOLATED = 1
 
 
 @click.command()
-@click.option("--proposer", metavar="NAME", help="Check a proposer instead: key, server, model. Costs nothing.")
+@click.option(
+    "--proposer", metavar="NAME", help="Check a proposer instead: key, server, model, program. Costs nothing."
+)
 @click.option("--model", help="With --proposer: the model to look for; the recipe has the default.")
 @click.option("--base-url", help="With --proposer local: the address of its server.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
@@ -42,7 +44,7 @@ def doctor(proposer: str | None, model: str | None, base_url: str | None, as_jso
 
     machine = probe_machine("auto", "auto", "auto")
     isolation, failure = _proved(machine)
-    facts: dict[str, Any] = {**machine.facts, **_surroundings()}
+    facts: dict[str, Any] = {**machine.facts, **_surroundings(), "agents": _agents()}
     facts["recipes"] = fitting_recipes(machine.device)
     facts["isolation"] = isolation.words if isolation is not None else "none"
     facts["sandbox"] = isolation.to_json() if isolation is not None else {"level": 0, "failure": failure}
@@ -106,9 +108,10 @@ def _lines(machine: Machine, facts: dict[str, Any], isolation: Isolation | None,
         ("free disk", f"{facts['free_disk_gb']:.0f} GB here"),
         ("git", facts["git"] or "not found: revisions stay in the journal alone"),
         ("recipes", ", ".join(facts["recipes"])),
+        ("agents", f"{', '.join(facts['agents'])}; docs/proposers.md" if facts["agents"] else ""),
         ("sandbox", facts["isolation"] if isolation is not None else f"none: {failure}"),
     ]
-    lines = [f"{name:<10} {value}" for name, value in rows]
+    lines = [f"{name:<10} {value}" for name, value in rows if value]
     if isolation is not None:
         proof = isolation.proof
         lines.append(f"{'':<10} {proof.plan.promise}")
@@ -124,6 +127,13 @@ def fitting_recipes(device: str) -> list[str]:
     if device == "cuda":
         return ["transit-rtx5080", "transit-seed-80m", "text-laptop", "demo"]
     return ["demo", "transit-laptop", "text-laptop"]
+
+
+def _agents() -> list[str]:
+    """Coding agents that could propose, as `cli:claude (2.1.4)`."""
+    from ..agent.proposers.checkup import installed_with_versions
+
+    return [visible(f"cli:{words}") for words in installed_with_versions()]
 
 
 def _surroundings() -> dict[str, Any]:

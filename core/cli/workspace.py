@@ -230,8 +230,26 @@ def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str |
     workspace = create_workspace(name, recipe_name or recipe_for(adapter or "text"), overrides)
     click.echo(f"{workspace.root}: recipe.toml, program.md, train.py (adapter {workspace.recipe.data.adapter})")
     click.echo(f"next:  cd {name}  then  slm-ar prepare,  slm-ar train,  slm-ar run")
-    if os.environ.get("ANTHROPIC_API_KEY") and workspace.recipe.proposer.name == "search":
-        click.echo(
+    if workspace.recipe.proposer.name == "search":
+        for line in other_proposers():
+            click.echo(line)
+
+
+def other_proposers() -> list[str]:
+    """Who else could propose here, a line each: Claude where a key is set, coding agents that are installed."""
+    from ..agent.proposers.programs import installed_programs
+
+    lines = []
+    if os.environ.get("ANTHROPIC_API_KEY"):
+        lines.append(
             'a key for Claude is set: name = "claude" in [proposer] of recipe.toml lets it propose, and costs money; '
             "slm-ar doctor --proposer claude  checks it for free"
         )
+    if programs := installed_programs():
+        many = len(programs) > 1
+        lines.append(
+            f"installed here: {', '.join(programs)}; "
+            f'name = "cli:{programs[0]}" in [proposer] of recipe.toml lets {"one of them" if many else "it"} propose; '
+            f"slm-ar doctor --proposer cli:{programs[0]}  checks it for free"
+        )
+    return lines

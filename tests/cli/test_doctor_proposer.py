@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
+from agent_programs import make_program
 from commands_in_process import Command, told
 from fake_messages import FakeServer, fake_messages_server, raw, status
 from toys import make_toy_workspace
 
-from slm_ar.core.agent.proposers import endpoint
+from slm_ar.core.agent.proposers import checkup, endpoint
 from slm_ar.core.egress import Ledger
 
 CANARY = "sk-ant-canary-0123456789-secret"
@@ -132,3 +134,80 @@ def test_new_tells_that_a_key_could_be_used(
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     assert "claude" not in slm_ar("new", "two", "--adapter", "text").out
     assert not server.asked
+
+
+# --- programs -------------------------------------------------------------------------------
+
+
+def test_a_program_is_asked_for_its_version_alone(
+    slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_program(tmp_path / "bin", "raise SystemExit('it was asked for more')", "claude")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("MY_KEY", CANARY)
+    ended = slm_ar("doctor", "--proposer", "cli:claude", "--model", "opus")
+    assert ended.code == 0, ended
+    for words in (
+        str(tmp_path / "bin" / "claude"),
+        "stand-in 1.2.3",
+        "-p TASK --permission-mode",
+        "--model opus",
+        "HOME",
+    ):
+        assert words in ended.out
+    keys = {"name": "cli:claude", "pass_environment": ["MY_KEY", "NOT_SET_ANYWHERE"], "command": ["claude"]}
+    root = make_toy_workspace(tmp_path / "work", proposer=keys)
+    ended = slm_ar("doctor", "--proposer", "cli:claude", "--json", folder=root)
+    checks = {check["name"]: check for check in json.loads(ended.out)["checks"]}
+    assert ended.code == 6 and not checks["variables"]["is_fine"] and "NOT_SET_ANYWHERE" in checks["variables"]["words"]
+    assert checks["called as"]["words"].endswith("claude < TASK")
+    assert CANARY not in ended.text and not (root / ".slm" / "egress.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "no version told"),
+        ("import time; time.sleep(600)", "not ready within"),
+        ("import sys; sys.exit('no such option')", "exit code 1: no such option"),
+    ],
+)
+def test_a_program_that_is_not_what_it_seems(
+    slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
+) -> None:
+    path = make_program(tmp_path / "bin", "", "codex")
+    path.write_text(f"#!{sys.executable} -I\n{body}\n", encoding="utf-8")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(checkup, "VERSION_SECONDS", 2.0 if "sleep" in body else 60.0)
+    ended = slm_ar("doctor", "--proposer", "cli:codex")
+    assert ended.code == (0 if not body else 6) and words in ended.out, ended
+
+
+def test_a_program_that_is_not_there(slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = slm_ar("doctor", "--proposer", "cli:gemini")
+    assert ended.code == 6 and "not on PATH" in ended.out and "npm install -g @google/gemini-cli" in ended.out
+    ended = slm_ar("doctor", "--proposer", "cli:claud")
+    assert ended.code == 6 and "Did you mean 'cli:claude'?" in ended.out
+
+
+def test_those_that_let_others_propose(slm_ar: Command, tmp_path: Path) -> None:
+    assert slm_ar("doctor", "--proposer", "human").code == 0
+    ended = slm_ar("doctor", "--proposer", "hybrid")
+    assert ended.code == 6 and 'set with = "claude"' in ended.out
+    root = make_toy_workspace(tmp_path / "work", proposer={"name": "replay", "recording": "none.jsonl"})
+    ended = slm_ar("doctor", "--proposer", "replay", folder=root)
+    assert ended.code == 6 and "none.jsonl cannot be read" in ended.out
+
+
+def test_installed_programs_are_mentioned_by_new(
+    slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("codex", "opencode"):
+        make_program(tmp_path / "bin", "raise SystemExit('must not be started')", name)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    ended = slm_ar("new", "work", "--adapter", "text")
+    assert ended.code == 0 and "installed here: codex, opencode" in ended.out
+    assert "slm-ar doctor --proposer cli:codex" in ended.out and "a key for Claude" not in ended.out
+    assert checkup.installed_with_versions() == ["codex (stand-in 1.2.3)", "opencode (stand-in 1.2.3)"]

@@ -1,7 +1,8 @@
-"""Whether a proposer can be used, found out without spending: key, address, server, model, price.
+"""Whether a proposer can be used, found out without spending: key, address, server, model, price, program, version.
 
 Called by `slm-ar doctor --proposer`. Promises: nothing is asked of a model, so nothing is charged; what is asked of a
-server (which models it has) enters the ledger first; every problem comes with the line that repairs it.
+server (which models it has) enters the ledger first; a program is asked for its version alone; every problem comes with
+the line that repairs it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...egress import Ledger
-from ...errors import SlmArError, UsageError, did_you_mean
+from ...errors import ProposerError, SlmArError, UsageError
 from ...recipe import ProposerTable
-from . import ASKING, OFFLINE
+from ...train.files import last_line
+from . import ASKING, OFFLINE, OTHERS, unknown_proposer
 from .answers import one_line
+from .calls import Setting
 from .endpoint import CallError, Endpoint, explained, find_endpoint, open_client
+from .errand import run_errand, scratch_folder
+from .hybrid import partners_table
+from .programs import PREFIX, Program, find_program, installed_programs
+from .recorded import ReplayProposer
 from .spending import Transcript, price_list
 
 if TYPE_CHECKING:
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 PURPOSE = "asks which models there are"
 MOST_NAMES = 12
+VERSION_SECONDS = 10.0
+"""How long a program may take to say its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,12 @@ def check_proposer(table: ProposerTable, folder: Path) -> list[Finding]:
     """
     if table.name in OFFLINE:
         return [Finding("needs", True, f"{table.name} needs no key, no server and no network")]
+    if table.name in OTHERS:
+        return list(_of_another(table, folder))
+    if table.name.startswith(PREFIX):
+        return list(_of_program(table, folder))
     if table.name not in ASKING:
-        raise UsageError(f"There is no proposer '{table.name}'.", did_you_mean(table.name, [*OFFLINE, *ASKING]))
+        raise unknown_proposer(table.name)
     try:
         endpoint = find_endpoint(table)
     except SlmArError as error:
@@ -66,11 +79,15 @@ def _findings(endpoint: Endpoint, table: ProposerTable, folder: Path) -> Iterato
         yield Finding("server", False, failure.error.message, failure.error.hint)
         return
     yield _cost(endpoint, table)
+    yield _transcript(folder)
+
+
+def _transcript(folder: Path) -> Finding:
     try:
         count = sum(1 for _ in Transcript(folder).calls())
-        yield Finding("transcript", True, f"{count} calls are recorded in {folder}" if count else "no call so far")
     except SlmArError as error:
-        yield Finding("transcript", False, error.message, error.hint)
+        return Finding("transcript", False, error.message, error.hint)
+    return Finding("transcript", True, f"{count} calls are recorded in {folder}" if count else "no call so far")
 
 
 def _asked(endpoint: Endpoint, client: anthropic.Anthropic) -> Iterator[Finding]:
@@ -121,10 +138,86 @@ def _cost(endpoint: Endpoint, table: ProposerTable) -> Finding:
     return Finding("cost", True, f"{words}; {cap} and ${table.campaign_usd:.2f}")
 
 
+def _of_another(table: ProposerTable, folder: Path) -> Iterator[Finding]:
+    """Of those that let somebody else propose."""
+    if table.name == "human":
+        yield Finding("needs", True, "human needs nobody but you: each change of train.py becomes an experiment")
+        return
+    try:
+        if table.name == "hybrid":
+            partner = partners_table(table)
+            yield Finding("turns", True, f"{partner.name} on {table.share:.0%} of them, search on the others")
+            yield from check_proposer(partner, folder)
+        else:
+            setting = Setting(table, folder, "")
+            yield Finding("recording", True, ReplayProposer(setting).opening_line)
+    except SlmArError as error:
+        yield Finding("setting", False, error.message, error.hint)
+
+
+# --- programs -------------------------------------------------------------------------------
+
+
+def installed_with_versions() -> list[str]:
+    """The known agent programs of this machine, each with what it says of its version. Asks no model."""
+    found = []
+    for name in installed_programs():
+        try:
+            _, words = _version(find_program(ProposerTable(name=f"{PREFIX}{name}"), Path.cwd()), Path.cwd())
+        except SlmArError as error:
+            words = error.message
+        found.append(f"{name} ({words})")
+    return found
+
+
+def _of_program(table: ProposerTable, folder: Path) -> Iterator[Finding]:
+    workspace = folder.parent if folder.name == ".slm" else folder
+    try:
+        program = find_program(table, workspace)
+    except SlmArError as error:
+        yield Finding("program", False, error.message, error.hint)
+        return
+    yield Finding("program", True, program.path)
+    try:
+        is_fine, words = _version(program, workspace)
+    except UsageError as error:
+        yield Finding("folder", False, error.message, error.hint)
+        return
+    hint = "" if is_fine else f"run `{program.path} --version` by hand: it may be broken, or be another program"
+    yield Finding("version", is_fine, words, hint)
+    yield Finding("called as", True, " ".join(program.line("TASK")) + (" < TASK" if program.reads_input else ""))
+    yield Finding("folder", True, "a fresh one can be made for each call")
+    missing = [name for name in table.pass_environment if name not in program.environment]
+    words = f"it gets {', '.join(program.environment)}"
+    if missing:
+        words = f"{', '.join(missing)} not set, though pass_environment names it"
+        hint = f"export {missing[0]}=... in this shell, or take it out of pass_environment"
+    yield Finding("variables", not missing, words, hint if missing else "")
+    yield Finding("cost", True, f"at most {table.agent_seconds:.0f} s a call; what its model takes is not known here")
+    yield _transcript(folder)
+
+
+def _version(program: Program, workspace: Path) -> tuple[bool, str]:
+    """(whether it answered, what it said of its version). Raises UsageError when no scratch folder can be made."""
+    try:
+        with scratch_folder(workspace) as folder:
+            ended = run_errand([program.path, "--version"], program.environment, folder, {}, (), "", VERSION_SECONDS)
+    except ProposerError as error:
+        return False, error.message
+    if ended.why:
+        return False, f"its version is not known: {ended.why}"
+    if ended.code:
+        return (
+            False,
+            f"--version ended with exit code {ended.code}: {one_line(last_line(ended.said), 120) or 'no word'}",
+        )
+    return True, one_line(next((line for line in ended.said.splitlines() if line.strip()), ""), 60) or "no version told"
+
+
 def table_for(name: str, known: ProposerTable | None) -> ProposerTable:
-    """The recipe's table; for another proposer than the recipe's own, its caps with that one's model and address."""
+    """The recipe's table; for another proposer than the recipe's own its caps, with that one's model and address."""
     if known is None:
         return ProposerTable(name=name)
     if known.name == name:
         return known
-    return known.model_copy(update={"name": name, "model": None, "base_url": None})
+    return known.model_copy(update={"name": name, "model": None, "base_url": None, "command": None})

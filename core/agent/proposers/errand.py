@@ -1,0 +1,218 @@
+"""One call of an agent program: a folder of its own, a time limit, what it said and what it left, and then nothing.
+
+Called by command.py and checkup.py. Promises: the program stands in a fresh folder (mode 0700) that holds the given
+files alone and is gone afterwards; its input ends at once, so that a question finds nobody; at the limit, at Ctrl-C and
+at the harness's own death it ends with every process that it started; what is read back are regular files of a capped
+size, no links; its words are capped, free of control characters and of keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import ProposerError, UsageError
+from ...train.files import read_candidate_file, without_keys
+from .keeper import NOT_STARTED, SWEEP_SECONDS
+
+MOST_FILE_BYTES = 64_000
+MOST_KEPT_OUTPUT = 64_000
+"""Bytes of what a program says that are kept: its beginning and, three times as much, its end."""
+MOST_OUTPUT = 64_000_000
+"""A program that says more than this is ended."""
+_HEAD = MOST_KEPT_OUTPUT // 4
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended. `code` is None when it was ended by us, and `why` says for what."""
+
+    code: int | None
+    why: str
+    said: str
+    seconds: float
+    left: Mapping[str, str] = field(default_factory=dict)
+    """File -> its text, of the files that were asked for."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """File -> why it could not be read: gone, a link, too large, no text."""
+
+
+@contextlib.contextmanager
+def scratch_folder(workspace: Path) -> Iterator[Path]:
+    """A fresh folder outside the workspace, removed afterwards. Raises UsageError when there is no place for it."""
+    place = Path(tempfile.gettempdir())
+    if place.resolve().is_relative_to(workspace.resolve()):
+        raise UsageError(
+            f"the folder for temporary files, {place}, lies in the workspace", "set TMPDIR to a folder outside of it"
+        )
+    try:
+        made = tempfile.TemporaryDirectory(prefix="slm-ar-agent-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UsageError(
+            f"no folder can be made in {place}: {error.strerror}", "free some space, or set TMPDIR to another folder"
+        ) from error
+    with made as name:
+        yield Path(name).resolve()
+
+
+def run_errand(
+    line: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    files: Mapping[str, str],
+    wanted: Collection[str],
+    said_to_it: str,
+    seconds: float,
+    secrets: Sequence[str] = (),
+) -> Ended:
+    """Put `files` into `folder`, start `line` there, and read the `wanted` files when it has ended.
+
+    `said_to_it` is its standard input; what it says is kept without `secrets`. Raises ProposerError when the program
+    cannot be started.
+    """
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    before = folder.lstat()
+    started = time.monotonic()
+    output, code, why = _kept(line, environment, folder, said_to_it, seconds)
+    after = folder.lstat() if os.path.lexists(folder) else None
+    left: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    for name in wanted:
+        try:
+            if after is None or (after.st_dev, after.st_ino) != (before.st_dev, before.st_ino):
+                raise OSError("its folder is gone")
+            left[name] = read_candidate_file(folder / name, MOST_FILE_BYTES).decode("utf-8")
+        except FileNotFoundError:
+            unreadable[name] = f"{name} is gone"
+        except UnicodeDecodeError:
+            unreadable[name] = f"{name} is not UTF-8 text"
+        except OSError as error:
+            is_link = (folder / name).is_symlink()
+            unreadable[name] = f"{name} is a link" if is_link else error.strerror or str(error)
+    return Ended(code, why, plain_words(output, secrets), time.monotonic() - started, left, unreadable)
+
+
+def plain_words(output: bytes, secrets: Sequence[str] = ()) -> str:
+    """What a program said, as text that can be kept: no control characters but line ends, no keys."""
+    text = _ESCAPE.sub("", output.decode("utf-8", errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
+    return without(secrets, "".join(sign if sign == "\n" or sign.isprintable() else " " for sign in text))
+
+
+def without(secrets: Sequence[str], text: str) -> str:
+    """`text` with `secrets`, and all that looks like a key, blotted out."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[key]")
+    return without_keys(text)
+
+
+def _kept(
+    line: Sequence[str], environment: Mapping[str, str], folder: Path, said_to_it: str, seconds: float
+) -> tuple[bytes, int | None, str]:
+    """(output, exit code, why it was ended) of a program under its keeper."""
+    result, told = os.pipe()
+    with os.fdopen(result, "rb") as heard:
+        control, held = os.pipe()
+        theirs = [control, told]
+        keeper: subprocess.Popen[bytes] | None = None
+        words = _Words()
+        try:
+            with tempfile.TemporaryFile() as given:
+                given.write(said_to_it.encode())
+                given.seek(0)
+                program = [sys.executable, "-E", "-P", "-m", "slm_ar.core.agent.proposers.keeper"]
+                keeper = subprocess.Popen(
+                    [*program, str(control), str(told), *line],
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    cwd=folder,
+                    env=dict(environment),
+                    pass_fds=theirs,
+                    start_new_session=True,
+                )
+            while theirs:
+                os.close(theirs.pop())
+            why = _listen(keeper, words, seconds)
+        finally:
+            # Closing `held` is the order to end everything; it reaches the keeper also when we are killed instead.
+            for descriptor in (*theirs, held):
+                os.close(descriptor)
+            if keeper is not None:
+                _await_end(keeper, words)
+        facts = json.loads(heard.readline() or b"{}")
+    if NOT_STARTED in facts or "code" not in facts:
+        reason = facts.get(NOT_STARTED) or "its keeper has died"
+        raise ProposerError(
+            f"the program {line[0]} cannot be started: {reason}", "run it once by hand, or set command in [proposer]"
+        )
+    return words.content, None if why else facts["code"], why
+
+
+def _listen(keeper: subprocess.Popen[bytes], words: _Words, seconds: float) -> str:
+    """Gather what is said until the program has ended; why it has to be ended, or nothing."""
+    assert keeper.stdout is not None
+    limit = time.monotonic() + seconds
+    while (left := limit - time.monotonic()) > 0:
+        if not select.select([keeper.stdout], [], [], min(left, 0.5))[0]:
+            continue
+        chunk = os.read(keeper.stdout.fileno(), 65536)
+        if not chunk:
+            return ""
+        words.add(chunk)
+        if words.size > MOST_OUTPUT:
+            return f"it wrote more than {MOST_OUTPUT / 1e6:.0f} MB to its output"
+    return f"it was not ready within {seconds:.0f} s"
+
+
+def _await_end(keeper: subprocess.Popen[bytes], words: _Words) -> None:
+    """Until the keeper has swept and gone; by force when it does not go."""
+    assert keeper.stdout is not None
+    limit = time.monotonic() + SWEEP_SECONDS + 5
+    while time.monotonic() < limit:
+        if select.select([keeper.stdout], [], [], 0.2)[0]:
+            chunk = os.read(keeper.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            words.add(chunk)
+        elif keeper.poll() is not None:
+            break
+    try:
+        keeper.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        keeper.kill()
+        keeper.wait()
+    keeper.stdout.close()
+
+
+class _Words:
+    """The beginning and the end of what comes, however much it is."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._head, self._tail = bytearray(), bytearray()
+
+    def add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        room = _HEAD - len(self._head)
+        self._head += chunk[:room]
+        self._tail += chunk[room:]
+        if len(self._tail) > 4 * MOST_KEPT_OUTPUT:
+            del self._tail[: -(MOST_KEPT_OUTPUT - _HEAD)]
+
+    @property
+    def content(self) -> bytes:
+        tail = bytes(self._tail[-(MOST_KEPT_OUTPUT - _HEAD) :])
+        cut = self.size - len(self._head) - len(tail)
+        return bytes(self._head) + (f"\n[{cut} bytes left out]\n".encode() if cut else b"") + tail

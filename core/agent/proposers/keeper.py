@@ -1,0 +1,79 @@
+"""Stands between the harness and an agent program: starts it, waits for its end, and leaves none of its processes.
+
+Started by errand.py as `python -m slm_ar.core.agent.proposers.keeper CONTROL RESULT PROGRAM ARGUMENT...`, in the
+program's environment and folder. It is the subreaper of all below it (Linux), so that a daemon comes back to it and is
+killed; elsewhere it remembers every descendant that it saw. When CONTROL closes, because the time is up or the harness
+has died, the program is ended with everything that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+PR_SET_CHILD_SUBREAPER = 36
+SWEEP_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+NOT_STARTED = "not started"
+
+
+def main(control: int, result: int, command: list[str]) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        child = subprocess.Popen(command, start_new_session=True)
+    except OSError as error:
+        _tell(result, {"code": None, NOT_STARTED: error.strerror or type(error).__name__})
+        return
+    seen: set[Any] = set()
+    next_look = 0.0
+    while child.poll() is None and not select.select([control], [], [], 0.02)[0]:
+        if sys.platform != "linux" and time.monotonic() > next_look:
+            seen.update(_descendants())
+            next_look = time.monotonic() + LOOK_SECONDS
+    code = child.poll()
+    if code is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    _tell(result, {"code": code, "survivors": _sweep(seen)})
+
+
+def _tell(result: int, facts: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the harness may be gone
+        os.write(result, json.dumps(facts).encode() + b"\n")
+
+
+def _descendants() -> list[Any]:
+    import psutil
+
+    return psutil.Process().children(recursive=True)
+
+
+def _sweep(seen: set[Any]) -> int:
+    """Kill and reap all descendants; returns how many are alive in spite of it."""
+    import psutil
+
+    limit = time.monotonic() + SWEEP_SECONDS
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        alive = {*_descendants(), *(process for process in seen if process.is_running())}
+        if not alive or time.monotonic() > limit:
+            return len(alive)
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

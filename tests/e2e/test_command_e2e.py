@@ -1,0 +1,90 @@
+"""Whole campaigns through the command line that agent programs drive: one alone, and one beside the optimiser."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from agent_programs import files_with, make_program, transcript
+from commands import call, state_of
+from toys import make_toy_workspace
+
+from slm_ar.core.contracts import Status
+
+CANARY = "sk-ant-canary-0123456789-secret"
+QUICK = {"calibration_runs": 2, "looks": [1], "claim_every": 50}
+AGENT = """
+with open(COUNT, "a+") as file:
+    turn = file.tell()
+    file.write("x")
+print("\\x1b[31m", dict(os.environ))
+if turn == 0:
+    edit("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.03 ")
+    print("HYPOTHESIS: a larger rate")
+elif turn == 1:
+    print("May I?", input())
+else:
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+    edit("WIDTH = 16 ", "WIDTH = 32 ")
+    open("hypothesis.txt", "w").write("a wider model")
+    sys.exit(5)
+"""
+
+
+def programs(folder: Path, environment: dict[str, str], body: str) -> dict[str, str]:
+    make_program(folder, body)
+    path = f"{folder}{os.pathsep}{environment['PATH']}"
+    return {**environment, "PATH": path, "ANTHROPIC_API_KEY": CANARY, "SLM_AR_LOCAL_KEY": CANARY}
+
+
+def test_a_program_drives_a_campaign(tmp_path: Path, command_environment: dict[str, str]) -> None:
+    environment = programs(tmp_path / "bin", command_environment, f"COUNT = {str(tmp_path / 'count')!r}\n{AGENT}")
+    proposer = {"name": "cli:agent", "command": ["agent", "{prompt}"]}
+    root = make_toy_workspace(tmp_path / "toy", proposer=proposer, budget={"experiments": 3}, gate=QUICK)
+    out, error = call(root, environment, "run")
+    state = state_of(root)
+    first, second, third = state.experiments
+    assert {item.proposer for item in state.experiments} == {"cli:agent"}
+    assert (first.hypothesis, third.hypothesis) == ("a larger rate", "a wider model")
+    assert first.dev_score is not None and third.dev_score is not None and "exit code 5" in third.rationale
+    assert second.status is Status.SKIPPED and "left train.py as it was (exit code 1)" in second.reason
+    assert f"cli:agent starts {tmp_path / 'bin' / 'agent'}" in out + error and "3 calls in this campaign" in out + error
+    assert "\x1b[31m" not in out + error and "May I?" not in out + error
+    said = [entry["content"][0]["text"] for entry in transcript(root)]
+    assert len(said) == 3 and "'HOME'" in said[0] and "SLM_AR" not in "".join(said) and str(root) not in "".join(said)
+    report = (root / "report.html").read_text(encoding="utf-8")
+    assert "the program agent (asks for an edit of train.py)" in report and "a larger rate" in report
+    assert not files_with(root, CANARY) and CANARY not in out + error
+
+
+def test_a_program_and_the_optimiser_in_turns(tmp_path: Path, command_environment: dict[str, str]) -> None:
+    body = """
+words = open("history.md").read()
+assert "An optimiser that turns the knobs works beside you" in words and "MATRIX_LR" in words
+with open("train.py", "a") as file:
+    file.write(f"# {words.count('dev')}\\n")
+print("HYPOTHESIS: a remark")
+"""
+    environment = programs(tmp_path / "bin", command_environment, body)
+    proposer = {"name": "hybrid", "with": "cli:agent", "share": 0.95, "command": ["agent", "{prompt}"]}
+    root = make_toy_workspace(tmp_path / "toy", proposer=proposer, budget={"experiments": 7}, gate=QUICK)
+    out, error = call(root, environment, "run")
+    by = [item.proposer for item in state_of(root).experiments]
+    assert by == ["hybrid:search"] * 6 + ["hybrid:cli:agent"]
+    assert "hybrid: cli:agent on 95% of the turns" in out + error
+    again = make_toy_workspace(
+        tmp_path / "again",
+        proposer={"name": "replay", "recording": str(root / "journal.jsonl")},
+        budget={"experiments": 1},
+        gate=QUICK,
+    )
+    call(again, environment, "run")
+    assert [item.revision for item in state_of(again).experiments] == [
+        item.revision for item in state_of(root).experiments[:1]
+    ]
+    checked = json.loads(call(root, environment, "doctor", "--proposer", "hybrid", "--json")[0])
+    words = {check["name"]: check["words"] for check in checked["checks"]}
+    assert checked["usable"] and words["version"] == "stand-in 1.2.3" and "cli:agent on 95%" in words["turns"]
