@@ -17,7 +17,7 @@ from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Statu
 from ..errors import TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor
-from . import edits, gate, ledger, planner
+from . import edits, gate, ledger, planner, smoking
 from .journal import Journal, get_private, put_private
 from .opening import gate_policy, research_context
 from .replay import score_from_json
@@ -65,6 +65,8 @@ class Campaign(Runs):
             step = planner.next_step(state, plan)
             match step:
                 case planner.TrainStep():
+                    if self._failed_before_training(state, step):
+                        continue
                     self.train(step)
                     self._refuse_broken_baseline(step)
                 case planner.CalibratedStep():
@@ -142,10 +144,27 @@ class Campaign(Runs):
 
     def _skip(self, experiment: int, proposal: Proposal) -> None:
         """Judge an experiment without an edit: it costs no training."""
-        reason = proposal.unusable
-        body = {"experiment": experiment, "status": Status.SKIPPED.value, "reason": reason}
+        self._judge_without_run(experiment, proposal.hypothesis, Status.SKIPPED, proposal.unusable)
+
+    def _failed_before_training(self, state: CampaignState, step: planner.TrainStep) -> bool:
+        """Try a proposal that may not work before its run begins; True when it does not, and is judged by that."""
+        experiment = next((item for item in state.experiments if item.id == step.experiment), None)
+        if step.role != "search" or experiment is None:
+            return False
+        smoke = experiment.smoke
+        if smoke is None and smoking.needs_smoke(state, experiment):
+            smoke = self.try_out(experiment, step.seed)
+        if smoke is None or not smoke.is_failure:
+            return False
+        assert smoke.status is not None
+        self._judge_without_run(experiment.id, experiment.hypothesis, smoke.status, smoke.reason)
+        return True
+
+    def _judge_without_run(self, experiment: int, hypothesis: str, status: Status, reason: str) -> None:
+        body = {"experiment": experiment, "status": status.value, "reason": reason}
         self.journal.append("judged", {**body, "run": None, "head_score": None})
-        self.display.judged(f"{experiment:>3}  {Status.SKIPPED.value}  {proposal.hypothesis}: {reason}", False)
+        words = status.value if status is Status.SKIPPED else f"{status.value} before training"
+        self.display.judged(f"{experiment:>3}  {words}  {hypothesis}: {reason}", False)
         self._stop_after_failures()
 
     def _hand_edit(self, state: CampaignState) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..contracts import Decision, GroupScore, ObjectiveScore, SplitScore, Status, TrainOutcome, Verdict
 from ..errors import JournalError
+from ..train.smoke import Smoke
 from .journal import Event
 from .state import CampaignState, ClaimRecord, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
 
@@ -158,6 +159,15 @@ def _proposed(state: CampaignState, event: Event) -> CampaignState:
     return replace(state, experiments=(*state.experiments, experiment), revisions=revisions)
 
 
+def _smoked(state: CampaignState, event: Event) -> CampaignState:
+    facts = {**event.body}
+    number = facts.pop("experiment")
+    facts["status"] = Status(facts["status"]) if facts["status"] is not None else None
+    smoke = Smoke(**facts)
+    experiments = (replace(item, smoke=smoke) if item.id == number else item for item in state.experiments)
+    return replace(state, experiments=tuple(experiments))
+
+
 def _judged(state: CampaignState, event: Event) -> CampaignState:
     body = event.body
     status = Status(body["status"])
@@ -281,6 +291,7 @@ _APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
     "run_ended": _run_ended,
     "calibrated": _calibrated,
     "proposed": _proposed,
+    "smoked": _smoked,
     "judged": _judged,
     "claim_opened": _claim_opened,
     "claim_looked": _claim_looked,

@@ -6,6 +6,7 @@ interrupted; a job budgeted by the clock has the device for itself; checkpoints 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,14 +16,17 @@ from ..contracts import Display, SplitScore, Status, TrainOutcome
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor, device_lock
 from ..train.preview import preview_score
+from ..train.smoke import Smoke
 from ..train.speed import slower_words
 from ..train.training_run import Snapshot, TrainJob
 from . import planner, pruning
 from .journal import Journal, put_private
 from .opening import train_job
 from .replay import GrowingReplay, score_to_json
-from .state import CampaignState, RunRecord
+from .state import CampaignState, ExperimentRecord, RunRecord
 
+SMOKE_FOLDER = "tried"
+"""Below the runs, as long as a proposal is tried."""
 Look = Callable[[Snapshot], str]
 """Looks at a run that stands still; says why it is to be ended, or nothing."""
 
@@ -132,6 +136,20 @@ class Runs:
             return watched(self.executor, job, folder, self.display, title, look)
         with device_lock(self.executor.machine.device, self.display.note):
             return watched(self.executor, job, folder, self.display, title, look)
+
+    def try_out(self, experiment: ExperimentRecord, seed: int) -> Smoke:
+        """Try the code of an experiment for two steps on made-up data; the journal holds what became of it."""
+        folder = self.runs_folder / SMOKE_FOLDER
+        job = self.job(self.state.revisions[experiment.revision], seed)
+        # Beside a run that is budgeted by the clock, of whomever, nothing else may compute.
+        lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if job.budget_seconds is not None:
+            lock = device_lock(self.executor.machine.device, self.display.note)
+        with lock:
+            smoke = self.executor.smoke(job, folder)
+        self.journal.append("smoked", {"experiment": experiment.id, **asdict(smoke)})
+        shutil.rmtree(folder, ignore_errors=True)
+        return smoke
 
     def _look_at(self, state: CampaignState, step: planner.TrainStep, looks: list[tuple[float, float]]) -> Look:
         """Scores the snapshots of a run into `looks`, and judges them where it is the run of a proposal."""

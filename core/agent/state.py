@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..contracts import KnobValue, SplitScore, Status, TrainOutcome, Verdict
+from ..train.smoke import Smoke
 
 BITS_PER_BYTE = "bits per byte"
 
@@ -62,6 +63,8 @@ class ExperimentRecord:
     head_score: float | None = None
     """Dev score of the head's own run with the same seed, which it had to beat."""
     judged_at: str | None = None
+    smoke: Smoke | None = None
+    """What became of the try before its first run; None where there was none."""
 
     @property
     def dev_score(self) -> float | None:

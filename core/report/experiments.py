@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ..agent.edits import parse_knobs
+from ..agent.smoking import failed_before_training
 from ..agent.state import CampaignState, ExperimentRecord, RunRecord
 from ..contracts import KnobValue, Status
 from ..errors import TrainingError
@@ -132,6 +133,8 @@ def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
         words = status_word(item.status)
         said, meaning, tone = words.short, words.meaning, words.tone
         placebo = is_placebo(item)
+        if failed_before_training(item):
+            said, meaning = f"{said}, before training", f"{meaning}: two steps on made-up data showed it"
         if item.status is Status.KEPT and not placebo:
             if item.revision in proven:
                 said, meaning = "proven", "part of the code that a proof on unseen text confirmed"

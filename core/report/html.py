@@ -232,6 +232,8 @@ def _experiments(summary: Summary) -> str:
         lead += escape(
             f" {summary.placebos_kept} of {plural(summary.placebos, 'placebo')} (unchanged code in disguise) kept."
         )
+    if summary.failed_words:
+        lead += escape(f" {summary.failed_words}.")
     if len(rows) < len(summary.experiments):
         lead += f" Shown: those that were kept and the newest, {len(rows)} in all; results.tsv has every one."
     diffs = _diffs_that_fit(rows)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..agent.ledger import MANY_NIGHTS
+from ..agent.smoking import failed_before_training, failed_share
 from ..agent.state import BITS_PER_BYTE, CampaignState, ClaimRecord
 from ..contracts import Decision, Status
 from .exam import METRIC_WORDS
@@ -149,6 +150,10 @@ class Summary:
     counts: Mapping[str, int]
     placebos: int
     placebos_kept: int
+    failed_before_training: int
+    """Experiments that a try of two steps ended: no training second was spent on them."""
+    failed_share: float | None
+    """Share of the training seconds of proposals that went into those that failed all the same."""
     claims: tuple[ClaimRow, ...]
     spent: str
     """What language models took; empty where none was asked, or nobody told."""
@@ -163,6 +168,16 @@ class Summary:
     machine: Mapping[str, str]
     data: Mapping[str, str]
     hashes: Mapping[str, str]
+
+    @property
+    def failed_words(self) -> str:
+        """What failed proposals cost: those that a try of two steps ended, and the others; empty where none failed."""
+        parts = []
+        if self.failed_before_training:
+            parts.append(f"{self.failed_before_training} failed before training")
+        if self.failed_share:
+            parts.append(f"{100 * self.failed_share:.1f} % of the training time went into failures")
+        return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, texts and finite numbers, ready for `json.dumps`."""
@@ -223,6 +238,8 @@ def summarise(
         counts=counts_by_status(state.experiments),
         placebos=len(placebos),
         placebos_kept=sum(item.status is Status.KEPT for item in placebos),
+        failed_before_training=sum(failed_before_training(item) for item in state.experiments),
+        failed_share=failed_share(state),
         claims=tuple(_claim_row(state, claim, certified) for claim in state.claims),
         spent=_text(spent),
         asked=_asked(state.claims),

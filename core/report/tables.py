@@ -133,4 +133,5 @@ def _tried(summary: Summary) -> str:
         return ""
     planned = f" of {summary.experiments_planned}" if summary.experiments_planned else ""
     placebos = f"; {summary.placebos_kept} of {plural(summary.placebos, 'placebo')} kept" if summary.placebos else ""
-    return f"{len(summary.experiments)}{planned} experiments: {', '.join(counted(summary.counts))}{placebos}"
+    failed = f"; {summary.failed_words}" if summary.failed_words else ""
+    return f"{len(summary.experiments)}{planned} experiments: {', '.join(counted(summary.counts))}{placebos}{failed}"

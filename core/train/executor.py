@@ -27,9 +27,11 @@ from .device import Machine
 from .files import read_candidate_file, read_config
 from .meter import allowance
 from .pasted import HeldText
-from .process import candidate_environment
+from .process import Child, candidate_environment
 from .sandbox.area import empty_folder
 from .sandbox.choice import Isolation, Sandboxes
+from .smoke import Smoke
+from .smoke_run import LONGEST_SECONDS, STEPS, SmokeRun, tried
 from .training_run import FREE_DISK_BYTES, TrainingRun, TrainJob
 
 if TYPE_CHECKING:
@@ -102,6 +104,21 @@ class LocalExecutor:
 
     def submit(self, job: TrainJob, folder: Path) -> TrainingRun:
         """Start training in `folder`, which is emptied first. Raises BudgetError when the disk is nearly full."""
+        child, incubator_pid = self._start(job, folder)
+        return TrainingRun(job, folder, child, self.data, incubator_pid)
+
+    def smoke(self, job: TrainJob, folder: Path, steps: int = STEPS) -> Smoke:
+        """Try a job for `steps` steps on made-up data, in `folder`, which is emptied first; see smoke_run.py.
+
+        It uses the device for seconds, beside which nothing may be timed. Raises BudgetError when the disk is nearly
+        full.
+        """
+        child, incubator_pid = self._start(job, folder)
+        run = SmokeRun(job, folder, child, self.data, incubator_pid, steps)
+        return tried(run, lambda window: self.client(folder, window, LONGEST_SECONDS))
+
+    def _start(self, job: TrainJob, folder: Path) -> tuple[Child, int]:
+        """A training process in `folder`, emptied, and the process number of its incubator."""
         empty_folder(folder)
         if shutil.disk_usage(folder).free < FREE_DISK_BYTES:
             raise BudgetError(
@@ -125,8 +142,7 @@ class LocalExecutor:
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
         self._budgets[folder.resolve()] = job.budget_seconds
         incubator = self._sandboxes.incubator("train", folder.parent)
-        child = incubator.start("train", folder, self._environment())
-        return TrainingRun(job, folder, child, self.data, incubator.pid)
+        return incubator.start("train", folder, self._environment()), incubator.pid
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:
         """Score the checkpoint in `folder`, once it has passed the probes of integrity.py.

@@ -88,13 +88,12 @@ class Run:
         clock stopped, and end a run that is hopeless. Without them no run is ended early.
         """
         rows = max(1, batch_tokens // context)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        _finish_work(self.device)
         _send(self._control, {"event": "ready"})
         message, descriptors = _receive(self._control)
         started = time.monotonic()
         tokens = _map_tokens(descriptors[0], self._token_dtype)
-        deadline = message["deadline"]
+        deadline, most_steps = message["deadline"], message.get("most_steps")
         shares = list(message.get("snapshots", ())) if model is not None and config is not None else []
         paused = 0.0
         order = row_order(len(tokens), context, self.seed)
@@ -106,6 +105,8 @@ class Run:
             if self._steps:
                 step_seconds = max(now - last_step, 0.9 * step_seconds)
             last_step = now
+            if most_steps is not None and self._steps >= most_steps:
+                break
             if self.budget_steps is not None:
                 progress = self._steps / self.budget_steps
                 if self._steps >= self.budget_steps:
@@ -115,6 +116,8 @@ class Run:
                 progress = min(0.999999, (now - started - paused) / self.budget_seconds)
                 if now + step_seconds > deadline:
                     break
+            if most_steps is not None:  # tried (smoke_run.py): the steps stand for the whole budget, its end included
+                progress = 0.999999 * self._steps / max(1, most_steps - 1)
             if shares and progress >= shares[0]:
                 assert model is not None and config is not None
                 shares.pop(0)
@@ -129,7 +132,9 @@ class Run:
             yield Batch(ids[:, :-1], ids[:, 1:], progress)
             self._steps += 1
             self._tokens += rows * context
-            if now - last_report > PROGRESS_SECONDS:
+            if most_steps is not None:
+                _finish_work(self.device)
+            if most_steps is not None or now - last_report > PROGRESS_SECONDS:
                 last_report = now
                 _send(self._control, {"event": "progress", "steps": self._steps, "tokens": self._tokens})
         _send(self._control, {"event": "progress", "steps": self._steps, "tokens": self._tokens})
@@ -173,6 +178,14 @@ def row_order(token_count: int, context: int, seed: int) -> Iterator[int]:
     while True:
         phase = int(generator.integers(context))
         yield from ((generator.permutation(rows) * context + phase) % token_count).tolist()
+
+
+def _finish_work(device: torch.device) -> None:
+    """Wait until an accelerator has done all that it was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _map_tokens(descriptor: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ MOST_PROCESSES = 512
 LATE_SECONDS, LATE_SHARE = 0.25, 0.02
 """A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
 OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
+_TRACEBACK_LINE = re.compile(r'^ *File "(?:[^"\n]*/)?train\.py", line ([0-9]{1,6}),', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,11 @@ class TrainingRun:
         if self._saved is not None:
             # What would be done behind a save is no part of a budget by the clock.
             return self._saved + (0.5 if self.job.budget_seconds is None else 0.0)
-        return self._started + self._paused + self.job.wall_seconds
+        return self._started + self._paused + self._most_seconds()
+
+    def _most_seconds(self) -> float:
+        """Longest time from handing over the data to a complete checkpoint."""
+        return self.job.wall_seconds
 
     def _trained(self, now: float) -> float:
         """Seconds from handing over the data to `now`, without those that the run stood still."""
@@ -241,18 +248,22 @@ class TrainingRun:
             shutil.rmtree(self._snapshot_folder, ignore_errors=True)
 
     def _hand_over_data(self) -> None:
-        """Open the shards for the candidate; this instant starts the budget."""
+        """Start the budget, with the shards of train."""
         shards = self._data.folder / TOKENS_FILE
         with contextlib.suppress(OSError):  # nobody may open them for writing through the descriptor
             shards.chmod(0o400)
-        descriptor = os.open(shards, os.O_RDONLY)
         if self.job.budget_seconds is not None:  # the candidate waits, so that the machine is quiet
             self._machine_speed = machine_speed()
+        self._begin(shards, {"snapshots": self.job.snapshots})
+
+    def _begin(self, shards: Path, facts: Mapping[str, Any]) -> None:
+        """Open the shards for the candidate; this instant starts the budget."""
+        descriptor = os.open(shards, os.O_RDONLY)
         self._watch = Watch(self._own_pids)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
         deadline = self._started + seconds if seconds is not None else None
-        go = {"event": "go", "deadline": deadline, "snapshots": self.job.snapshots}
+        go = {"event": "go", "deadline": deadline, **facts}
         try:
             with contextlib.suppress(OSError):
                 socket.send_fds(self._child.control.socket, [json.dumps(go).encode()], [descriptor])
@@ -268,7 +279,7 @@ class TrainingRun:
             if self._started is None:
                 reason = f"not ready within {self.job.startup_seconds:.0f} s of start-up"
             else:
-                reason = f"no complete checkpoint {self.job.wall_seconds:.1f} s after the clock started"
+                reason = f"no complete checkpoint {self._most_seconds():.1f} s after the clock started"
             self._ended_by = (Status.TIMEOUT, reason)
             return
         memory = tree_memory_mb(self._child.pid)
@@ -345,14 +356,20 @@ class TrainingRun:
             return None, ""
         tail = log_tail(self.folder)
         if any(mark in tail for mark in OUT_OF_MEMORY_MARKS):
-            return Status.OOM, "out of memory: " + last_line(tail)
+            return Status.OOM, "out of memory: " + error_words(tail)
         if ended.get("status") == -9:
             return Status.CRASHED, "killed from outside (by the system, if memory ran out)"
         if self._started is None and ended.get("status") == 0:
             return Status.CRASHED, "train.py ended without asking for data; does main() call run.batches()?"
         if ended.get("status") == 0:
             return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
-        return Status.CRASHED, last_line(tail) or f"train.py ended with exit code {ended.get('status')}"
+        return Status.CRASHED, error_words(tail) or f"train.py ended with exit code {ended.get('status')}"
+
+
+def error_words(log: str) -> str:
+    """The last line of a log, and where train.py stood when a traceback ends in it."""
+    words, lines = last_line(log), _TRACEBACK_LINE.findall(log)
+    return f"{words} (train.py line {lines[-1]})" if words and lines else words
 
 
 def _count(value: Any, before: int) -> int:

@@ -32,9 +32,11 @@ from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
 from slm_ar.core.report.terminal import QuietDisplay
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
+from slm_ar.core.train.smoke import Smoke
 from slm_ar.core.train.training_run import TrainJob
 
 OUTCOME = TrainOutcome(None, "", 0.1, 0.1, 0.2, 90.0, 8, 2048, 1000, "")
+WORKS = Smoke(None, "", 0.01, 256, 1000, 90.0, 0.2)
 LEVEL = {"dev": 2.0, "hidden": 2.1, "test": 2.2}
 
 
@@ -62,6 +64,8 @@ class FakeExecutor:
         self.machine = toy_machine()
         self.jobs: list[TrainJob] = []
         self.scored: list[str] = []
+        self.tried: list[TrainJob] = []
+        self.smokes: Callable[[TrainJob], Smoke] = lambda job: WORKS
         self.happens = happens or (lambda job: OUTCOME)
 
     def submit(self, job: TrainJob, folder: Path) -> FakeRun:
@@ -71,6 +75,10 @@ class FakeExecutor:
         (folder / "seed").write_text(str(job.seed), encoding="utf-8")
         (folder / "model.safetensors").touch()
         return FakeRun(self.happens(job))
+
+    def smoke(self, job: TrainJob, folder: Path, steps: int = 2) -> Smoke:
+        self.tried.append(job)
+        return self.smokes(job)
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:
         self.scored.append(split)
