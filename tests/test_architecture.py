@@ -40,6 +40,7 @@ RANKS = {
     "export": 8,
     "agent": 8,  # beside export: equal numbers do not import each other
     "report": 9,
+    "study": 9,  # beside report
     "mcp": 10,
     "cli": 11,
     "__main__": 12,

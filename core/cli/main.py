@@ -26,6 +26,7 @@ COMMANDS = {
     "finish": "research:finish",
     "adopt": "research:adopt",
     "simulate-gate": "research:simulate_gate",
+    "study": "study:study",
     "predict": "use:predict",
     "eval": "use:evaluate",
     "generate": "model:generate",
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 
 
-RESUMING = ("run", "finish", "demo", "train", "prepare", "mcp")
+RESUMING = ("run", "finish", "demo", "train", "prepare", "mcp", "study")
 """Commands that find what they did before when they are called again."""
 
 

@@ -1,0 +1,1 @@
+"""Compares proposers at equal training seconds: recorded tables, surrogates, searches, paired tests."""

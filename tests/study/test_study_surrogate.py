@@ -1,0 +1,144 @@
+"""The model of a table: it ranks what it has not seen, fails where trainings failed, and is as noisy as they were."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from study_toys import FACTS, SPACE, TRAIN_PY, bowl, is_too_large, table_rows
+
+from slm_ar.core.agent.edits import parse_knobs, set_knobs
+from slm_ar.core.agent.proposers import make_proposer
+from slm_ar.core.contracts import Status
+from slm_ar.core.errors import UsageError
+from slm_ar.core.study.loop import Measured
+from slm_ar.core.study.page import CorpusFacts, results_of, summary_of, tidy_csv, write_results
+from slm_ar.core.study.replay import open_replay, replay_all
+from slm_ar.core.study.store import TABLE, Store
+from slm_ar.core.study.surrogate import Surrogate, SurrogateWorld, knobs_alone, noise_of, rank_correlation
+
+
+@pytest.fixture(scope="module")
+def surrogate() -> Surrogate:
+    return Surrogate(parse_knobs(TRAIN_PY), table_rows(120))
+
+
+@pytest.fixture
+def world(surrogate: Surrogate) -> SurrogateWorld:
+    return SurrogateWorld(surrogate, TRAIN_PY, {"facts": FACTS}, "x")
+
+
+def test_unseen_configurations_are_ranked_as_they_are(surrogate: Surrogate) -> None:
+    import numpy as np
+
+    luck = random.Random(1)
+    unseen = [SPACE.values([luck.random() for _ in SPACE.knobs]) for _ in range(200)]
+    truth = np.array([bowl(values) for values in unseen])
+    said = np.array([surrogate.value(values) for values in unseen])
+    assert rank_correlation(truth, said) > 0.9
+    best = surrogate.facts.qualities[0]
+    assert best.rank_correlation > 0.85 and best.r2 > 0.7
+    assert best.rank_correlation + best.rank_correlation_better_half == max(
+        item.rank_correlation + item.rank_correlation_better_half for item in surrogate.facts.qualities
+    )
+
+
+def test_it_fails_where_trainings_failed(surrogate: Surrogate, world: SurrogateWorld) -> None:
+    small, large = SPACE.start | {"SIZE": 2.0}, SPACE.start | {"SIZE": 180.0}
+    assert is_too_large(large) and surrogate.failure(small) < 0.2 < 0.6 < surrogate.failure(large)
+    assert surrogate.failed_like(large) == (Status.OOM, 2.0)
+    seen = [world.measure(set_knobs(world.start, large), seed) for seed in range(50)]
+    failed = [item for item in seen if isinstance(item, Measured) and item.status is Status.OOM]
+    assert len(failed) > 25 and all(item.seconds == 2.0 and item.score is None for item in failed)
+    assert surrogate.facts.failures.keys() == {"oom"}
+    assert surrogate.facts.failure_auc is not None and surrogate.facts.failure_auc > 0.9
+
+
+def test_its_noise_is_that_of_the_repeated_seeds(surrogate: Surrogate, world: SurrogateWorld) -> None:
+    assert surrogate.sigma == pytest.approx(0.01, rel=0.8)
+    text = set_knobs(world.start, SPACE.start | {"SIZE": 1.0})
+    scores = [item.score for seed in range(300) if isinstance(item := world.measure(text, seed), Measured)]
+    kept = [score for score in scores if score is not None]
+    mean = sum(kept) / len(kept)
+    spread = math.sqrt(sum((score - mean) ** 2 for score in kept) / len(kept))
+    assert mean == pytest.approx(world.value(text), abs=surrogate.sigma / 3)
+    assert spread == pytest.approx(surrogate.sigma, rel=0.2)
+    assert world.measure(text, 7) == world.measure(text, 7), "the same question has the same answer"
+
+
+def test_noise_is_pooled_over_the_better_half() -> None:
+    def group(number: int, *scores: float | None) -> list[dict[str, object]]:
+        return [{"status": None if score is not None else "oom", "score": score} for score in scores]
+
+    assert noise_of([group(0, 1.0, 3.0)]) == (pytest.approx(math.sqrt(2)), 1)
+    groups = [group(0, 1.0, 1.2), group(1, 1.1, 1.3, None), group(2, 5.0, 9.0), group(3, 6.0, 8.0), group(4, 2.0)]
+    assert noise_of(groups) == (pytest.approx(math.sqrt(0.02)), 2)
+    with pytest.raises(UsageError, match="several seeds"):
+        noise_of([group(0, 1.0), group(1, 1.0, None)])
+
+
+def test_a_small_table_is_refused_or_told() -> None:
+    rows = table_rows(6, repeats=2)
+    with pytest.raises(UsageError, match="4 are the least"):
+        Surrogate(parse_knobs(TRAIN_PY), [row for row in rows if row["configuration"] < 3])
+    facts = Surrogate(parse_knobs(TRAIN_PY), rows).facts
+    assert any("this shows that the tool works" in warning for warning in facts.warnings)
+
+
+def test_its_train_py_is_the_knobs_alone(world: SurrogateWorld) -> None:
+    code = TRAIN_PY + "\n\ndef build_model(config):\n    secret = 1\n"
+    alone = knobs_alone(code)
+    strip = [(k.name, k.kind, k.value, k.low, k.high, k.log, k.choices) for k in parse_knobs(alone)]
+    assert strip == [(k.name, k.kind, k.value, k.low, k.high, k.log, k.choices) for k in parse_knobs(code)]
+    assert "secret" not in alone
+    assert isinstance(world.measure(world.start + "\nX = 1\n", 0), str)
+
+
+def written_table(path: Path, count: int = 60) -> Path:
+    with Store(path, TABLE, FACTS, {"train_py": TRAIN_PY, "score": "bits per byte"}) as store:
+        for row in table_rows(count):
+            store.append(row)
+    return path
+
+
+def test_a_study_on_a_table_from_file_to_page(tmp_path: Path) -> None:
+    replay = open_replay("bowl", written_table(tmp_path / "t.jsonl"), 8)
+    assert replay.seconds == pytest.approx(80, rel=0.3)
+    names = ["search", "random"]
+    traces = replay_all([replay], names, range(3, 10), 1)
+    assert [(item.proposer, item.search_seed) for item in traces] == [(n, s) for n in names for s in range(3, 10)]
+    assert replay_all([replay], names, range(3, 10), 2)[5].steps == traces[5].steps, "processes change nothing"
+
+    corpus = CorpusFacts("bowl", replay.score, 0.01, replay.seconds, 0.005, FACTS, replay.world.surrogate.facts)
+    results = results_of("toy", "surrogate", "random", 8, 0, [corpus], traces, {"machine": "here"})
+    page = write_results(tmp_path / "out", results, traces)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["search_seeds"] == list(range(3, 10))
+    assert {item["proposer"] for item in summary["comparisons"]} == set(names)
+    (own,) = (item for item in summary["comparisons"] if item["proposer"] == "search")
+    assert own["differences"][0]["verdict"] in page.read_text()
+    assert "| model (the first one is used) |" in page.read_text()
+    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert lines[0].split(",")[:4] == ["corpus", "proposer", "search_seed", "experiment"]
+    assert len(lines) == 1 + sum(len(item.steps) for item in traces)
+    assert tidy_csv(traces) == "\n".join(lines) + "\n"
+    counts = Counter(line.split(",")[4] for line in lines[1:])
+    assert counts["start"] == 14
+    assert summary_of(results)["comparisons"][0]["propose_milliseconds"] > 0
+
+
+def test_a_mistake_in_a_helper_process_reaches_the_person(tmp_path: Path) -> None:
+    replay = open_replay("bowl", written_table(tmp_path / "t.jsonl"), 3)
+    with pytest.raises(UsageError, match="no proposer 'serch'"):
+        replay_all([replay], ["serch"], range(2), 2)
+
+
+def test_shipped_proposers_know_what_a_world_of_knobs_is(world: SurrogateWorld) -> None:
+    from slm_ar.core.study.loop import search
+
+    trace = search("bowl", "search", make_proposer("search"), world, 0, 40 * world.surrogate.facts.seconds_of_start)
+    assert not [step for step in trace.steps if step.status == "skipped"]
