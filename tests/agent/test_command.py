@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from agent_programs import GOOD, PRELUDE, files_with, make_program, transcript
+from hypothesis import given
+from hypothesis import strategies as st
 from toys import TINY_TRAIN_PY
 
 from slm_ar.core.agent.edits import revision_digest
@@ -259,6 +261,7 @@ def test_nothing_survives_the_death_of_the_harness(tmp_path: Path) -> None:
         harness.send_signal(signal.SIGKILL)
         harness.wait()
     assert len(below) >= 2 and not left_behind(int(pid.read_text()), *below)
+    assert not (tmp_path / "scratch").exists()
 
 
 # --- words and keys -------------------------------------------------------------------------
@@ -269,6 +272,16 @@ def test_a_flood_of_words_is_cut(make: Make, work: Path) -> None:
     assert proposal.hypothesis == "double the rate"
     said = transcript(work)[0]["content"][0]["text"]
     assert said.startswith("beginxxx") and "bytes left out]" in said and len(said) < errand.MOST_KEPT_OUTPUT + 100
+
+
+@given(st.integers(0, 200_000), st.integers(1, 70_000), st.booleans())
+def test_no_part_of_a_key_stands_at_the_cut(before: int, chunk: int, is_known_by_its_looks: bool) -> None:
+    words = errand._Words()
+    said = b"x" * before + b" " + CANARY.encode() * 3 + b" " + b"y" * (200_000 - before)
+    for start in range(0, len(said), chunk):
+        words.add(said[start : start + chunk])
+    kept = words.plain([] if is_known_by_its_looks else [CANARY])
+    assert "canary" not in kept and "-secret" not in kept and len(kept) <= errand.MOST_KEPT_OUTPUT + 100
 
 
 def test_a_flood_without_end_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_messages import fake_messages_server, text, tool
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import TINY_TRAIN_PY
@@ -132,3 +134,35 @@ def test_by_name_the_partner_gets_its_own_keys(tmp_path: Path) -> None:
     assert isinstance(hybrid, HybridProposer) and "local asks small at localhost:9" in hybrid.opening_line
     with pytest.raises(UsageError, match="which model to ask"):
         make_proposer("hybrid", setting(tmp_path))
+
+
+# --- with a language model on a socket ------------------------------------------------------
+
+
+def test_a_language_model_is_shown_the_state_and_its_costs_are_counted(tmp_path: Path) -> None:
+    told: list[str] = []
+    with fake_messages_server() as server:
+        server.steps[:] = [
+            tool(("class Model", "# an idea\nclass Model"), hypothesis="a remark"),
+            text("no", "refusal"),
+        ]
+        keys = {"model": "small", "base_url": server.address, "share": 0.9}
+        hybrid = make_proposer("hybrid", setting(tmp_path, told, **keys))
+        assert isinstance(hybrid, HybridProposer)
+        turns = played(hybrid, FIRST_TURNS + 3)
+        bodies = [json.dumps(body, ensure_ascii=False) for body in server.bodies]
+    assert [who for who, _ in turns[FIRST_TURNS:]].count("hybrid:local") == 1
+    assert len(bodies) == 3 and all("works beside you" in body and "past results" in body for body in bodies)
+    assert "3 calls" in hybrid.closing_line and all("declined" in line for line in told) and len(told) == 2
+
+
+def test_at_its_cap_the_optimiser_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    with fake_messages_server() as server:
+        keys = {"model": "small", "base_url": server.address, "campaign_tokens": 1}
+        hybrid = make_proposer("hybrid", setting(tmp_path, told, **keys))
+        assert isinstance(hybrid, HybridProposer)
+        turns = played(hybrid, FIRST_TURNS + 9)
+        assert not server.asked
+    assert {who for who, _ in turns} == {"hybrid:search"}
+    assert [line for line in told if "local is not asked any more" in line] == told[-1:] and "campaign's 1 " in told[0]

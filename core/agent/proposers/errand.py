@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import ProposerError, UsageError
-from ...train.files import read_candidate_file, without_keys
+from ...train.files import LONGEST_KEY_BYTES, read_candidate_file, without_keys
 from .keeper import NOT_STARTED, SWEEP_SECONDS
 
 MOST_FILE_BYTES = 64_000
@@ -31,6 +31,7 @@ MOST_KEPT_OUTPUT = 64_000
 MOST_OUTPUT = 64_000_000
 """A program that says more than this is ended."""
 _HEAD = MOST_KEPT_OUTPUT // 4
+_TAIL = MOST_KEPT_OUTPUT - _HEAD
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 
 
@@ -85,7 +86,7 @@ def run_errand(
         (folder / name).write_text(text, encoding="utf-8")
     before = folder.lstat()
     started = time.monotonic()
-    output, code, why = _kept(line, environment, folder, said_to_it, seconds)
+    words, code, why = _kept(line, environment, folder, said_to_it, seconds)
     after = folder.lstat() if os.path.lexists(folder) else None
     left: dict[str, str] = {}
     unreadable: dict[str, str] = {}
@@ -101,7 +102,7 @@ def run_errand(
         except OSError as error:
             is_link = (folder / name).is_symlink()
             unreadable[name] = f"{name} is a link" if is_link else error.strerror or str(error)
-    return Ended(code, why, plain_words(output, secrets), time.monotonic() - started, left, unreadable)
+    return Ended(code, why, words.plain(secrets), time.monotonic() - started, left, unreadable)
 
 
 def plain_words(output: bytes, secrets: Sequence[str] = ()) -> str:
@@ -119,8 +120,8 @@ def without(secrets: Sequence[str], text: str) -> str:
 
 def _kept(
     line: Sequence[str], environment: Mapping[str, str], folder: Path, said_to_it: str, seconds: float
-) -> tuple[bytes, int | None, str]:
-    """(output, exit code, why it was ended) of a program under its keeper."""
+) -> tuple[_Words, int | None, str]:
+    """(what it said, exit code, why it was ended) of a program under its keeper."""
     result, told = os.pipe()
     with os.fdopen(result, "rb") as heard:
         control, held = os.pipe()
@@ -157,7 +158,7 @@ def _kept(
         raise ProposerError(
             f"the program {line[0]} cannot be started: {reason}", "run it once by hand, or set command in [proposer]"
         )
-    return words.content, None if why else facts["code"], why
+    return words, None if why else facts["code"], why
 
 
 def _listen(keeper: subprocess.Popen[bytes], words: _Words, seconds: float) -> str:
@@ -208,11 +209,16 @@ class _Words:
         room = _HEAD - len(self._head)
         self._head += chunk[:room]
         self._tail += chunk[room:]
-        if len(self._tail) > 4 * MOST_KEPT_OUTPUT:
-            del self._tail[: -(MOST_KEPT_OUTPUT - _HEAD)]
+        if len(self._tail) > 4 * _TAIL:
+            del self._tail[:-_TAIL]
 
-    @property
-    def content(self) -> bytes:
-        tail = bytes(self._tail[-(MOST_KEPT_OUTPUT - _HEAD) :])
+    def plain(self, secrets: Sequence[str]) -> str:
+        """As text, what lies between beginning and end left out, without keys."""
+        tail = bytes(self._tail[-_TAIL:])
         cut = self.size - len(self._head) - len(tail)
-        return bytes(self._head) + (f"\n[{cut} bytes left out]\n".encode() if cut else b"") + tail
+        if not cut:
+            return plain_words(bytes(self._head) + tail, secrets)
+        # At the cut half a key may stand, which is not known for one.
+        head_text = plain_words(bytes(self._head), secrets)[:-LONGEST_KEY_BYTES]
+        tail_text = plain_words(tail, secrets)[LONGEST_KEY_BYTES:]
+        return f"{head_text}\n[about {cut:,} bytes left out]\n{tail_text}"

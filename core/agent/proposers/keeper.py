@@ -3,7 +3,7 @@
 Started by errand.py as `python -m slm_ar.core.agent.proposers.keeper CONTROL RESULT PROGRAM ARGUMENT...`, in the
 program's environment and folder. It is the subreaper of all below it (Linux), so that a daemon comes back to it and is
 killed; elsewhere it remembers every descendant that it saw. When CONTROL closes, because the time is up or the harness
-has died, the program is ended with everything that it started.
+has died, the program is ended with everything that it started; for a harness that has died it removes the folder too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -26,6 +28,7 @@ NOT_STARTED = "not started"
 
 
 def main(control: int, result: int, command: list[str]) -> None:
+    harness, folder = os.getppid(), Path.cwd()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
@@ -35,7 +38,7 @@ def main(control: int, result: int, command: list[str]) -> None:
         return
     seen: set[Any] = set()
     next_look = 0.0
-    while child.poll() is None and not select.select([control], [], [], 0.02)[0]:
+    while child.poll() is None and not select.select([control], [], [], 0.05)[0]:
         if sys.platform != "linux" and time.monotonic() > next_look:
             seen.update(_descendants())
             next_look = time.monotonic() + LOOK_SECONDS
@@ -43,7 +46,10 @@ def main(control: int, result: int, command: list[str]) -> None:
     if code is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-    _tell(result, {"code": code, "survivors": _sweep(seen)})
+    _sweep(seen)
+    if os.getppid() != harness:
+        shutil.rmtree(folder, ignore_errors=True)
+    _tell(result, {"code": code})
 
 
 def _tell(result: int, facts: dict[str, Any]) -> None:
@@ -57,8 +63,8 @@ def _descendants() -> list[Any]:
     return psutil.Process().children(recursive=True)
 
 
-def _sweep(seen: set[Any]) -> int:
-    """Kill and reap all descendants; returns how many are alive in spite of it."""
+def _sweep(seen: set[Any]) -> None:
+    """Kill and reap all descendants."""
     import psutil
 
     limit = time.monotonic() + SWEEP_SECONDS
@@ -68,7 +74,7 @@ def _sweep(seen: set[Any]) -> int:
                 pass
         alive = {*_descendants(), *(process for process in seen if process.is_running())}
         if not alive or time.monotonic() > limit:
-            return len(alive)
+            return
         for process in alive:
             with contextlib.suppress(psutil.Error):
                 process.kill()

@@ -29,7 +29,7 @@ PASSED = (
     "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME",
     "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "SYSTEMROOT",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "LD_LIBRARY_PATH", "SYSTEMROOT",
 )  # fmt: skip
 """Where a program finds itself, its settings and its login (files, or the keyring of the desktop), and the network."""
 
