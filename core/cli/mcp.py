@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,14 +84,23 @@ def _drive(desk: Desk, root: Path, experiments: int | None, display: Display) ->
     from .steps import open_campaign, write_report
 
     workspace = find_workspace(root)
-    with open_campaign(workspace, display) as campaign, kept_awake(display.note):
+    with open_campaign(workspace, display) as campaign, ExitStack() as hold:
+        hold.enter_context(kept_awake(display.note))
+
+        @contextmanager
+        def resting() -> Iterator[None]:
+            """Nothing is trained until the agent proposes: the machine may fall asleep meanwhile."""
+            hold.close()
+            yield
+            hold.enter_context(kept_awake(lambda line: None))
+
         check_tasks(workspace, campaign.executor.data)
         night = plan_night(campaign.state, workspace.recipe, experiments)
         if night.is_new:
             campaign.journal.append("planned", {"experiments": night.target, "plan": night.counts})
         display.campaign(night.lines)
         try:
-            campaign.run(Driver(desk), night.target, Limits())
+            campaign.run(Driver(desk, resting), night.target, Limits())
         except HungUpError:  # a client that has left waits for our end, not for a report
             return
         write_report(workspace, campaign.state)

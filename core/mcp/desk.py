@@ -8,6 +8,8 @@ handed over once, and only to the code that it was made for; who stops waiting l
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from ..contracts import Display, Proposal, ResearchContext
@@ -34,10 +36,12 @@ class Pending:
 class Errand:
     """From a call of run_experiment until there is nothing to do but wait for the next proposal."""
 
+    campaign: str
+    """Identity of the campaign when it began; empty when there was none."""
     judged_before: int
-    """Experiments that were judged when it began."""
+    """Experiments of it that were judged then."""
     claims_before: int
-    """Claims that were closed when it began."""
+    """Claims of it that were closed then."""
     is_done: bool = False
     is_told: bool = False
     """Whether somebody waited for its end and was answered."""
@@ -52,7 +56,7 @@ class HungUpError(Exception):
 
 
 class Desk:
-    """See the module. All methods may be called from any thread; `wait_for_errand` and `take` wait."""
+    """See the module. All methods may be called from any thread; `wait_for_errand` waits."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -93,11 +97,11 @@ class Desk:
             self._pending = pending
             return True
 
-    def send(self, judged: int, claims: int) -> Errand:
+    def send(self, campaign: str, judged: int, claims: int) -> Errand:
         """Send the campaign on an errand, or join the one that is going on."""
         with self._changed:
             if self._errand is None or self._errand.is_done:
-                self._errand = Errand(judged, claims)
+                self._errand = Errand(campaign, judged, claims)
                 self.progress = "opening the campaign"
                 self._changed.notify_all()
             return self._errand
@@ -118,46 +122,51 @@ class Desk:
                 self._changed.wait()
             return not self._is_closed
 
-    def take(self, revision: str) -> Pending:
-        """The pending proposal for this very code; where there is none, the errand ends and the next is waited for.
+    def take(self, revision: str) -> Pending | None:
+        """The pending proposal for this very code; where there is none, the errand ends and None is returned.
 
         Raises HungUpError.
         """
         with self._changed:
-            while True:
-                if self._is_closed:
-                    raise HungUpError
-                if self._errand is not None and not self._errand.is_done:
-                    pending, self._pending = self._pending, None
-                    if pending is not None and pending.base == revision:
-                        return pending
-                    if pending is not None:
-                        self._errand.refused = (
-                            f"The proposal was made on revision {pending.base}, and the current code is {revision} by "
-                            "now. Nothing was trained for it: read the current code and propose again."
-                        )
-                    self._errand.is_done = True
-                self._changed.wait()
+            if self._is_closed:
+                raise HungUpError
+            pending, self._pending = self._pending, None
+            if pending is None or pending.base == revision:
+                if pending is None:
+                    self._end()
+                return pending
+            if self._errand is not None:
+                self._errand.refused = (
+                    f"The proposal was made on revision {pending.base}, and the current code is {revision} by now. "
+                    "Nothing was trained for it: read the current code and propose again."
+                )
+            self._end()
+            return None
 
     def end_errand(self, failure: SlmArError | None = None) -> None:
         """There is nothing more to do, or nothing more that can be done."""
         with self._changed:
-            if self._errand is not None and not self._errand.is_done:
-                self._errand.failure = failure
-                self._errand.is_done = True
+            self._end(failure)
+
+    def _end(self, failure: SlmArError | None = None) -> None:
+        if self._errand is not None and not self._errand.is_done:
+            self._errand.failure = failure
+            self._errand.is_done = True
 
 
 class Driver:
-    """The proposer that hands over what the agent proposed."""
+    """The proposer that hands over what the agent proposed; `resting` surrounds its waiting for it."""
 
     name = DRIVER
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, resting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._desk, self._resting = desk, resting
 
     def propose(self, context: ResearchContext) -> Proposal:
         """Waits for a proposal. Raises HungUpError."""
-        pending = self._desk.take(context.revision)
+        while (pending := self._desk.take(context.revision)) is None:
+            with self._resting():
+                self._desk.wait_for_errand()
         return Proposal(pending.hypothesis, pending.rationale, pending.train_py)
 
 

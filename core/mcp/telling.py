@@ -286,8 +286,12 @@ def _told_score(score: SplitScore, state: CampaignState) -> SplitScore:
 
 def failure(error: SlmArError) -> str:
     """An error of the harness in words for the agent: most messages quote files, paths or logs and stay here."""
+    from ..agent.campaign import MOST_FAILURES_IN_A_ROW
+
     if isinstance(error, WorkspaceBusyError):
         return str(error)
+    if error.message == f"{MOST_FAILURES_IN_A_ROW} experiments in a row failed":
+        return f"{error.message}: look at `results` for what they have in common before you propose again."
     what = next((words for kind, words in _FAILURES.items() if isinstance(error, kind)), "something failed")
     details = "; ".join(_named(error))
     return (

@@ -183,7 +183,8 @@ class Tools:
         is_measured = view.state is not None and view.state.sigma is not None
         if self._desk.pending is None and is_measured and not view.unfinished:
             raise ToolError("There is nothing to run: call propose_edits first.")
-        return self._desk.send(view.judged, view.closed_claims)
+        identity = view.state.identity if view.state is not None else ""
+        return self._desk.send(identity, view.judged, view.closed_claims)
 
     def _outcome(self, errand: Errand) -> list[str]:
         errand.is_told = True
@@ -191,9 +192,11 @@ class Tools:
         state = view.state
         lines: list[dict[str, Any]] = []
         if state is not None:
-            judged = [item for item in state.experiments if item.status is not None][errand.judged_before :]
+            is_same = state.identity == errand.campaign  # a changed recipe begins another campaign
+            judged = [item for item in state.experiments if item.status is not None]
+            judged = judged[errand.judged_before if is_same else 0 :]
             lines += [telling.experiment(item, state) for item in judged if telling.is_told(item)]
-            lines += telling.claims_since(state, errand.claims_before)
+            lines += telling.claims_since(state, errand.claims_before if is_same else 0)
             if not lines and state.sigma is not None:
                 lines.append({"noise": telling.short_number(state.sigma), "measured_on": "the starting code"})
             lines.append({"current_revision": state.head, "proven_revision": state.rung})

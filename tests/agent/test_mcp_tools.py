@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_campaign import OUTCOME, FakeExecutor, held_score, night, opened
 from toys import TINY_TRAIN_PY, toy_recipe
 
+from slm_ar.core.agent.campaign import MOST_FAILURES_IN_A_ROW
 from slm_ar.core.agent.edits import revision_digest
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.replay import replay
@@ -219,6 +220,37 @@ def test_a_campaign_that_stops_says_so_and_goes_on_at_the_next_call(make_night: 
     assert noise["measured_on"] == "the starting code"
 
 
+def test_many_failures_in_a_row_are_told_and_the_next_proposal_is_run(make_night: Callable[..., Night]) -> None:
+    crash = TrainOutcome(Status.CRASHED, "ValueError: x", 0, 0, 0, 0, 0, 0, 0, "")
+    agent = make_night(
+        FakeExecutor(lambda job: OUTCOME if job.train_py == TINY_TRAIN_PY or "0.08 " in job.train_py else crash),
+        budget={"experiments": 15},  # too few for a placebo
+        gate={"claim_every": 50},
+    )
+    for number in range(MOST_FAILURES_IN_A_ROW - 1):
+        agent.propose("0.02 ", f"0.2{number} ")
+        assert agent.run_experiment()[0]["status"] == "crashed"
+    agent.propose("0.02 ", "0.05 ")
+    with pytest.raises(ToolError, match="10 experiments in a row failed: look at `results`"):
+        agent.run_experiment()
+    agent.propose("0.02 ", "0.08 ")
+    assert agent.run_experiment()[0]["status"] == "kept"
+
+
+def test_a_changed_recipe_begins_another_campaign_and_its_experiments_are_told(
+    make_night: Callable[..., Night],
+) -> None:
+    agent = make_night()
+    agent.propose("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.01 ")
+    agent.run_experiment()
+    agent.desk.hang_up()
+    agent.join(PATIENCE_SECONDS)
+    again = make_night(budget={"steps": 9})
+    again.propose("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.08 ")
+    told, _ = again.run_experiment()
+    assert told["experiment"] == 1 and told["status"] == "kept"
+
+
 def test_a_proposal_made_on_other_code_is_not_run(make_night: Callable[..., Night]) -> None:
     """A hand edit of train.py goes first; kept, it is the current code."""
     agent = make_night()
@@ -285,9 +317,11 @@ def test_a_desk_hands_a_proposal_over_once_and_knows_when_to_interrupt() -> None
     desk = Desk()
     pending = Pending("abc", "text", "idea", "")
     assert desk.put(pending) and not desk.is_working
-    desk.send(0, 0)
+    desk.send("", 0, 0)
     assert desk.is_working and not desk.put(pending)
     assert desk.take("abc") is pending and desk.pending is None
+    assert desk.is_working and desk.take("abc") is None and not desk.is_working
+    desk.send("", 1, 0)
     assert desk.hang_up() is True  # the campaign is at work
     assert desk.hang_up() is False  # and was told already
     with pytest.raises(HungUpError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -136,34 +136,37 @@ def test_an_agent_drives_a_campaign_and_a_killed_server_goes_on(
     assert "the coding agent on this machine" in (root / "report.html").read_text(encoding="utf-8")
 
 
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "by hand", "version": "1"}}
+
+
+def started(root: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A server to which lines are written by hand; it has answered that it is there."""
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(
+        [SCRIPT, "mcp"], cwd=root, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
+    say(server, id=1, method="initialize", params=HELLO)
+    assert server.stdout is not None and json.loads(server.stdout.readline())["id"] == 1
+    say(server, method="notifications/initialized")
+    return server
+
+
+def say(server: subprocess.Popen[str], **message: Any) -> None:
+    assert server.stdin is not None
+    server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    server.stdin.flush()
+
+
 @pytest.mark.timeout(900)
 def test_a_client_that_leaves_in_the_middle_ends_the_run_and_the_server(
     tmp_path: Path, command_environment: dict[str, str], private_folder: Path
 ) -> None:
-    """Written by hand, line by line: nothing but answers comes out, and its end is the end of all processes."""
+    """Nothing but answers comes out, and the client's end is the end of all processes."""
     environment = {**command_environment, "SLM_AR_TEST_MARK": str(private_folder)}
     root = make_toy_workspace(tmp_path / "toy", budget={"steps": 1_000_000})
-    server = subprocess.Popen(
-        [SCRIPT, "mcp"],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdin is not None and server.stdout is not None
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "by hand", "version": "1"}}
-    messages = [
-        {"id": 1, "method": "initialize", "params": hello},
-        {"method": "notifications/initialized"},
-        {"id": 2, "method": "tools/call", "params": {"name": "run_experiment", "arguments": {}}},
-        {"id": 3, "method": "tools/call", "params": {"name": "results", "arguments": {}}},
-    ]
-    for message in messages:
-        server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-        server.stdin.flush()
-    lines = [server.stdout.readline(), server.stdout.readline()]
+    server = started(root, environment)
+    say(server, id=2, method="tools/call", params={"name": "run_experiment", "arguments": {}})
+    say(server, id=3, method="tools/call", params={"name": "results", "arguments": {}})
 
     async def until_training() -> None:
         with anyio.fail_after(PATIENCE_SECONDS):
@@ -171,9 +174,27 @@ def test_a_client_that_leaves_in_the_middle_ends_the_run_and_the_server(
 
     anyio.run(until_training)
     out, error = server.communicate(timeout=PATIENCE_SECONDS)  # closes its standard input
-    answers = [json.loads(line) for line in [*lines, *out.splitlines()]]
-    assert {answer["id"] for answer in answers} >= {1, 3} and all(answer["jsonrpc"] == "2.0" for answer in answers)
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert 3 in {answer["id"] for answer in answers} and all(answer["jsonrpc"] == "2.0" for answer in answers)
     assert server.returncode == 0 and "Traceback" not in error, error
     assert kinds_of(root)[-1] == "run_interrupted"
     assert processes_of(private_folder, root) == []
-    assert os.environ["SLM_AR_PRIVATE"] == str(private_folder)
+
+
+@pytest.mark.timeout(900)
+def test_rubbish_is_survived_and_ctrl_c_ends_a_server_whose_client_stays(
+    tmp_path: Path, command_environment: dict[str, str], private_folder: Path
+) -> None:
+    server = started(make_toy_workspace(tmp_path / "toy"), command_environment)
+    assert server.stdin is not None and server.stdout is not None
+    for rubbish in ("no json", "[1, 2]", '{"jsonrpc": "2.0"}', '{"a":' + "[" * 100_000, "x" * 5_000_000):
+        server.stdin.write(rubbish + "\n")
+    say(server, id=2, method="tools/call", params={"name": "results", "arguments": "hidden"})
+    say(server, id=3, method="tools/call", params={"name": "results"})
+    assert "error" in json.loads(server.stdout.readline())
+    assert json.loads(server.stdout.readline())["result"]["isError"] is False
+    server.send_signal(signal.SIGINT)
+    server.wait(PATIENCE_SECONDS)  # while its standard input is open
+    out, error = server.communicate(timeout=PATIENCE_SECONDS)
+    assert server.returncode == 130 and not out and "interrupted" in error
+    assert "Traceback" not in error and "Fatal" not in error
