@@ -390,6 +390,22 @@ class PastExperiment:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast one setting of the knobs of size trains on this machine, timed over a few steps on made-up data."""
+
+    knobs: Mapping[str, KnobValue]
+    """Of these knobs; the others stood as in the code that was timed."""
+    status: Status | None
+    """None: it works."""
+    tokens_per_step: int
+    parameters: int
+    updates: float
+    """Steps that the budget of one experiment has room for; 0 where it does not work."""
+    passes: float
+    """How often that reads the text of train."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResearchContext:
     """All that a proposer is told. Pure data: no hidden score, no corpus text."""
 
@@ -404,6 +420,8 @@ class ResearchContext:
     sigma: float
     """Seed noise of one run on the searched metric."""
     direction: str = "min"
+    rates: tuple[Rate, ...] = ()
+    """What was timed before the search began, the code that it began with first; empty where nothing was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from ..report.summary import summarise
 from ..report.tables import status_text
 from ..report.words import DECISION_WORDS, STATUS_WORDS, visible
 
+_SIZE = f"at most {MAX_LINES} lines and {MAX_BYTES // 1000} kB"
 RULES = f"""\
 You improve the training code of a small language model by changing train.py. A proposal is one experiment: the harness
 trains the changed code once for a fixed budget and scores it on held-out text that neither the code nor you can read.
@@ -41,9 +42,8 @@ together against the proven code, with fresh seeds and on other text; luck does 
 1. read_train_file: the current code and its revision. 2. propose_edits: one idea, checked at once. 3. run_experiment:
 trains and judges it. 4. results: what was tried. Then the next idea.
 
-- train.py keeps build_model(config), main(), its guard and its knob comments; at most {MAX_LINES} lines and
-  {MAX_BYTES // 1000} kB. It may import torch, the standard library and slm_ar.core.train.runtime, and opens no other
-  file and no connection.
+- train.py keeps build_model(config), main(), its guard and its knob comments; {_SIZE}. It may
+  import torch, the standard library and slm_ar.core.train.runtime, and opens no other file and no connection.
 - Seed, clock, data and score belong to the harness. Code that looks for held-out text, for the clock or for other
   processes is refused.
 - Change the code by propose_edits alone: the train.py in the workspace belongs to the person.
@@ -193,7 +193,9 @@ def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
         "status": "waiting" if item.status is None else item.status.value,
         "hypothesis": visible(item.hypothesis, LONGEST_HYPOTHESIS, single_line=True),
     }
-    if item.status is not None:
+    if item.revision == state.rung:
+        facts["is_proven"] = True
+    elif item.status is not None:
         facts["meaning"] = STATUS_WORDS[item.status].meaning
     if item.dev_score is not None:
         facts["dev"] = shown_score(item.dev_score, state)

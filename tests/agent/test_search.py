@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs, template_digest
-from slm_ar.core.agent.proposers import make_proposer
-from slm_ar.core.agent.proposers.search import OPENING, moved
+from slm_ar.core.agent.proposers import OFFLINE, make_proposer
+from slm_ar.core.agent.proposers.moves import moved
+from slm_ar.core.agent.proposers.playbook import PLAYBOOK
+from slm_ar.core.agent.proposers.search import OPENING_MOVES
 from slm_ar.core.contracts import Knob, KnobValue, PastExperiment, Proposal, ResearchContext, Status
 from slm_ar.core.errors import TrainingError, UsageError
 
@@ -104,9 +106,9 @@ def play(name: str, text: str, objective: Objective, rounds: int, seed: int = 0)
     return head, history
 
 
-def opening(text: str, statuses: list[Status]) -> list[str]:
+def opening(text: str, statuses: list[Status], name: str = "tpe-playbook") -> list[str]:
     """The hypotheses of the first rounds when they end with these statuses."""
-    head, history, proposer = text, list[PastExperiment](), make_proposer("search")
+    head, history, proposer = text, list[PastExperiment](), make_proposer(name)
     for status in statuses:
         proposal = proposer.propose(context_of(head, history))
         assert proposal is not None
@@ -129,7 +131,17 @@ def test_the_opening_goes_through_the_moves_in_order() -> None:
         "double the batch: 16384 -> 32768 tokens per step",
         "double the context: 512 -> 1024 tokens",
     ]
-    assert opening(TRAIN_PY, [REVERTED] * 9)[8].startswith("follow the optimiser: ")
+    assert opening(TRAIN_PY, [REVERTED] * 9)[8].startswith("follow TPE: ")
+
+
+def test_the_optimiser_takes_turns_with_the_moves_that_are_left() -> None:
+    made = opening(TRAIN_PY, [REVERTED] * 20, "search")
+    moves = opening(TRAIN_PY, [REVERTED] * 9)[:8]
+    assert made[:OPENING_MOVES] == moves[:OPENING_MOVES]
+    asked = [hypothesis.startswith("follow the optimiser: ") for hypothesis in made]
+    assert 0 < sum(asked[OPENING_MOVES : OPENING_MOVES + 4]) < 4
+    assert [hypothesis for hypothesis, by_model in zip(made, asked, strict=True) if not by_model] == moves
+    assert all(asked[-4:])
 
 
 def test_a_move_that_was_kept_is_made_again_until_it_fails() -> None:
@@ -145,7 +157,7 @@ def test_a_move_that_failed_twice_is_given_up() -> None:
     statuses = [Status.OOM, REVERTED, KEPT, REVERTED, KEPT] + [REVERTED] * 12
     made = [hypothesis.partition(":")[0] for hypothesis in opening(TRAIN_PY, statuses)]
     failed = [title for title, status in zip(made, statuses, strict=True) if status is not KEPT]
-    assert max(failed.count(move.title) for move in OPENING) == 2
+    assert max(failed.count(move.title) for move in PLAYBOOK) == 2
     assert made.count("halve the model") == 2
     # It could only undo what was kept.
     assert made.count("halve the learning rates") == 0
@@ -183,11 +195,7 @@ def test_a_move_stays_in_range_and_takes_a_whole_step(knob: Knob, factor: float,
     assert type(after) is type(expected)
 
 
-def test_titles_are_unique_for_they_identify_the_moves_of_the_past() -> None:
-    assert len({move.title for move in OPENING}) == len(OPENING)
-
-
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_the_same_history_and_seed_give_the_same_proposal(name: str) -> None:
     _, history = play(name, UNKNOWN, toy_with_crashes, 14)
     first = make_proposer(name).propose(context_of(UNKNOWN, history, seed=5))
@@ -204,13 +212,11 @@ def test_a_fresh_process_gives_the_same_proposals() -> None:
 
 
 def fingerprint() -> str:
-    return ",".join(
-        entry.revision for name in ("search", "random") for entry in play(name, UNKNOWN, toy_with_crashes, 16)[1]
-    )
+    return ",".join(entry.revision for name in OFFLINE for entry in play(name, UNKNOWN, toy_with_crashes, 16)[1])
 
 
 @pytest.mark.parametrize("text", [TRAIN_PY, UNKNOWN])
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_nothing_is_proposed_twice_in_60_rounds(name: str, text: str) -> None:
     def objective(values: Values) -> float:
         return sum(distance(value, 1.0) for value in values.values() if not isinstance(value, str) and value)
@@ -221,11 +227,12 @@ def test_nothing_is_proposed_twice_in_60_rounds(name: str, text: str) -> None:
     assert revision_digest(text) not in revisions
 
 
-def test_tpe_beats_random_draws() -> None:
-    def final(name: str) -> list[float]:
-        return [toy(values_of(play(name, UNKNOWN, toy, 40, seed)[0])) for seed in range(5)]
+@pytest.mark.parametrize("name", ["search", "tpe"])
+def test_a_model_beats_random_draws(name: str) -> None:
+    def final(proposer: str) -> list[float]:
+        return [toy(values_of(play(proposer, UNKNOWN, toy, 40, seed)[0])) for seed in range(5)]
 
-    by_model, by_chance = final("search"), final("random")
+    by_model, by_chance = final(name), final("random")
     assert statistics.mean(by_model) - 1.0 < 0.75 * (statistics.mean(by_chance) - 1.0)
 
 
@@ -256,9 +263,11 @@ def test_scores_without_a_verdict_are_not_learnt_from() -> None:
         odd = [replace(history[0], status=status, dev_score=score), *history[1:]]
         bare = [replace(history[0], knobs={}), *history[1:]]
         assert proposer.propose(context_of(UNKNOWN, odd)) == proposer.propose(context_of(UNKNOWN, bare))
-    for status, score in ((Status.PRUNED, 0.1), (Status.INVALID, 0.1), (KEPT, math.nan)):
+    for status, score, plain in (
+        (Status.PRUNED, 0.1, Status.PRUNED), (Status.INVALID, 0.1, Status.CRASHED), (KEPT, math.nan, Status.CRASHED),
+    ):  # fmt: skip
         odd = [replace(history[0], status=status, dev_score=score), *history[1:]]
-        crashed = [replace(history[0], status=Status.CRASHED, dev_score=None), *history[1:]]
+        crashed = [replace(history[0], status=plain, dev_score=None), *history[1:]]
         assert proposer.propose(context_of(UNKNOWN, odd)) == proposer.propose(context_of(UNKNOWN, crashed))
 
 
@@ -276,7 +285,7 @@ def test_an_edit_of_the_code_starts_a_study_warm() -> None:
     proposer = make_proposer("search")
     warm = proposer.propose(context_of(edited, history))
     shifted = [replace(entry, dev_score=None if entry.dev_score is None else entry.dev_score + 8) for entry in history]
-    other_knobs = [replace(entry, knobs={**entry.knobs, "MORE": 1}) for entry in history]
+    other_knobs = [replace(entry, knobs={"OTHER": 1, "SIZE": 1.0}) for entry in history]
     assert warm is not None and warm.train_py.endswith("MORE = 1\n")
     assert "model of 20 past results" in warm.rationale
     shifted_proposal = proposer.propose(context_of(edited, shifted))
@@ -285,25 +294,25 @@ def test_an_edit_of_the_code_starts_a_study_warm() -> None:
     assert cold is not None and "model of 0 past results" in cold.rationale
 
 
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_a_finite_space_is_gone_through_once(name: str) -> None:
     _, history = play(name, FINITE, lambda values: float(values["DEPTH"]) * (0.5 if values["KIND"] == "b" else 1), 40)
     assert len(history) == 4 * 3 * 2 - 1
     assert len({tuple(entry.knobs.values()) for entry in history}) == len(history)
 
 
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_a_train_py_without_knobs_has_nothing_to_search(name: str) -> None:
     assert make_proposer(name).propose(context_of("DEPTH = 4\n")) is None
 
 
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_a_malformed_knob_is_named(name: str) -> None:
     with pytest.raises(TrainingError, match="line 1"):
         make_proposer(name).propose(context_of("DEPTH = 4  # knob: int\n"))
 
 
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_values_read_well_and_lie_in_range(name: str) -> None:
     _, history = play(name, UNKNOWN, toy, 20)
     for entry in history:
@@ -314,8 +323,7 @@ def test_values_read_well_and_lie_in_range(name: str) -> None:
 
 
 def test_proposers_are_found_by_name() -> None:
-    assert make_proposer("search").name == "search"
-    assert make_proposer("random").name == "random"
+    assert [make_proposer(name).name for name in OFFLINE] == list(OFFLINE)
     with pytest.raises(UsageError, match="Did you mean 'search'"):
         make_proposer("serch")
     with pytest.raises(UsageError):

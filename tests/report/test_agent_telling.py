@@ -89,6 +89,8 @@ def test_where_a_campaign_stands_is_told_first() -> None:
     assert first["is_proven_better_than_the_start"] is True and first["experiments_judged"] == 4
     assert others[0] == {"proof": 1, "of_revision": "rev0000000000003", "decision": "proven"}
     assert [line["experiment"] for line in others[1:]] == [1, 2, 3, 4]
+    assert [line["experiment"] for line in others if line.get("is_proven")] == [3]
+    assert [line["experiment"] for line in others if line.get("is_current")] == [4]
 
 
 def test_long_histories_are_cut_at_their_old_end() -> None:

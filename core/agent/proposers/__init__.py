@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from ...contracts import Proposer
     from .calls import Setting
 
-OFFLINE = ("search", "random")
+OFFLINE = ("search", "tpe", "tpe-playbook", "random")
+"""Those that need no language model: `search`, and the yardsticks that it has to beat."""
 ASKING = ("claude", "local")
 """Those that ask a language model, and need a setting; so do cli:NAME, which start a program."""
 PROGRAMS = ("cli:claude", "cli:codex", "cli:gemini", "cli:opencode")
@@ -29,10 +30,10 @@ def make_proposer(name: str, setting: Setting | None = None) -> Proposer:
         from .search import SearchProposer
 
         return SearchProposer()
-    if name == "random":
-        from .search import RandomProposer
+    if name in OFFLINE:
+        from .yardsticks import make_yardstick
 
-        return RandomProposer()
+        return make_yardstick(name)
     if name not in (*ASKING, *OTHERS) and not name.startswith("cli:"):
         raise unknown_proposer(name)
     if setting is None:

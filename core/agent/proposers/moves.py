@@ -1,0 +1,164 @@
+"""Moves: single changes of train.py that are known to pay often, and which of them to try now.
+
+Called by the offline proposers; the moves themselves are in playbook.py. Promises: a move that no longer fits the code
+is left out without a word; one that failed twice, or whose opposite was kept, is given up.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ...contracts import Knob, KnobValue, PastExperiment, Proposal, Status
+from ...errors import TrainingError
+from ..edits import check_train_py
+from ..replacing import Edit, apply_edits
+from .space import FAILED, Space, fitted
+
+_SETBACKS = 2
+_EFFECT = "a better dev score within the same budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A move that turns all the knobs whose names match, together."""
+
+    title: str
+    """Opens the hypothesis, by which the move is recognised in the history: unique, and never changed."""
+    topic: str
+    """Glob over knob names. Moves on one topic are opposites."""
+    transform: Callable[[float], float]
+    reason: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A move that changes the code by search and replace."""
+
+    title: str
+    topic: str
+    """What of the model or of the training it settles: a second rewrite on the topic is not tried on top of one."""
+    edits: tuple[tuple[str, str], ...]
+    """(old, new); each old text must stand once in the code as the edits before it left it."""
+    mark: str
+    """Stands in the code once the move was made; where it stands already, there is nothing to do."""
+    reason: str
+    unused: tuple[str, ...] = ()
+    """Functions and classes that the code no longer needs afterwards; they are deleted when nothing names them."""
+
+
+Move = Turn | Rewrite
+
+
+def times(factor: float) -> Callable[[float], float]:
+    """The transform that multiplies."""
+    return lambda value: value * factor
+
+
+def to(target: float) -> Callable[[float], float]:
+    """The transform that sets."""
+    return lambda value: target
+
+
+# --- what a move does -----------------------------------------------------------------------
+
+
+def moved(knob: Knob, transform: Callable[[float], float]) -> KnobValue:
+    """The knob's value after `transform`: clamped to its range, or the nearest choice that way; perhaps unchanged."""
+    if isinstance(knob.value, str):
+        return knob.value
+    target = transform(knob.value)
+    if knob.kind == "choice":
+        # The nearest choice on the target's side of the value, so that a coarse grid still lets the move through.
+        choices = [choice for choice in knob.choices if not isinstance(choice, str)]
+        beyond = [choice for choice in choices if (choice - knob.value) * (target - knob.value) > 0]
+        return min(beyond, key=lambda choice: (abs(choice - target), choice), default=knob.value)
+    if knob.kind == "int" and target != knob.value:
+        target = max(round(target), knob.value + 1) if target > knob.value else min(round(target), knob.value - 1)
+    return fitted(knob, target)
+
+
+def rewrite(text: str, move: Rewrite) -> str | None:
+    """train.py after the move; None where it was made already or does not fit the code as it is now."""
+    if move.mark in text:
+        return None
+    try:
+        after = apply_edits(text, [Edit(old, new) for old, new in move.edits])
+        for name in move.unused:
+            after = _without(after, name)
+        check_train_py(after)
+    except TrainingError:
+        return None
+    return after
+
+
+def _without(text: str, name: str) -> str:
+    """`text` without the top-level function or class `name`, unless something else names it."""
+    tree = ast.parse(text)
+    found = next(
+        (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name), None
+    )
+    if found is None or any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree)):
+        return text
+    lines = text.split("\n")
+    first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)]) - 1
+    end = found.end_lineno or found.lineno
+    while end < len(lines) and not lines[end].strip():
+        end += 1
+    return "\n".join([*lines[:first], *lines[end:]])
+
+
+# --- which move now -------------------------------------------------------------------------
+
+
+def next_move(space: Space, playbook: Sequence[Move], setbacks: int = _SETBACKS) -> Proposal | None:
+    """The move to try now: first the one that was kept last, then those with fewest setbacks, in order.
+
+    Moves with `setbacks` or more are left out. None when there is nothing left to try.
+    """
+    for move in _in_order(space.context.history, playbook, min(setbacks, _SETBACKS)):
+        proposal = _turned(space, move) if isinstance(move, Turn) else _rewritten(space, move)
+        if proposal is not None:
+            return proposal
+    return None
+
+
+def _turned(space: Space, move: Turn) -> Proposal | None:
+    turned = [knob for knob in space.knobs if fnmatchcase(knob.name, move.topic)]
+    after = {knob.name: moved(knob, move.transform) for knob in turned}
+    assignment = {**space.head, **after}
+    if space.is_too_much(assignment):
+        return None
+    changes = space.changes(assignment)
+    if len(changes) == 1:
+        changes = [f"{changes[0].split(' ', maxsplit=1)[1]} {move.unit}".rstrip()]
+    hypothesis = f"{move.title}: {', '.join(changes)}; {move.reason}"
+    rationale = f"A move that often pays on small machines; it turns {', '.join(after)} and nothing else."
+    return space.proposal(assignment, hypothesis, rationale, _EFFECT)
+
+
+def _rewritten(space: Space, move: Rewrite) -> Proposal | None:
+    text = rewrite(space.context.train_py, move)
+    if text is None:
+        return None
+    return space.rewritten(text, f"{move.title}: {move.reason}", "A change of the code from the playbook.", _EFFECT)
+
+
+def _in_order(history: Sequence[PastExperiment], playbook: Sequence[Move], most: int) -> Iterator[Move]:
+    """Moves worth a try. A move has a setback when it failed, and when another one on its topic was kept."""
+    setbacks = dict.fromkeys(playbook, 0)
+    last_kept: Move | None = None
+    for past in history:
+        move = next((move for move in playbook if past.hypothesis.startswith(f"{move.title}:")), None)
+        if past.status is Status.KEPT:
+            last_kept = move
+            for other in playbook:
+                if move is not None and other is not move and other.topic == move.topic:
+                    setbacks[other] += 1
+        elif move is not None and (past.status is Status.REVERTED or past.status in FAILED):
+            setbacks[move] += 1
+    hopeful = [move for move in playbook if setbacks[move] < most]
+    yield from sorted(hopeful, key=lambda move: (move is not last_kept, setbacks[move]))
