@@ -15,7 +15,7 @@ from ..agent.proposers.answers import LONGEST_RATIONALE, LONGEST_SENTENCE, one_l
 from ..agent.replacing import MOST_BYTES, MOST_EDITS, Edit, apply_edits
 from ..agent.state import CampaignState
 from ..egress import Ledger
-from ..errors import SlmArError, TrainingError
+from ..errors import BudgetError, SlmArError, TrainingError
 from . import telling
 from .desk import Desk, Errand, Pending
 from .telling import View, one_json
@@ -122,9 +122,10 @@ class Tools:
             if isinstance(found, list):
                 self._ledger.record(CLIENT, PURPOSE, "\n".join(found).encode("utf-8", "replace"))
             return found
-        except SlmArError as error:
-            self._complain(error)
-            raise ToolError(telling.failure(error)) from None
+        except (SlmArError, OSError) as error:
+            known = error if isinstance(error, SlmArError) else BudgetError(str(error), "is the disk full?")
+            self._complain(known)
+            raise ToolError(telling.failure(known)) from None
 
     def _answer(self, name: str, given: Mapping[str, Any]) -> list[str]:
         view = self._look()

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from test_campaign import OUTCOME, FakeExecutor, held_score, night, opened
 from toys import TINY_TRAIN_PY, toy_recipe
 
@@ -22,10 +20,10 @@ from slm_ar.core.agent.replay import replay
 from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.contracts import Status, TrainOutcome
 from slm_ar.core.egress import Ledger
-from slm_ar.core.errors import SlmArError, TrainingError
-from slm_ar.core.mcp.desk import Desk, DeskDisplay, Driver, HungUpError, Pending
+from slm_ar.core.errors import SlmArError
+from slm_ar.core.mcp.desk import Desk, DeskDisplay, Driver, HungUpError
 from slm_ar.core.mcp.telling import View
-from slm_ar.core.mcp.tools import DESCRIPTIONS, ToolError, Tools, checked
+from slm_ar.core.mcp.tools import ToolError, Tools
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import Recipe
 from slm_ar.core.report.terminal import QuietDisplay
@@ -311,92 +309,3 @@ def test_one_proposal_is_pending_at_most(make_night: Callable[..., Night]) -> No
     told, *_ = agent.run_experiment()
     assert told["hypothesis"] == "narrower still" and told["experiment"] == 1
     assert agent.desk.pending is None
-
-
-def test_a_desk_hands_a_proposal_over_once_and_knows_when_to_interrupt() -> None:
-    desk = Desk()
-    pending = Pending("abc", "text", "idea", "")
-    assert desk.put(pending) and not desk.is_working
-    desk.send("", 0, 0)
-    assert desk.is_working and not desk.put(pending)
-    assert desk.take("abc") is pending and desk.pending is None
-    assert desk.is_working and desk.take("abc") is None and not desk.is_working
-    desk.send("", 1, 0)
-    assert desk.hang_up() is True  # the campaign is at work
-    assert desk.hang_up() is False  # and was told already
-    with pytest.raises(HungUpError):
-        desk.take("abc")
-    assert desk.wait_for_errand() is False
-
-
-# --- arguments ------------------------------------------------------------------------------
-
-EDIT = {"old": "a", "new": "b"}
-GOOD = {"revision": "abc", "hypothesis": "an idea", "edits": [EDIT]}
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "words"),
-    [
-        ("delete_everything", {}, "There is no tool 'delete_everything'"),
-        ("results", {"split": "hidden"}, "results has no argument 'split': it takes none"),
-        ("run_experiment", {"seed": 1}, "it takes none"),
-        ("read_train_file", {"revision": 7}, "revision is a text"),
-        ("read_train_file", {"revision": "a" * 65}, "65 characters, and 64"),
-        ("read_train_file", {"path": "/etc/passwd"}, "it takes revision"),
-        ("propose_edits", {}, "needs the argument revision"),
-        ("propose_edits", {**GOOD, "hypothesis": None}, "hypothesis is a text"),
-        ("propose_edits", {**GOOD, "hypothesis": "x" * 301}, "301 characters"),
-        ("propose_edits", {**GOOD, "rationale": "x" * 2001}, "2001 characters"),
-        ("propose_edits", {**GOOD, "edits": "a"}, "list of objects"),
-        ("propose_edits", {**GOOD, "edits": []}, "There are 0 edits"),
-        ("propose_edits", {**GOOD, "edits": [EDIT] * 41}, "There are 41 edits"),
-        ("propose_edits", {**GOOD, "edits": [{"old": "a"}]}, "Edit 1 is not an object"),
-        ("propose_edits", {**GOOD, "edits": [EDIT, {**EDIT, "all": True}]}, "Edit 2 is not an object"),
-        ("propose_edits", {**GOOD, "edits": [{"old": "a", "new": 1}]}, "Edit 1 is not an object"),
-        ("propose_edits", {**GOOD, "edits": [{"old": "a", "new": "b" * 70_000}]}, "70001 characters"),
-        ("propose_edits", {**GOOD, "x\x1b[2J": "a"}, "has no argument 'x [2J'"),
-    ],
-)
-def test_arguments_that_a_tool_does_not_take(name: str, arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(ToolError) as caught:
-        checked(name, arguments)
-    assert words in str(caught.value)
-
-
-def test_arguments_that_a_tool_takes() -> None:
-    assert checked("propose_edits", GOOD) == GOOD
-    assert checked("describe_task", None) == {}
-    assert len(DESCRIPTIONS) == 6
-
-
-@given(
-    st.sampled_from([*DESCRIPTIONS, "other"]),
-    st.dictionaries(
-        st.sampled_from(["revision", "hypothesis", "rationale", "edits", "x"]),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.text(max_size=400),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["old", "new", "y"]), inner),
-            max_leaves=6,
-        ),
-    ),
-)
-def test_whatever_a_client_sends_is_taken_or_refused_in_words(name: str, arguments: dict[str, Any]) -> None:
-    try:
-        given = checked(name, arguments)
-    except ToolError as error:
-        assert str(error).isprintable() and len(str(error)) < 500
-    else:
-        assert all(isinstance(item["old"], str) and isinstance(item["new"], str) for item in given.get("edits", ()))
-
-
-def test_a_campaign_that_cannot_be_read_complains_to_the_person(tmp_path: Path) -> None:
-    complaints: list[SlmArError] = []
-
-    def look() -> View:
-        raise TrainingError(f"{tmp_path}: broken")
-
-    tools = Tools(Desk(), look, Ledger(tmp_path), complaints.append)
-    with pytest.raises(ToolError) as caught:
-        tools.answer("results", {})
-    assert str(tmp_path) not in str(caught.value) and str(tmp_path) in complaints[0].message
