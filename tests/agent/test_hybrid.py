@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from agent_programs import make_program
 from fake_messages import fake_messages_server, text, tool
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import TINY_TRAIN_PY
+from test_campaign import night, opened
+from toys import TINY_TRAIN_PY, toy_recipe
 
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, template_digest
+from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.agent.proposers.calls import Setting
 from slm_ar.core.agent.proposers.hybrid import FIRST_TURNS, HybridProposer, is_partners_turn
 from slm_ar.core.agent.proposers.prompt import NotedContext, task_text
 from slm_ar.core.contracts import PastExperiment, Proposal, ResearchContext, Status
 from slm_ar.core.errors import ProposerError, UsageError
+from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.recipe import ProposerTable
 
 START = revision_digest(TINY_TRAIN_PY)
@@ -166,3 +171,25 @@ def test_at_its_cap_the_optimiser_goes_on(tmp_path: Path) -> None:
         assert not server.asked
     assert {who for who, _ in turns} == {"hybrid:search"}
     assert [line for line in told if "local is not asked any more" in line] == told[-1:] and "campaign's 1 " in told[0]
+
+
+def test_a_campaign_of_a_program_and_the_optimiser(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory, tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path_factory.mktemp("bin")
+    body = """
+words = open("history.md").read()
+assert "An optimiser that turns the knobs works beside you" in words and "MATRIX_LR" in words
+edit("class Model", "# an idea\\nclass Model")
+print("HYPOTHESIS: a remark")
+"""
+    make_program(programs, body)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    keys = {"with": "cli:agent", "command": ["agent", "{prompt}"], "share": 0.95}
+    with Journal(workspace / ".slm") as journal:
+        campaign = opened(workspace, journal, tiny_data, recipe=toy_recipe(gate={"claim_every": 50}))
+        night(campaign, make_proposer("hybrid", setting(workspace, **keys)), FIRST_TURNS + 2)
+        experiments = campaign.state.experiments
+    who = [item.proposer for item in experiments if item.revision != item.parent]
+    assert who[:FIRST_TURNS] == ["hybrid:search"] * FIRST_TURNS and "hybrid:cli:agent" in who[FIRST_TURNS:]
+    assert "a remark" in {item.hypothesis for item in experiments}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from slm_ar.core.agent.proposers.prompt import (
     system_text,
     task_text,
 )
+from slm_ar.core.cli.workspace import template
 from slm_ar.core.contracts import PastExperiment, ResearchContext, Status
 
 CONTEXT = ResearchContext("go for it", TINY_TRAIN_PY, "rev", (), {"device": "cpu"}, {"seconds": 5.0}, 0, 0.01)
@@ -37,6 +39,12 @@ def test_an_experiment_is_a_line_of_json() -> None:
         {"id": 2, "status": "kept", "hypothesis": "an idea", "dev": 1.25, "is_current": True},
     ]
     assert history_text(CONTEXT) == "nothing was tried yet"
+
+
+def test_program_md_explains_the_words_of_the_history() -> None:
+    section = template("program.md").split("## How to read the history")[1].split("\n## ")[0]
+    words = set(re.findall("`([a-z_]+)`", section))
+    assert words - {status.value for status in Status} == {"noise_sigma"} and "noise_sigma" in task_text(CONTEXT, 0)
 
 
 @pytest.mark.parametrize(

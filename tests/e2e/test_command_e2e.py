@@ -1,8 +1,7 @@
-"""Whole campaigns through the command line that agent programs drive: one alone, and one beside the optimiser."""
+"""A whole campaign through the command line that an agent program drives, and its recording."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from agent_programs import files_with, make_program, transcript
 from commands import call, state_of
 from toys import make_toy_workspace
 
+from slm_ar.core.agent.proposers.recorded import read_recording
 from slm_ar.core.contracts import Status
 
 CANARY = "sk-ant-canary-0123456789-secret"
@@ -58,33 +58,6 @@ def test_a_program_drives_a_campaign(tmp_path: Path, command_environment: dict[s
     report = (root / "report.html").read_text(encoding="utf-8")
     assert "the program agent (asks for an edit of train.py)" in report and "a larger rate" in report
     assert not files_with(root, CANARY) and CANARY not in out + error
-
-
-def test_a_program_and_the_optimiser_in_turns(tmp_path: Path, command_environment: dict[str, str]) -> None:
-    body = """
-words = open("history.md").read()
-assert "An optimiser that turns the knobs works beside you" in words and "MATRIX_LR" in words
-with open("train.py", "a") as file:
-    file.write(f"# {words.count('dev')}\\n")
-print("HYPOTHESIS: a remark")
-"""
-    environment = programs(tmp_path / "bin", command_environment, body)
-    proposer = {"name": "hybrid", "with": "cli:agent", "share": 0.95, "command": ["agent", "{prompt}"]}
-    root = make_toy_workspace(tmp_path / "toy", proposer=proposer, budget={"experiments": 7}, gate=QUICK)
-    out, error = call(root, environment, "run")
-    by = [item.proposer for item in state_of(root).experiments]
-    assert by == ["hybrid:search"] * 6 + ["hybrid:cli:agent"]
-    assert "hybrid: cli:agent on 95% of the turns" in out + error
-    again = make_toy_workspace(
-        tmp_path / "again",
-        proposer={"name": "replay", "recording": str(root / "journal.jsonl")},
-        budget={"experiments": 1},
-        gate=QUICK,
-    )
-    call(again, environment, "run")
-    assert [item.revision for item in state_of(again).experiments] == [
-        item.revision for item in state_of(root).experiments[:1]
-    ]
-    checked = json.loads(call(root, environment, "doctor", "--proposer", "hybrid", "--json")[0])
-    words = {check["name"]: check["words"] for check in checked["checks"]}
-    assert checked["usable"] and words["version"] == "stand-in 1.2.3" and "cli:agent on 95%" in words["turns"]
+    assert "stand-in 1.2.3" in call(root, environment, "doctor", "--proposer", "cli:agent")[0]
+    recorded = read_recording(root / "journal.jsonl")
+    assert recorded == read_recording(root) and [item.revision for item in recorded] == [first.revision, third.revision]

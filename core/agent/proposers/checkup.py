@@ -218,6 +218,6 @@ def table_for(name: str, known: ProposerTable | None) -> ProposerTable:
     """The recipe's table; for another proposer than the recipe's own its caps, with that one's model and address."""
     if known is None:
         return ProposerTable(name=name)
-    if known.name == name:
-        return known
+    if name in (known.name, known.partner):
+        return known.model_copy(update={"name": name})
     return known.model_copy(update={"name": name, "model": None, "base_url": None, "command": None})
