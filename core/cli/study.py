@@ -184,6 +184,7 @@ def opened(corpus: CorpusTable, home: Path, display: Display, stack: ExitStack) 
         runs_folder=workspace.hidden_folder / "runs",
         objective=objective_of(workspace, data),
         allow_unsafe=unsafe_is_allowed(),
+        longest_seconds=corpus.longest_seconds,
     )
 
 

@@ -49,6 +49,8 @@ class CorpusTable(_Table):
     """Short name of letters, digits, '-', '_' and '.', shown in the results."""
     workspace: Name | None = None
     """Folder made by `slm-ar new`: its recipe, data and train.py are what is trained; record and live need it."""
+    longest_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """With a budget in steps: a training that takes longer is ended and counts as too slow."""
     table: Name | None = None
     """File with the recorded configurations; without it NAME.table.jsonl in the study's folder."""
 
@@ -145,6 +147,8 @@ folder = "study"           # tables and results; paths count from this file
 [[corpora]]
 name = "transit"
 workspace = "transit"      # made by `slm-ar new`: its recipe says data and budget
+
+# longest_seconds = 300      # budget in steps: what takes longer is ended and counts as too slow
 
 # [[corpora]]
 # name = "stories"

@@ -34,6 +34,7 @@ FACT_WORDS = MappingProxyType(
         "cores": "the number of processor cores",
         "threads": "the number of threads",
         "precision": "the precision",
+        "longest_seconds": "longest_seconds of the corpus",
         "seed": "the seed of the drawing",
     }
 )

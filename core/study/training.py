@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
@@ -23,7 +23,7 @@ from ..agent import pruning
 from ..agent.edits import revision_digest
 from ..agent.opening import HARNESS, train_job
 from ..agent.planner import MOST_ATTEMPTS
-from ..agent.running import watched
+from ..agent.running import Look, watched
 from ..contracts import Display, Status, TrainOutcome
 from ..errors import SlmArError, TrainingError, UsageError
 from ..prepare.pipeline import PreparedData
@@ -33,7 +33,8 @@ from ..train.checkpoint import InvalidCheckpointError
 from ..train.device import Machine
 from ..train.executor import LocalExecutor, device_lock
 from ..train.preview import preview_score
-from ..train.training_run import Snapshot
+from ..train.smoke import Smoke
+from ..train.training_run import Snapshot, TrainJob
 
 ENDING_SECONDS = 10.0
 """What an idle helper process may take to end."""
@@ -52,6 +53,8 @@ class Bench:
     runs_folder: Path
     objective: Objective | None = None
     allow_unsafe: bool = False
+    longest_seconds: float = 300.0
+    """A training by steps that takes longer is ended and counts as too slow."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class Bench:
             "cores": os.cpu_count(),
             "threads": machine.threads,
             "precision": machine.precision,
+            "longest_seconds": self.longest_seconds if self.recipe.budget.steps is not None else None,
         }
 
     def executor(self) -> LocalExecutor:
@@ -88,7 +92,7 @@ class Trained:
     score: float | None
     """On dev, in the unit of the recipe."""
     seconds: float
-    """Start-up and training: what the run held the machine for, without its scoring."""
+    """Start-up and training: what the run held the machine for, without its scoring. Where a try ended it, the try."""
     train_seconds: float
     steps: int
     tokens: int
@@ -97,6 +101,8 @@ class Trained:
     looks: tuple[tuple[float, float], ...]
     """(share of the budget, bits per byte of a small sample of dev)"""
     disturbance: str
+    is_tried_only: bool
+    """Whether two steps on made-up data showed that it does not work, so that it was not trained."""
     attempts: int
     load: float
     """Load average of the last minute when the run began."""
@@ -140,12 +146,17 @@ def _attempt(
 
     if looks:
         job = replace(job, snapshots=pruning.SHARES)
+    # Beside a run that is budgeted by the clock nothing else may compute.
+    by_clock = job.budget_seconds is not None
     try:
-        if job.budget_seconds is None:
-            outcome = watched(executor, job, folder, display, folder.name, look if looks else None)
-        else:  # a run by the clock has the device for itself
-            with device_lock(bench.machine.device, display.note):
+        with device_lock(bench.machine.device, display.note) if by_clock else nullcontext():
+            smoke = executor.smoke(job, folder)
+            if smoke.is_failure:
+                return _not_trained(smoke)
+            if by_clock:
                 outcome = watched(executor, job, folder, display, folder.name, look if looks else None)
+            else:
+                outcome = _ended_in_time(executor, bench, job, folder, display, look)
         score = None
         if outcome.status is None:
             outcome, score = _scored(executor, outcome, folder, context)
@@ -163,9 +174,51 @@ def _attempt(
         peak_memory_mb=outcome.peak_memory_mb,
         looks=tuple(shown),
         disturbance=outcome.disturbance,
+        is_tried_only=False,
         attempts=1,
         load=0.0,
     )
+
+
+def _not_trained(smoke: Smoke) -> Trained:
+    """What is known of a train.py that a try ended: a campaign spends nothing else on it either."""
+    return Trained(
+        status=smoke.status,
+        reason=smoke.reason,
+        score=None,
+        seconds=round(smoke.wall_seconds, 3),
+        train_seconds=0.0,
+        steps=0,
+        tokens=0,
+        parameters=smoke.parameters,
+        peak_memory_mb=smoke.peak_memory_mb,
+        looks=(),
+        disturbance="",
+        is_tried_only=True,
+        attempts=1,
+        load=0.0,
+    )
+
+
+def _ended_in_time(
+    executor: LocalExecutor, bench: Bench, job: TrainJob, folder: Path, display: Display, look: Look
+) -> TrainOutcome:
+    """Train by steps, but for `longest_seconds` at most."""
+    display.run_started(folder.name, 0.0)
+    run = executor.submit(job, folder)
+    try:
+        while (outcome := run.poll()) is None:
+            progress = run.progress
+            display.tick(progress.train_seconds, f"{progress.phase}, {progress.steps:,} steps")
+            if progress.train_seconds > bench.longest_seconds:
+                run.prune(f"not at its end after {bench.longest_seconds:g} s")
+            elif run.snapshot is not None:
+                look(run.snapshot)
+                run.go_on()
+    except BaseException:
+        run.cancel()
+        raise
+    return replace(outcome, status=Status.TIMEOUT) if outcome.status is Status.PRUNED else outcome
 
 
 def _scored(

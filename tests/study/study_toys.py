@@ -198,7 +198,7 @@ class FakeCrew(Crew):
         values = {knob.name: knob.value for knob in parse_knobs(order.train_py)}
         status = Status.OOM if is_too_large(values) else None
         score = None if status else bowl(values) + order.seed % 7 / 1000
-        return order, Trained(status, "", score, 1.5, 1.0, 8, 100, 10, 5.0, (), "", 1, 0.0)
+        return order, Trained(status, "", score, 1.5, 1.0, 8, 100, 10, 5.0, (), "", False, 1, 0.0)
 
     def close(self) -> None:
         pass

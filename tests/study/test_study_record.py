@@ -110,6 +110,7 @@ def test_two_trainings_at_a_time_record_the_same_configurations_once(
     [
         ({"recipe": toy_recipe(budget={"steps": 9})}, "the recipe"),
         ({"machine": toy_machine(threads=2)}, "the number of threads"),
+        ({"longest_seconds": 9.0}, "longest_seconds of the corpus"),
         ({"machine": toy_machine(name="another")}, "the machine"),
         ({"train_py": CODE.replace("0.5", "0.6")}, "train.py"),
     ],
