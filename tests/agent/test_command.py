@@ -306,6 +306,15 @@ def test_what_a_program_may_see_of_the_environment(
     assert CANARY not in everything and str(work) not in everything and os.environ["SLM_AR_PRIVATE"] not in everything
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed in /proc")
+def test_a_program_inherits_no_open_file(make: Make, work: Path) -> None:
+    secret = (work / "secret").open("w", encoding="utf-8")
+    os.set_inheritable(secret.fileno(), True)
+    with secret:
+        proposed(make('print("open:", sorted(map(int, os.listdir("/proc/self/fd")))[:-1])'))
+    assert "open: [0, 1, 2]" in transcript(work)[0]["content"][0]["text"]
+
+
 def test_a_key_that_is_handed_over_is_kept_nowhere(make: Make, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", CANARY)
     key = 'os.environ["ANTHROPIC_API_KEY"]'

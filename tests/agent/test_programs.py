@@ -88,6 +88,14 @@ def test_a_relative_entry_of_path_still_names_the_program(
     assert find_program(table("cli:codex"), tmp_path / "work").path == str(path)
 
 
+def test_the_password_of_a_proxy_is_a_secret(bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_program(bin_folder, "", "codex")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:pass@proxy.example:8080")
+    program = find_program(table("cli:codex"), tmp_path)
+    assert "me:pass" in program.secrets and "pass@" not in repr(program)
+    assert program.environment["HTTPS_PROXY"] == "http://me:pass@proxy.example:8080", "it needs its network"
+
+
 OFFLINE = """
 import sys
 from pathlib import Path

@@ -148,7 +148,10 @@ def _environment(named: Sequence[str], known: Known | None, workspace: Path) -> 
 
 
 def _secrets(named: Sequence[str]) -> Iterator[str]:
-    """Values of variables that look like keys, and of those that the recipe hands over."""
+    """Values of variables that look like keys, of those that the recipe hands over, and passwords of proxies."""
+    for name in PASSED:
+        if name.lower().endswith("_proxy") and "@" in os.environ.get(name, ""):
+            yield os.environ[name].rpartition("@")[0].rpartition("/")[2]
     for name in {*named, *(os.environ.keys() - without_secrets(os.environ).keys())}:
         value = os.environ.get(name, "")
         if len(value) >= SHORTEST_SECRET:
