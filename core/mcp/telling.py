@@ -13,7 +13,13 @@ from typing import Any
 
 from ..agent import gate
 from ..agent.edits import MAX_BYTES, MAX_LINES, revision_digest
-from ..agent.proposers.prompt import LONGEST_HYPOTHESIS, LONGEST_PROGRAM, MOST_PAST, shown_reason
+from ..agent.proposers.prompt import (
+    LONGEST_HISTORY,
+    LONGEST_HYPOTHESIS,
+    LONGEST_PROGRAM,
+    MOST_PAST,
+    shown_reason,
+)
 from ..agent.state import BITS_PER_BYTE, CampaignState, ExperimentRecord, RunRecord
 from ..contracts import SplitScore, Status
 from ..errors import (
@@ -193,16 +199,22 @@ def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
         "status": "waiting" if item.status is None else item.status.value,
         "hypothesis": visible(item.hypothesis, LONGEST_HYPOTHESIS, single_line=True),
     }
-    if item.revision == state.rung:
-        facts["is_proven"] = True
-    elif item.status is not None:
-        facts["meaning"] = STATUS_WORDS[item.status].meaning
     if item.dev_score is not None:
         facts["dev"] = shown_score(item.dev_score, state)
     if reason := "; ".join(shown_reason(item.reason)):
         facts["reason"] = reason
     if item.revision == state.head:
         facts["is_current"] = True
+    if item.revision == state.rung:
+        facts["is_proven"] = True
+    return facts
+
+
+def outcome(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
+    """One experiment that was just judged, with what its status means."""
+    facts = experiment(item, state)
+    if item.status is not None and "is_proven" not in facts:
+        facts["meaning"] = STATUS_WORDS[item.status].meaning
     return facts
 
 
@@ -211,7 +223,8 @@ def history(view: View) -> list[str]:
     state = view.state
     if state is None:
         return [one_json({"current_revision": view.revision, "experiments": 0})]
-    shown = [item for item in state.experiments if is_told(item)]
+    told = [one_json(experiment(item, state)) for item in state.experiments if is_told(item)]
+    shown = _newest(told)
     standing = {
         "current_revision": state.head,
         "current_on_dev": _mean_score(state, state.head) if state.sigma is not None else None,
@@ -219,11 +232,20 @@ def history(view: View) -> list[str]:
         "is_proven_better_than_the_start": state.rung != state.baseline,
         "experiments_judged": view.judged,
         "experiments_planned": state.facts.get("experiments_planned"),
-        "older_experiments_left_out": max(0, len(shown) - MOST_PAST) or None,
+        "older_experiments_left_out": len(told) - len(shown) or None,
         "unfinished": view.unfinished or None,
     }
-    lines = [_present(standing), *claims_since(state, 0), *(experiment(item, state) for item in shown[-MOST_PAST:])]
-    return ["\n".join(one_json(line) for line in lines)]
+    lines = [one_json(line) for line in (_present(standing), *claims_since(state, 0))]
+    return ["\n".join([*lines, *shown])]
+
+
+def _newest(lines: list[str]) -> list[str]:
+    """As many of the last lines as a proposer is told."""
+    size, first = 0, len(lines)
+    while first > max(0, len(lines) - MOST_PAST) and size + len(lines[first - 1]) < LONGEST_HISTORY:
+        first -= 1
+        size += len(lines[first]) + 1
+    return lines[first:]
 
 
 def claims_since(state: CampaignState, closed_before: int) -> list[dict[str, Any]]:

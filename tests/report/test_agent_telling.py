@@ -100,6 +100,12 @@ def test_long_histories_are_cut_at_their_old_end() -> None:
     first, *others = (json.loads(line) for line in telling.history(view(state))[0].splitlines())
     assert first["older_experiments_left_out"] == 10
     assert [line["experiment"] for line in others] == list(range(11, 91))
+    for _ in range(60):
+        state = with_experiment(state, Status.REVERTED, 0.95, hypothesis="x" * 300)
+    (text,) = telling.history(view(state))
+    first, *others = (json.loads(line) for line in text.splitlines())
+    assert len(text) < 25_000 and 40 < len(others) < 80 and others[-1]["experiment"] == 150
+    assert first["older_experiments_left_out"] == 150 - len(others)
 
 
 def test_placebos_are_not_told() -> None:
