@@ -193,7 +193,7 @@ def _of_program(table: ProposerTable, folder: Path) -> Iterator[Finding]:
         words = f"{', '.join(missing)} not set, though pass_environment names it"
         hint = f"export {missing[0]}=... in this shell, or take it out of pass_environment"
     yield Finding("variables", not missing, words, hint if missing else "")
-    yield Finding("cost", True, f"at most {table.agent_seconds:.0f} s a call; its login and its costs are not known here")
+    yield Finding("cost", True, f"at most {table.agent_seconds:.0f} s a call; login and costs are not known here")
     yield _transcript(folder)
 
 
