@@ -17,7 +17,7 @@ from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Statu
 from ..errors import TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor
-from . import edits, gate, ledger, planner, smoking
+from . import calibrator, edits, gate, ledger, planner, smoking
 from .journal import Journal, get_private, put_private
 from .opening import gate_policy, research_context
 from .replay import score_from_json
@@ -131,6 +131,9 @@ class Campaign(Runs):
         if hand_edit is not None:
             self._append_proposal(state, window, "human", "a hand edit of train.py", "", hand_edit)
             return True
+        if getattr(proposer, "wants_rates", False) and calibrator.is_due(self, state):
+            calibrator.measure_rates(self, state)
+            state = self.state
         self.display.phase("searching")
         proposal = proposer.propose(research_context(state, self.program, self.recipe, self.executor.machine))
         if proposal is None:

@@ -239,4 +239,5 @@ def research_context(state: CampaignState, program: str, recipe: Recipe, machine
         budget={"seconds": recipe.budget.seconds, "steps": recipe.budget.steps},
         seed=recipe.proposer.seed,
         sigma=sigma,
+        rates=state.rates or (),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..contracts import Decision, GroupScore, ObjectiveScore, SplitScore, Status, TrainOutcome, Verdict
+from ..contracts import Decision, GroupScore, ObjectiveScore, Rate, SplitScore, Status, TrainOutcome, Verdict
 from ..errors import JournalError
 from ..train.smoke import Smoke
 from .journal import Event
@@ -151,6 +151,11 @@ def _calibrated(state: CampaignState, event: Event) -> CampaignState:
     return replace(state, sigma=event.body["sigma"])
 
 
+def _rates_measured(state: CampaignState, event: Event) -> CampaignState:
+    rows = ({**row, "status": Status(row["status"]) if row["status"] else None} for row in event.body["rates"])
+    return replace(state, rates=tuple(Rate(**row) for row in rows))
+
+
 def _proposed(state: CampaignState, event: Event) -> CampaignState:
     body = dict(event.body)
     text = body.pop("train_py")
@@ -290,6 +295,7 @@ _APPLY: Mapping[str, Callable[[CampaignState, Event], CampaignState]] = {
     "run_interrupted": _run_interrupted,
     "run_ended": _run_ended,
     "calibrated": _calibrated,
+    "rates_measured": _rates_measured,
     "proposed": _proposed,
     "smoked": _smoked,
     "judged": _judged,

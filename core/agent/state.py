@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contracts import KnobValue, SplitScore, Status, TrainOutcome, Verdict
+from ..contracts import KnobValue, Rate, SplitScore, Status, TrainOutcome, Verdict
 from ..train.smoke import Smoke
 
 BITS_PER_BYTE = "bits per byte"
@@ -167,6 +167,8 @@ class CampaignState:
     stop_reason: str | None = None
     sigma: float | None = None
     """Standard deviation of one run over seeds on dev, from the calibration; None before it is done."""
+    rates: tuple[Rate, ...] | None = None
+    """How fast settings of size, batch and context train here; None where that was not timed."""
     event_count: int = 0
     chain_head: str = ""
     """Hash of the newest journal event."""

@@ -31,7 +31,7 @@ MOST_PASSES = 4.0
 TOKENS_PER_PARAMETER = 4.0
 """Of all parameters, embeddings included: what the best models of a minute on two cores had."""
 ENOUGH_UPDATES = 1000.0
-PER_TOKENS, PER_UPDATES, PER_TOO_SMALL, PER_TOO_LARGE, PER_CONTEXT = 0.05, 0.06, 0.10, 0.02, 0.02
+PER_TOKENS, PER_UPDATES, PER_TOO_SMALL, PER_TOO_LARGE, PER_CONTEXT = 0.05, 0.06, 0.045, 0.02, 0.02
 """Bits per byte per unit of a logarithm: natural ones, for the context of base 2. Chosen so that the models of a minute
 on one core that the rule was made from come out in their order (docs/proposers.md); what a shorter context costs is a
 guess."""

@@ -1,0 +1,93 @@
+"""Measures how fast settings of model size, batch and context train on this machine: proposers/rates.py reads them.
+
+Called by the campaign before the first proposal of a night, for proposers that say `wants_rates`. Promises: no text of
+the corpus is read and nothing is scored, only steps on made-up data are timed; at most about a twentieth of the night's
+training goes into it; it is done once per campaign, and what was measured is one event of the journal.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ..contracts import KnobValue, Rate, Status
+from ..train.executor import device_lock
+from . import edits, planner
+from .proposers.rates import FACTORS, promises, setting_words, settings
+
+if TYPE_CHECKING:
+    from .running import Runs
+    from .state import CampaignState
+
+MOST_SETTINGS = 24
+STEPS = 4
+FEWEST_EXPERIMENTS = 10
+"""In a shorter night the first experiments find out as much."""
+SHARE = 0.05
+"""Of the training seconds of the planned experiments, at most."""
+SHORTEST_SECONDS = 10.0
+"""With less time than this, too few settings would be measured to promise anything."""
+FOLDER = "rates"
+
+
+def is_due(runs: Runs, state: CampaignState) -> bool:
+    """Whether rates are still to be measured: once per campaign, by the clock, when the night is long enough."""
+    if state.rates is not None or allowed_seconds(runs, state) < SHORTEST_SECONDS:
+        return False
+    return any(knob.name in FACTORS for knob in edits.parse_knobs(state.revisions[state.head]))
+
+
+def allowed_seconds(runs: Runs, state: CampaignState) -> float:
+    """What measuring may cost; 0 where the budget counts steps, to which speed makes no difference."""
+    experiments = int(state.facts.get("experiments_planned") or 0)
+    seconds = runs.recipe.budget.seconds
+    return SHARE * experiments * seconds if seconds is not None and experiments >= FEWEST_EXPERIMENTS else 0.0
+
+
+def measure_rates(runs: Runs, state: CampaignState) -> None:
+    """Time the settings around the current code, nearest first, and write down what came of it.
+
+    An interrupt leaves nothing behind, and they are measured again.
+    """
+    with device_lock(runs.executor.machine.device, runs.display.note):  # beside a timed run nothing may compute
+        rates = _timed(runs, state)
+    text = state.revisions[state.head]
+    runs.journal.append(
+        "rates_measured", {"template": edits.template_digest(text), "rates": [asdict(rate) for rate in rates]}
+    )
+    found = promises(rates)
+    words = "; to be tried first: " + " or ".join(setting_words(setting) for setting in found) if found else ""
+    runs.display.note(f"timed {len(rates)} settings of size, batch and context{words}")
+
+
+def _timed(runs: Runs, state: CampaignState) -> list[Rate]:
+    runs.display.phase("timing sizes of model, batch and context")
+    text, seed = state.revisions[state.head], planner.window_seed(state, 0)
+    budget_seconds = runs.recipe.budget.seconds or 0.0
+    train_tokens = runs.executor.data.manifest.train_tokens
+    stop_at = time.monotonic() + allowed_seconds(runs, state)
+    folder = runs.runs_folder / FOLDER
+    rates: list[Rate] = []
+    for setting in itertools.islice(settings(text), MOST_SETTINGS):
+        if _is_too_much(setting, rates):
+            continue
+        started = time.monotonic()
+        smoke = runs.executor.smoke(runs.job(edits.set_knobs(text, setting), seed), folder, STEPS)
+        updates = budget_seconds / smoke.step_seconds if smoke.step_seconds > 0 else 0.0
+        passes = updates * smoke.tokens_per_step / max(1, train_tokens)
+        rates.append(Rate(setting, smoke.status, smoke.tokens_per_step, smoke.parameters, updates, passes))
+        now = time.monotonic()
+        if now + (now - started) > stop_at:
+            break
+    shutil.rmtree(folder, ignore_errors=True)
+    return rates
+
+
+def _is_too_much(setting: Mapping[str, KnobValue], rates: Sequence[Rate]) -> bool:
+    """Whether a setting that is smaller everywhere ran out of memory or time."""
+    failed = [rate.knobs for rate in rates if rate.status in (Status.OOM, Status.TIMEOUT)]
+    return any(all(float(setting[name]) >= float(value) for name, value in knobs.items()) for knobs in failed)
