@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from toys import TINY_TRAIN_PY
 
 from slm_ar.core.agent.edits import revision_digest
-from slm_ar.core.agent.proposers import errand, make_proposer
+from slm_ar.core.agent.proposers import errand, keeper, make_proposer
 from slm_ar.core.agent.proposers.calls import Setting
 from slm_ar.core.agent.proposers.command import MOST_FAILURES, CommandProposer
 from slm_ar.core.contracts import PastExperiment, Proposal, ResearchContext, Status
@@ -262,6 +262,20 @@ def test_nothing_survives_the_death_of_the_harness(tmp_path: Path) -> None:
         harness.wait()
     assert len(below) >= 2 and not left_behind(int(pid.read_text()), *below)
     assert not (tmp_path / "scratch").exists()
+
+
+def test_where_no_daemon_comes_back_it_is_known_by_its_mark(tmp_path: Path) -> None:
+    """macOS has no subreapers; here the keeper is told that this is macOS."""
+    pid = tmp_path / "pid"
+    program = make_program(tmp_path / "bin", DAEMON.format(pid=str(pid), closes=True))
+    code = (
+        "import os, psutil, sys; from slm_ar.core.agent.proposers import keeper\n"
+        "sys.platform = 'darwin'; control, held = os.pipe(); heard, told = os.pipe()\n"
+        f"keeper.main(control, told, [{str(program)!r}]); print(os.read(heard, 1000).decode())"
+    )
+    environment = {**os.environ, keeper.MARK: str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"code": 0} and not left_behind(int(pid.read_text()))
 
 
 # --- words and keys -------------------------------------------------------------------------

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PURPOSE = "asks which models there are"
 MOST_NAMES = 12
-VERSION_SECONDS = 10.0
+VERSION_SECONDS = 30.0
 """How long a program may take to say its version."""
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ...errors import ProposerError, UsageError
 from ...train.files import LONGEST_KEY_BYTES, read_candidate_file, without_keys
-from .keeper import NOT_STARTED, SWEEP_SECONDS
+from .keeper import MARK, NOT_STARTED, SWEEP_SECONDS
 
 MOST_FILE_BYTES = 64_000
 MOST_KEPT_OUTPUT = 64_000
@@ -139,7 +139,7 @@ def _kept(
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     cwd=folder,
-                    env=dict(environment),
+                    env={**environment, MARK: str(folder)},
                     pass_fds=theirs,
                     start_new_session=True,
                 )

@@ -2,8 +2,9 @@
 
 Started by errand.py as `python -m slm_ar.core.agent.proposers.keeper CONTROL RESULT PROGRAM ARGUMENT...`, in the
 program's environment and folder. It is the subreaper of all below it (Linux), so that a daemon comes back to it and is
-killed; elsewhere it remembers every descendant that it saw. When CONTROL closes, because the time is up or the harness
-has died, the program is ended with everything that it started; for a harness that has died it removes the folder too.
+killed; elsewhere a daemon is known by a variable that it has inherited. When CONTROL closes, because the time is up or
+the harness has died, the program is ended with everything that it started; for a harness that has died it removes the
+folder too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 SWEEP_SECONDS = 5.0
-LOOK_SECONDS = 0.25
+MARK = "AGENT_FOLDER"
+"""Variable of the program's environment that names its folder, and so all that it starts."""
 NOT_STARTED = "not started"
 
 
@@ -36,17 +38,13 @@ def main(control: int, result: int, command: list[str]) -> None:
     except OSError as error:
         _tell(result, {"code": None, NOT_STARTED: error.strerror or type(error).__name__})
         return
-    seen: set[Any] = set()
-    next_look = 0.0
     while child.poll() is None and not select.select([control], [], [], 0.05)[0]:
-        if sys.platform != "linux" and time.monotonic() > next_look:
-            seen.update(_descendants())
-            next_look = time.monotonic() + LOOK_SECONDS
+        pass
     code = child.poll()
     if code is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-    _sweep(seen)
+    _sweep()
     if os.getppid() != harness:
         shutil.rmtree(folder, ignore_errors=True)
     _tell(result, {"code": code})
@@ -57,13 +55,27 @@ def _tell(result: int, facts: dict[str, Any]) -> None:
         os.write(result, json.dumps(facts).encode() + b"\n")
 
 
-def _descendants() -> list[Any]:
+def _left() -> list[Any]:
+    """All processes that the program has left, as psutil's."""
     import psutil
 
-    return psutil.Process().children(recursive=True)
+    found = psutil.Process().children(recursive=True)
+    if sys.platform != "linux" and MARK in os.environ:
+        mine = os.getpid()
+        found += [process for process in psutil.process_iter() if process.pid != mine and _is_marked(process)]
+    return found
 
 
-def _sweep(seen: set[Any]) -> None:
+def _is_marked(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.environ().get(MARK) == os.environ[MARK])
+    except (psutil.Error, OSError):  # of somebody else, or gone
+        return False
+
+
+def _sweep() -> None:
     """Kill and reap all descendants."""
     import psutil
 
@@ -72,7 +84,7 @@ def _sweep(seen: set[Any]) -> None:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        alive = {*_descendants(), *(process for process in seen if process.is_running())}
+        alive = _left()
         if not alive or time.monotonic() > limit:
             return
         for process in alive:
