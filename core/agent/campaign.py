@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Status
-from ..errors import TrainingError
+from ..errors import ProposerError, TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor
-from . import calibrator, edits, gate, ledger, planner, smoking
+from . import calibrator, edits, gate, ledger, night, planner, smoking
 from .journal import Journal, get_private, put_private
 from .opening import gate_policy, research_context
 from .replay import score_from_json
@@ -33,7 +33,25 @@ class Limits:
     """When to stop besides the plan; None where there is no limit."""
 
     stop_at: float | None = None
-    """time.monotonic() of the moment after which no new experiment is proposed."""
+    """time.monotonic() of the moment after which no run begins."""
+    reason: str = "the time is up"
+    """What is said when it has come."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up: a run that began before goes on to its end."""
+        return self.stop_at is not None and time.monotonic() > self.stop_at
+
+    def search_end(self, state: CampaignState, recipe: Recipe) -> float | None:
+        """The moment after which nothing new is proposed: one more run and the last proof should fit behind it.
+
+        They get half of the time at most: in a short night most proofs are left open for the next.
+        """
+        if self.stop_at is None:
+            return None
+        wanted = night.proof_seconds(state, recipe) + night.run_seconds(state, recipe)
+        return self.stop_at - min(wanted, (self.stop_at - self.started) / 2)
 
 
 class Campaign(Runs):
@@ -54,37 +72,56 @@ class Campaign(Runs):
         self._refused_edit = ""
 
     def run(self, proposer: Proposer, experiments: int, limits: Limits) -> str:
-        """Work until `experiments` are judged and the last claim is closed, or a limit; returns the reason."""
+        """Work until `experiments` are judged and the last claim is closed, or a limit; returns the reason.
+
+        Raises ProposerError when the proposer cannot be asked any more: after the last claim, like any other end.
+        """
         self.close_interrupted_run()
-        is_exhausted = False
+        parked: ProposerError | None = None
+        over = ""  # why nothing new is proposed
         while True:
             state = self.state
-            if limits.stop_at is not None and time.monotonic() > limits.stop_at:
-                is_exhausted = True
-            plan = self._plan(state, experiments, is_exhausted)
-            step = planner.next_step(state, plan)
-            match step:
-                case planner.TrainStep():
-                    if self._failed_before_training(state, step):
-                        continue
+            search_end = limits.search_end(state, self.recipe)
+            if not over and search_end is not None and time.monotonic() > search_end:
+                over = limits.reason
+            step = planner.next_step(state, self._plan(state, experiments, bool(over)))
+            if limits.is_over and isinstance(step, planner.TrainStep | planner.OpenClaimStep):
+                return self._stopped(_in_the_middle(state, limits.reason))
+            if isinstance(step, planner.DoneStep):
+                judged = sum(1 for item in state.experiments if item.status is not None)
+                reason = self._stopped("planned experiments done" if judged >= experiments else over)
+                if parked is not None:
+                    raise parked
+                return reason
+            try:
+                over = self._perform(state, step, proposer) or over
+            except ProposerError as error:
+                parked, over = error, f"{proposer.name} cannot be asked: {error.message}"
+                self.display.note(f"{over}; nothing new is proposed tonight")
+
+    def _perform(self, state: CampaignState, step: planner.Step, proposer: Proposer) -> str:
+        """Do one step; why nothing new is to be proposed, where it turned out so."""
+        match step:
+            case planner.TrainStep():
+                if not self._failed_before_training(state, step):
                     self.train(step)
                     self._refuse_broken_baseline(step)
-                case planner.CalibratedStep():
-                    self._calibrated(state)
-                case planner.ProposeStep():
-                    is_exhausted = not self._propose(state, proposer, step)
-                case planner.JudgeStep():
-                    self._judge(state, step)
-                    self._stop_after_failures()
-                case planner.OpenClaimStep():
-                    self._open_claim(state, step)
-                case planner.LookStep():
-                    self._look(state, step, plan.policy)
-                case planner.DoneStep():
-                    judged = sum(1 for item in state.experiments if item.status is not None)
-                    reason = "planned experiments done" if judged >= experiments else "stopped before the plan's end"
-                    self.journal.append("stopped", {"reason": reason})
-                    return reason
+            case planner.CalibratedStep():
+                self._calibrated(state)
+            case planner.ProposeStep():
+                return self._propose(state, proposer, step)
+            case planner.JudgeStep():
+                self._judge(state, step)
+                self._stop_after_failures()
+            case planner.OpenClaimStep():
+                self._open_claim(state, step)
+            case planner.LookStep():
+                self._look(state, step, gate_policy(self.recipe, state.facts.get("metric")))
+        return ""
+
+    def _stopped(self, reason: str) -> str:
+        self.journal.append("stopped", {"reason": reason})
+        return reason
 
     def _refuse_broken_baseline(self, step: planner.TrainStep) -> None:
         run = self.state.runs[-1]
@@ -120,17 +157,17 @@ class Campaign(Runs):
         mean = math.fsum(scores) / len(scores)
         self.display.note(f"baseline {mean:.4f} {state.unit} on dev; one run varies by {sigma:.4f} from seed to seed")
 
-    def _propose(self, state: CampaignState, proposer: Proposer, step: planner.ProposeStep) -> bool:
-        """Append one proposal; False when the proposer has nothing more."""
+    def _propose(self, state: CampaignState, proposer: Proposer, step: planner.ProposeStep) -> str:
+        """Append one proposal; why there is none, where the proposer has nothing more."""
         window = step.window
         if step.is_placebo:
             words = "a placebo: the current code, unchanged"
             self._append_proposal(state, window, planner.PLACEBO, words, "", state.revisions[state.head])
-            return True
+            return ""
         hand_edit = self._hand_edit(state)
         if hand_edit is not None:
             self._append_proposal(state, window, "human", "a hand edit of train.py", "", hand_edit)
-            return True
+            return ""
         if getattr(proposer, "wants_rates", False) and calibrator.is_due(self, state):
             calibrator.measure_rates(self, state)
             state = self.state
@@ -138,12 +175,13 @@ class Campaign(Runs):
         proposal = proposer.propose(research_context(state, self.program, self.recipe, self.executor.machine))
         if proposal is None:
             self.journal.append("exhausted", {"proposer": proposer.name})
-            self.display.note("the proposer has nothing left to try")
-            return False
+            why = str(getattr(proposer, "why_nothing", "")) or "the proposer has nothing left to try"
+            self.display.note(why)
+            return why
         self._append_proposal(state, window, proposer.name, proposal.hypothesis, proposal.rationale, proposal.train_py)
         if proposal.unusable:
             self._skip(len(state.experiments) + 1, proposal)
-        return True
+        return ""
 
     def _skip(self, experiment: int, proposal: Proposal) -> None:
         """Judge an experiment without an edit: it costs no training."""
@@ -348,6 +386,13 @@ class Campaign(Runs):
 
 
 # --- pure helpers ---------------------------------------------------------------------------
+
+
+def _in_the_middle(state: CampaignState, reason: str) -> str:
+    """The reason, and what is left open by a night that ends for it."""
+    if state.claims and state.claims[-1].verdict is None:
+        return f"{reason}; a proof is half done, the same command goes on with it"
+    return reason
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 
 from ..recipe import Recipe
 from . import gate, prune_pass, pruning
@@ -79,3 +80,17 @@ def _provable(state: CampaignState, recipe: Recipe) -> str:
     alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), 0)
     gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
     return f"smallest gain that could be proven: about {gain:.4f} {state.unit}"
+
+
+def run_seconds(state: CampaignState, recipe: Recipe) -> float:
+    """How long one training run takes, its start-up and its scoring included; 0 while nobody knows."""
+    known = [run.outcome.wall_seconds + (run.dev.seconds if run.dev is not None else 0.0) for run in state.runs[-10:]]
+    if known:
+        return median(known)
+    return recipe.budget.seconds + OVERHEAD_SECONDS if recipe.budget.seconds is not None else 0.0
+
+
+def proof_seconds(state: CampaignState, recipe: Recipe) -> float:
+    """How long a proof takes that needs as many pairs of runs as most do: what a night keeps for its last one."""
+    looks = recipe.gate.looks
+    return 2 * looks[len(looks) // 2] * run_seconds(state, recipe)

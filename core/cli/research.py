@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import UsageError
+from ..errors import ProposerError, UsageError
 from .awake import kept_awake
 from .lines import data_lines, sample_lines, score_lines
 from .steps import (
@@ -27,11 +27,11 @@ from .steps import (
     search,
     show_end,
     spent_words,
-    stop_time,
     train_shown,
     workspace_from_recipe,
     write_report,
 )
+from .stopping import deadline
 from .unsafe import allow_unsafe, unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, find_workspace
 
@@ -139,8 +139,9 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
 @click.argument("recipe", required=False)
 @click.option("--source", type=click.Path(path_type=Path), help="With RECIPE: file or folder with the data.")
 @click.option("--experiments", type=click.IntRange(1), help="Experiments of this night; the recipe has the default.")
-@click.option("--hours", type=click.FloatRange(0, 10_000, min_open=True), help="Propose nothing new after this time.")
-@click.option("--until", metavar="HH:MM", help="Propose nothing new after this time of day.")
+@click.option("--hours", type=click.FloatRange(0, 10_000, min_open=True), help="Be done after so many hours.")
+@click.option("--until", metavar="HH:MM", help="Be done at this time of day.")
+@click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="Dollars that this night may cost.")
 @allow_unsafe
 @as_json
 @quiet
@@ -150,14 +151,16 @@ def run(
     experiments: int | None,
     hours: float | None,
     until: str | None,
+    budget_usd: float | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Search for better training code; running it again goes on where it stopped.
 
-    With RECIPE (a shipped name or a file) and --source, outside a workspace: makes one first.
+    The first of the limits ends it. With RECIPE (a shipped name or a file) and --source, outside a workspace: makes
+    one first.
     """
-    stop_at = stop_time(hours, until)
+    end = deadline(hours, until)
     if recipe is not None:
         workspace = workspace_from_recipe(recipe, source)
         click.echo(f"workspace: {workspace.root}", err=True)
@@ -165,13 +168,20 @@ def run(
         workspace = find_workspace()
     with (
         display_for(as_json, quiet) as display,
-        open_campaign(workspace, display) as campaign,
+        open_campaign(workspace, display, night_usd=budget_usd) as campaign,
         kept_awake(display.note),
     ):
         check_tasks(workspace, campaign.executor.data)
-        state = search(campaign, workspace, experiments, stop_at)
+        failure: ProposerError | None = None
+        try:
+            search(campaign, workspace, experiments, end, budget_usd)
+        except ProposerError as error:
+            failure = error
+        state = campaign.state
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)
+    if failure is not None:
+        raise failure
 
 
 @click.command()
@@ -294,7 +304,7 @@ def demo(folder: Path, as_json: bool, quiet: bool) -> None:
     started = time.monotonic()
     workspace = demo_workspace(folder)
     with display_for(as_json, quiet) as display, open_campaign(workspace, display) as campaign:
-        search(campaign, workspace, None, None)
+        search(campaign, workspace, None)
         finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
         finishing.write_samples(campaign)
         state = campaign.state

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import ProposerError, SlmArError, UsageError
+from .stopping import Deadline, deadline, time_line
 from .unsafe import unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
 
@@ -59,7 +58,9 @@ def train_shown(executor: LocalExecutor, job: TrainJob, folder: Path, display: D
 
 
 @contextmanager
-def open_campaign(workspace: Workspace, display: Display, may_start: bool = True) -> Iterator[Campaign]:
+def open_campaign(
+    workspace: Workspace, display: Display, may_start: bool = True, night_usd: float | None = None
+) -> Iterator[Campaign]:
     """Lock the workspace, prepare, and open its campaign: the one that fits, or a new one when anything changed."""
     from ..agent.campaign import Campaign
     from ..agent.isolation import hold_isolation
@@ -69,7 +70,8 @@ def open_campaign(workspace: Workspace, display: Display, may_start: bool = True
     from ..train.executor import LocalExecutor
 
     if may_start:  # an unknown name or a missing key is told before minutes are spent; `finish` needs neither
-        make_proposer(workspace.recipe.proposer.name, proposer_setting(workspace))
+        refuse_unknown_cost(workspace, night_usd)
+        make_proposer(workspace.recipe.proposer.name, proposer_setting(workspace, night_usd=night_usd))
     with workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
         if not may_start:  # `finish`, which ends in an exam
@@ -97,11 +99,20 @@ def proposer_setting(
     campaign: str = "",
     tell: Callable[[str], None] = lambda line: None,
     stop_at: float | None = None,
+    night_usd: float | None = None,
 ) -> Setting:
     """What a proposer that asks a language model needs to know of a workspace."""
     from ..agent.proposers.calls import Setting
 
-    return Setting(workspace.recipe.proposer, workspace.hidden_folder, campaign, tell, stop_at)
+    return Setting(workspace.recipe.proposer, workspace.hidden_folder, campaign, tell, stop_at, night_usd)
+
+
+def refuse_unknown_cost(workspace: Workspace, night_usd: float | None) -> None:
+    """Raise UsageError where --budget-usd could not hold, because a program of its own asks and pays for the model."""
+    table = workspace.recipe.proposer
+    program = next((name for name in (table.name, table.partner or "") if name.startswith("cli:")), None)
+    if night_usd is not None and program is not None:
+        raise UsageError(f"what {program} costs is not known, so --budget-usd could not hold", "leave it out")
 
 
 def objective_of(workspace: Workspace, data: PreparedData) -> Objective | None:
@@ -159,25 +170,35 @@ def check_baselines(workspace: Workspace, tasks: Sequence[Task]) -> None:
     check_brought(brought_baselines(workspace))
 
 
-def search(campaign: Campaign, workspace: Workspace, experiments: int | None, stop_at: float | None) -> CampaignState:
-    """Plan, print the plan, and search until it is fulfilled."""
+def search(
+    campaign: Campaign,
+    workspace: Workspace,
+    experiments: int | None,
+    end: Deadline | None = None,
+    night_usd: float | None = None,
+) -> CampaignState:
+    """Plan, print the plan, and search until it is fulfilled or a limit is reached, the first of them.
+
+    Raises ProposerError when the proposer could not be asked to the end; what was found is in the journal.
+    """
     from ..agent.campaign import Limits
     from ..agent.night import plan_night
     from ..agent.proposers import make_proposer
 
-    hours = workspace.recipe.budget.hours
-    if stop_at is None and hours is not None:
-        stop_at = time.monotonic() + 3600 * hours
-    setting = proposer_setting(workspace, campaign.state.identity, campaign.display.note, stop_at)
+    end = end or deadline(None, None, workspace.recipe.budget.hours)
+    limits = Limits() if end is None else Limits(end.at, f"the time is up: {end.words}")
+    search_end = limits.search_end(campaign.state, workspace.recipe)
+    setting = proposer_setting(workspace, campaign.state.identity, campaign.display.note, search_end, night_usd)
     proposer = make_proposer(workspace.recipe.proposer.name, setting)
     if line := getattr(proposer, "opening_line", ""):
         campaign.display.note(line)
     night = plan_night(campaign.state, workspace.recipe, experiments)
     if night.is_new:
         campaign.journal.append("planned", {"experiments": night.target, "plan": night.counts})
-    campaign.display.campaign(night.lines)
+    ends = [] if end is None or search_end is None else [time_line(end, search_end)]
+    campaign.display.campaign([*night.lines, *ends])
     try:
-        campaign.run(proposer, night.target, Limits(stop_at))
+        campaign.run(proposer, night.target, limits)
     finally:
         with suppress(ProposerError):  # a damaged record must not hide how the night ended
             if line := getattr(proposer, "closing_line", ""):
@@ -315,22 +336,3 @@ def demo_workspace(folder: Path) -> Workspace:
     write_city: Callable[[Path, int], None] = getattr(load_adapter("transit"), "write_sample_source")  # noqa: B009
     write_city(city, 0)
     return create_workspace(root.resolve(), "demo", {"data.source": str(city.resolve())})
-
-
-def stop_time(hours: float | None, until: str | None) -> float | None:
-    """The monotonic time after which nothing new is proposed."""
-    moments = []
-    if hours is not None and not 0 < hours < 1e5:
-        raise UsageError(f"--hours {hours} is no time", "write it as --hours 8")
-    if hours is not None:
-        moments.append(time.monotonic() + 3600 * hours)
-    if until is not None:
-        try:
-            clock = datetime.strptime(until, "%H:%M")
-        except ValueError as error:
-            raise UsageError(f"--until {until} is not a time of day", "write it as --until 07:00") from error
-        now = datetime.now()
-        end = now.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
-        end += timedelta(days=int(end <= now))
-        moments.append(time.monotonic() + (end - now).total_seconds())
-    return min(moments, default=None)

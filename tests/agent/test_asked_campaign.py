@@ -96,7 +96,7 @@ def test_at_the_cap_the_night_goes_to_its_last_claim(
     with Journal(workspace / ".slm") as journal:
         campaign = opened(workspace, journal, tiny_data)
         proposer = claude(server, workspace, output_tokens=20_000, campaign_tokens=36_000)
-        assert night(campaign, proposer) == "stopped before the plan's end"
+        assert night(campaign, proposer).endswith("20,001 of this campaign's 36,000 are spent")
         assert len(campaign.state.experiments) == len(server.asked) == 1
         assert campaign.state.claims[0].verdict is not None
 

@@ -370,7 +370,7 @@ def test_when_the_proposer_is_exhausted_the_night_ends_early(
     workspace: Path, journal: Journal, tiny_data: PreparedData
 ) -> None:
     campaign = opened(workspace, journal, tiny_data)
-    assert night(campaign, Scripted(*RATES[:1])) == "stopped before the plan's end"
+    assert night(campaign, Scripted(*RATES[:1])) == "the proposer has nothing left to try"
     assert campaign.state.claims, "what was kept is still put to the proof"
     assert night(campaign, Scripted(*RATES)) == "planned experiments done"
     assert len(campaign.state.experiments) == 4

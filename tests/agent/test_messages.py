@@ -89,11 +89,13 @@ def make(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(endpoint, "is_anthropic", lambda address: address.startswith(server.address))
     told: list[str] = []
 
-    def made(name: str, *steps: Step, stop_at: float | None = None, **keys: Any) -> MessagesProposer:
+    def made(
+        name: str, *steps: Step, stop_at: float | None = None, night_usd: float | None = None, **keys: Any
+    ) -> MessagesProposer:
         server.steps[:] = steps
         known = {"base_url": server.address, **({"model": "m"} if name == "local" else {})}
         table = ProposerTable(name=name, **known | keys)
-        proposer = make_proposer(name, Setting(table, tmp_path, "campaign", told.append, stop_at))
+        proposer = make_proposer(name, Setting(table, tmp_path, "campaign", told.append, stop_at, night_usd))
         assert isinstance(proposer, MessagesProposer)
         proposer.told = told  # type: ignore[attr-defined]
         return proposer
@@ -627,3 +629,37 @@ def test_a_pause_can_be_a_date() -> None:
     assert endpoint.asked_pause({"retry-after": "-5"}) == 0
     assert endpoint.asked_pause({"retry-after": "nan"}) is None
     assert endpoint.asked_pause({}) is None
+
+
+# --- the end of a night ---------------------------------------------------------------------
+
+
+def test_after_the_nights_end_nothing_is_asked(make: Make, server: FakeServer) -> None:
+    proposer = make("claude", tool(GOOD), stop_at=time.monotonic())
+    assert proposer.propose(CONTEXT) is None
+    assert "time was up" in proposer.why_nothing and not server.asked
+
+
+@pytest.mark.parametrize("step", [drips(3000, 0.02), silent(60.0)])
+def test_an_answer_that_dribbles_or_does_not_come_ends_with_the_night(make: Make, tmp_path: Path, step: Step) -> None:
+    """It counts as the most it can have cost: nobody knows what the server did."""
+    proposer = make("local", step, stop_at=time.monotonic() + 1.0)
+    assert proposer.propose(CONTEXT) is None
+    assert "stopped answering" in proposer.why_nothing and "time was up" in proposer.why_nothing
+    assert Transcript(tmp_path).spent("campaign").tokens.output == 16_000
+
+
+def test_the_dollars_of_a_night_are_capped(make: Make, server: FakeServer) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 100_000}  # one dollar
+    first = make("claude", tool(GOOD, usage=usage), night_usd=1.1)
+    assert "at most 4,000,000 tokens, $1.10 tonight and $5.00" in first.opening_line
+    assert proposed(first).train_py == AFTER
+    assert first.propose(CONTEXT) is None
+    assert "of this night's $1.10" in first.why_nothing and len(server.asked) == 1
+    assert proposed(make("claude", tool(GOOD, usage=usage), night_usd=1.1)).train_py == AFTER, "another night"
+
+
+def test_dollars_that_nobody_knows_cannot_be_capped(make: Make, server: FakeServer) -> None:
+    with pytest.raises(UsageError, match="what m costs is not known"):
+        make("local", tool(GOOD), night_usd=1.0)
+    assert not server.asked

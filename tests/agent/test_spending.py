@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_ar.core.agent.proposers.spending import Tokens, Transcript, most_tokens, price_list, refuse_overspending
+from slm_ar.core.agent.proposers import spending
+from slm_ar.core.agent.proposers.spending import (
+    Tokens,
+    Transcript,
+    most_tokens,
+    price_list,
+    refuse_beyond_night,
+    refuse_overspending,
+)
 from slm_ar.core.errors import BudgetError, ProposerError
 
 MOST = most_tokens(10_000, 1000)
@@ -103,3 +111,64 @@ def test_no_call_begins_that_could_end_above_the_cap(spent: int, body: int, cap:
 def test_tokens_add_up() -> None:
     total = Tokens(1, 2, 3, 4) + Tokens(10, 20, 30, 40)
     assert asdict(total) == {"input": 11, "cache_write": 22, "cache_read": 33, "output": 44} and total.total == 110
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def test_a_line_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night has hundreds of calls with whole answers, and each is asked about several times."""
+    transcript = Transcript(tmp_path)
+    read = 0
+    loads = spending.json.loads
+
+    def counted(line: bytes) -> object:
+        nonlocal read
+        read += 1
+        return loads(line)
+
+    monkeypatch.setattr(spending.json, "loads", counted)
+    for _ in range(5):
+        transcript.end(transcript.begin("c", "m", "host", "d", MOST), Tokens(1), {})
+        transcript.spent("c")
+        list(transcript.calls())
+    assert read == 10
+    assert transcript.spent("c") == Transcript(tmp_path).spent("c")
+
+
+def test_what_another_one_wrote_is_seen(tmp_path: Path) -> None:
+    mine, other = Transcript(tmp_path), Transcript(tmp_path)
+    first = mine.begin("c", "m", "host", "d", MOST)
+    assert other.begin("c", "m", "host", "d", MOST) == first + 1
+    mine.end(first, Tokens(3), {})
+    assert mine.spent("c") == other.spent("c") == Transcript(tmp_path).spent("c")
+
+
+def test_a_file_that_was_moved_away_or_cut_is_read_anew(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path)
+    file = tmp_path / "proposer.jsonl"
+    for _ in range(3):
+        transcript.end(transcript.begin("c", "m", "host", "d", MOST), Tokens(1), {})
+    whole = file.read_text()
+    file.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert transcript.spent("c").calls == 1
+    file.rename(tmp_path / "moved.jsonl")
+    assert transcript.spent("c").calls == 0
+    file.write_text(whole)
+    assert transcript.spent("c").calls == 3
+    file.write_text(whole + "nonsense\n")
+    for _ in range(2):
+        with pytest.raises(ProposerError, match="line 7"):
+            transcript.spent("c")
+
+
+# --- the cap of a night ---------------------------------------------------------------------
+
+
+def test_a_night_has_a_cap_of_its_own() -> None:
+    dear = Tokens(cache_write=500_000)  # two dollars at most
+    refuse_beyond_night(spending.Spent(1, Tokens(), 7.5, 0), 7.0, dear, "claude-sonnet-5-5", 2.5)
+    with pytest.raises(BudgetError, match=r"\$2\.00; \$0\.60 of this night's \$2\.50 \(--budget-usd\) are spent"):
+        refuse_beyond_night(spending.Spent(1, Tokens(), 7.6, 0), 7.0, dear, "claude-sonnet-5-5", 2.5)
+    with pytest.raises(BudgetError):
+        refuse_beyond_night(spending.Spent(0, Tokens(), 0.0, 0), 0.0, MOST, "of unknown cost", 1e9)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 import time
 import warnings
@@ -21,7 +22,7 @@ from typing import Any
 from ...egress import Ledger
 from ...recipe import ProposerTable
 from .endpoint import CallError, Endpoint, Failure, explained, open_client
-from .spending import Tokens, Transcript, most_tokens, refuse_overspending
+from .spending import Tokens, Transcript, most_tokens, refuse_beyond_night, refuse_overspending
 
 PURPOSE = "asks for an edit of train.py"
 FIRST_PAUSE_SECONDS = 2.0
@@ -47,6 +48,8 @@ class Setting:
     """Gets a line for people when there is something to say."""
     stop_at: float | None = None
     """time.monotonic() of the moment after which the night wants nothing new."""
+    night_usd: float | None = None
+    """Dollars that this night may cost, whatever is left of the campaign's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Answer:
 
 
 class TimeIsUpError(Exception):
-    """The night's end came while waiting for a server."""
+    """The night's end came before an answer; it says what was waited for."""
 
 
 class Caller:
@@ -68,6 +71,8 @@ class Caller:
         self.endpoint, self.setting = endpoint, setting
         self.transcript = Transcript(setting.folder)
         self._ledger = Ledger(setting.folder)
+        # What a night before has spent, a killed one too, is not this one's.
+        self._before_tonight = self.transcript.spent(setting.campaign).dollars if setting.night_usd is not None else 0.0
         self._call: int | None = None
 
     def ask(self, request: Mapping[str, Any]) -> Answer:
@@ -77,6 +82,8 @@ class Caller:
         """
         started = time.monotonic()
         for attempt in itertools.count(1):
+            if self._seconds_left <= 0:
+                raise TimeIsUpError("the time was up before the next question")
             try:
                 return self._asked_once(request)
             except CallError as failure:
@@ -96,11 +103,16 @@ class Caller:
         wakes = time.monotonic() + pause
         if self.setting.stop_at is not None and wakes > self.setting.stop_at:
             self.setting.tell(f"{failure.error.message}; the time is up")
-            raise TimeIsUpError from failure
+            raise TimeIsUpError(f"{failure.error.message}; the time was up before it could be asked again") from failure
         if wakes > started + wait:
             raise failure
         self.setting.tell(f"{failure.error.message}; asking again in {pause:.0f} s")
         time.sleep(pause)
+
+    @property
+    def _seconds_left(self) -> float:
+        """Until the night wants nothing new."""
+        return math.inf if self.setting.stop_at is None else self.setting.stop_at - time.monotonic()
 
     def _asked_once(self, request: Mapping[str, Any]) -> Answer:
         started = time.monotonic()
@@ -109,7 +121,7 @@ class Caller:
         try:
             with (
                 warnings.catch_warnings(action="ignore"),  # of pydantic, about servers that answer loosely
-                open_client(self.endpoint, self._before) as client,
+                open_client(self.endpoint, self._before, most_seconds=self._seconds_left) as client,
                 client.messages.stream(**request) as stream,
             ):
                 for _ in stream:
@@ -137,6 +149,8 @@ class Caller:
         most = most_tokens(len(body), table.output_tokens)
         spent = self.transcript.spent(self.setting.campaign)
         refuse_overspending(spent, most, endpoint.model, table.campaign_tokens, table.campaign_usd)
+        if self.setting.night_usd is not None:
+            refuse_beyond_night(spent, self._before_tonight, most, endpoint.model, self.setting.night_usd)
         self._ledger.record(endpoint.host, PURPOSE, body)
         digest = hashlib.sha256(body).hexdigest()
         self._call = self.transcript.begin(self.setting.campaign, endpoint.model, endpoint.host, digest, most)

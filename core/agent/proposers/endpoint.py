@@ -170,9 +170,14 @@ def _plain(key: str, variable: str) -> str:
 
 
 def open_client(
-    endpoint: Endpoint, before: Callable[[bytes], None], now: Callable[[], float] = time.monotonic
+    endpoint: Endpoint,
+    before: Callable[[bytes], None],
+    now: Callable[[], float] = time.monotonic,
+    most_seconds: float = CALL_SECONDS,
 ) -> anthropic.Anthropic:
     """The SDK's client for an endpoint. `before` gets every body before it is sent; what it raises keeps it here.
+
+    `most_seconds`: how long an answer may take, where that is less than CALL_SECONDS.
 
     Raises UsageError for an address that cannot be asked.
     """
@@ -206,13 +211,12 @@ def open_client(
             raise _OtherProtocolError(kind)
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             raise httpx2.DecodingError("the answer is compressed, which was not asked for", request=response.request)
-        response.stream = _bounded(response, now)
+        response.stream = _bounded(response, now, min(most_seconds, CALL_SECONDS))
 
+    silence = CLAUDE_SILENCE_SECONDS if endpoint.is_claude else SILENCE_SECONDS
     http = httpx2.Client(
         event_hooks={"request": [leaving], "response": [arriving]},
-        timeout=httpx2.Timeout(
-            CLAUDE_SILENCE_SECONDS if endpoint.is_claude else SILENCE_SECONDS, connect=CONNECT_SECONDS
-        ),
+        timeout=httpx2.Timeout(min(silence, max(1.0, most_seconds)), connect=CONNECT_SECONDS),
         follow_redirects=False,
         # A proxy has no business between two programs of one machine, and without TLS it would read all, the key too.
         trust_env=endpoint.address.startswith("https:") and not endpoint.is_on_this_machine,
@@ -226,7 +230,7 @@ class _OtherProtocolError(Exception):
     """What answered is not a stream: a page of some other server, for example."""
 
 
-def _bounded(response: httpx2.Response, now: Callable[[], float]) -> httpx2.SyncByteStream:
+def _bounded(response: httpx2.Response, now: Callable[[], float], most_seconds: float) -> httpx2.SyncByteStream:
     """The body of a response, which ends with an error when it is too long or takes too long."""
     import httpx2
 
@@ -242,8 +246,8 @@ def _bounded(response: httpx2.Response, now: Callable[[], float]) -> httpx2.Sync
                 size += len(chunk)
                 if size > MOST_ANSWER_BYTES:
                     raise httpx2.ReadError(f"the answer is longer than {MOST_ANSWER_BYTES:,} bytes")
-                if now() - started > CALL_SECONDS:
-                    raise httpx2.ReadTimeout(f"the answer took longer than {CALL_SECONDS:.0f} s")
+                if now() - started > most_seconds:
+                    raise httpx2.ReadTimeout(f"the answer took longer than {most_seconds:.0f} s")
                 yield chunk
 
         def close(self) -> None:

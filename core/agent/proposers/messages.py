@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...contracts import Proposal, ResearchContext
-from ...errors import BudgetError, ProposerError, TrainingError
+from ...errors import BudgetError, ProposerError, TrainingError, UsageError
 from ..edits import check_train_py, revision_digest
 from ..replacing import apply_edits
 from .answers import Change, one_line, read_change, tool_calls
@@ -40,6 +40,13 @@ class MessagesProposer:
         self._setting = setting
         self._caller = Caller(self.endpoint, setting)
         self._with_tool = True
+        self.why_nothing = ""
+        """Why the last `propose` gave nothing, in words for the end of the night."""
+        if setting.night_usd is not None and self.endpoint.model not in price_list().models:
+            raise UsageError(
+                f"what {self.endpoint.model} costs is not known, so --budget-usd could not hold",
+                "leave it out; campaign_tokens in [proposer] of recipe.toml caps the tokens",
+            )
 
     def propose(self, context: ResearchContext) -> Proposal | None:
         """The next proposal; one with `unusable` set where the model gave none; None at a cap or the night's end.
@@ -52,10 +59,12 @@ class MessagesProposer:
             if failure.kind is Failure.GARBLED and failure.has_begun:  # half a call of the tool, for example
                 return _skipped(context, failure.error.message)
             raise failure.error from None
-        except TimeIsUpError:
+        except TimeIsUpError as error:
+            self.why_nothing = str(error)
             return None
         except BudgetError as error:
             self._setting.tell(f"{self.name}: {error.message}; {error.hint}")
+            self.why_nothing = error.message
             return None
 
     @property
@@ -66,6 +75,8 @@ class MessagesProposer:
         prices = price_list()
         cap = f"at most {table.campaign_tokens:,} tokens"
         if model in prices.models:
+            tonight = self._setting.night_usd
+            cap += f", ${tonight:.2f} tonight" if tonight is not None else ""
             cap += f" and ${table.campaign_usd:.2f} (prices of {prices.as_of})"
         else:
             cap += f"; what {model} costs is not known, so only that cap holds"

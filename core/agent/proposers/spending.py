@@ -8,6 +8,7 @@ ended; a call that a kill cut off goes on counting as the most. So a sum over th
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -136,10 +137,16 @@ class Spent:
 
 
 class Transcript:
-    """All calls of one workspace, in `folder`/proposer.jsonl; their requests lie in the ledger, by digest."""
+    """All calls of one workspace, in `folder`/proposer.jsonl; their requests lie in the ledger, by digest.
+
+    Each line is read once: what another object or process adds is read when it is asked for.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / TRANSCRIPT_FILE
+        self._calls: dict[int, Call] = {}
+        self._file_number = 0
+        self._read_bytes = self._read_lines = 0
 
     def begin(self, campaign: str, model: str, host: str, request: str, most: Tokens) -> int:
         """Write down a call that is about to be sent; its number. `request` names the body in the ledger."""
@@ -165,24 +172,19 @@ class Transcript:
 
     def calls(self) -> Iterator[Call]:
         """All calls, oldest first. Raises ProposerError for a file that cannot be trusted to hold all of them."""
-        found: dict[int, Call] = {}
-        for place, line in enumerate(self._lines(), 1):
+        for line in self._new_lines():
             try:
-                body = json.loads(line)
-                number = int(body["call"])
-                if body["event"] == "sent":
-                    most = Tokens(**body["most_tokens"])
-                    found[number] = Call(number, body["campaign"], body["model"], most, is_open=True)
-                elif number in found:
-                    known = found[number]
-                    tokens = Tokens(**body["tokens"]) if body["tokens"] is not None else known.tokens
-                    found[number] = Call(number, known.campaign, known.model, tokens, is_open=False)
+                self._take(json.loads(line))
             except (ValueError, KeyError, TypeError):
+                place = self._read_lines + 1
+                self._forget()  # so that the next question finds it too
                 raise ProposerError(
                     f"{self._file}, line {place}: this is no line of a transcript, so what was spent is not known",
                     "restore the file, or move it away to begin counting anew",
                 ) from None
-        return iter(found.values())
+            self._read_bytes += len(line) + 1
+            self._read_lines += 1
+        return iter(list(self._calls.values()))
 
     def spent(self, campaign: str) -> Spent:
         """What the calls of one campaign took."""
@@ -198,13 +200,35 @@ class Transcript:
                 unpriced += 1
         return Spent(len(calls), tokens, dollars, unpriced)
 
-    def _lines(self) -> list[str]:
-        """Whole lines. One that a power failure cut short was never sent: its write had not come back."""
+    def _take(self, body: Any) -> None:
+        """Bring the calls up to one more line."""
+        number = int(body["call"])
+        if body["event"] == "sent":
+            most = Tokens(**body["most_tokens"])
+            self._calls[number] = Call(number, body["campaign"], body["model"], most, is_open=True)
+        elif number in self._calls:
+            known = self._calls[number]
+            tokens = Tokens(**body["tokens"]) if body["tokens"] is not None else known.tokens
+            self._calls[number] = Call(number, known.campaign, known.model, tokens, is_open=False)
+
+    def _new_lines(self) -> list[bytes]:
+        """Whole lines behind what was read. One that a power failure cut short was never sent: its write had not come
+        back. Another file in the place of the one that was read is read from its beginning."""
         try:
-            text = self._file.read_text(encoding="utf-8", errors="replace")
+            with self._file.open("rb") as file:
+                facts = os.fstat(file.fileno())
+                if facts.st_ino != self._file_number or facts.st_size < self._read_bytes:
+                    self._forget()
+                    self._file_number = facts.st_ino
+                file.seek(self._read_bytes)
+                return file.read().split(b"\n")[:-1]
         except FileNotFoundError:
+            self._forget()
             return []
-        return text.split("\n")[:-1]
+
+    def _forget(self) -> None:
+        self._calls = {}
+        self._file_number = self._read_bytes = self._read_lines = 0
 
     def _append(self, body: Mapping[str, Any]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -248,4 +272,20 @@ def refuse_overspending(spent: Spent, most: Tokens, model: str, most_tokens: int
             f"the next call may cost ${worst:.2f}; ${spent.dollars:.2f} of this campaign's ${most_dollars:.2f} "
             "are spent",
             "raise campaign_usd in [proposer] of recipe.toml to go on",
+        )
+
+
+def refuse_beyond_night(spent: Spent, before: float, most: Tokens, model: str, most_dollars: float) -> None:
+    """Raise BudgetError when a call that takes the most it can would cost this night more than its own cap.
+
+    `before`: dollars of the campaign when the night began.
+    """
+    price = price_list().models.get(model)
+    worst = price.dollars(most) if price is not None else math.inf
+    tonight = spent.dollars - before
+    if tonight + worst > most_dollars:
+        raise BudgetError(
+            f"the next call may cost ${worst:.2f}; ${tonight:.2f} of this night's ${most_dollars:.2f} (--budget-usd) "
+            "are spent",
+            "the same command is another night",
         )

@@ -1,0 +1,164 @@
+"""How a night ends by the clock, by money or by a server that is gone: with its proof, its reason, and no work lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_campaign import OUTCOME, RATES, FakeExecutor, FakeRun, Scripted, kinds, opened
+from toys import toy_recipe
+
+from slm_ar.core.agent import campaign as campaign_module
+from slm_ar.core.agent.campaign import Limits
+from slm_ar.core.agent.journal import Journal
+from slm_ar.core.agent.night import proof_seconds, run_seconds
+from slm_ar.core.agent.replay import replay
+from slm_ar.core.contracts import Proposal, ResearchContext, Status
+from slm_ar.core.errors import ProposerError
+from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.report.summary import summarise
+from slm_ar.core.report.tables import status_text
+from slm_ar.core.train.training_run import TrainJob
+
+RUN_SECONDS = 10.0
+REASON = "the time is up: until 07:00 (--until)"
+
+
+class Timed(FakeExecutor):
+    """Every run takes RUN_SECONDS of a clock that nothing else moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.began: list[float] = []
+
+    def submit(self, job: TrainJob, folder: Path) -> FakeRun:
+        self.began.append(self.now)
+        self.now += RUN_SECONDS
+        super().submit(job, folder)
+        return FakeRun(replace(OUTCOME, wall_seconds=RUN_SECONDS))
+
+
+@pytest.fixture
+def executor(monkeypatch: pytest.MonkeyPatch) -> Timed:
+    timed = Timed()
+    monkeypatch.setattr(campaign_module, "time", SimpleNamespace(monotonic=lambda: timed.now))
+    return timed
+
+
+def limits(seconds: float) -> Limits:
+    return Limits(1000.0 + seconds, REASON, started=1000.0)
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    return [{"MATRIX_LR": round(0.04 + number / 1000, 3)} for number in range(count)]
+
+
+RECIPE = toy_recipe(gate={"claim_every": 50})
+CALIBRATION, PROOF = 3 * RUN_SECONDS, 6 * RUN_SECONDS
+
+
+def test_the_last_proof_fits_before_the_end(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed
+) -> None:
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    assert campaign.run(Scripted(*many(40)), 40, limits(300)) == REASON
+    state = campaign.state
+    assert state.claims[-1].verdict is not None and state.head == state.rung != state.baseline
+    assert max(executor.began) < 1300 - RUN_SECONDS
+    assert 1300 - executor.now <= 3 * RUN_SECONDS, "nor is much of the time left unused"
+    assert state.stop_reason == REASON
+    assert f"stopped:  {REASON}" in status_text(summarise(state))
+    assert replay(journal.events) == state
+
+
+@pytest.mark.parametrize("seconds", [5, 15, 45, 75, 100, 135, 160])
+def test_no_run_begins_after_the_end_and_the_same_command_goes_on(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed, seconds: float
+) -> None:
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    reason = campaign.run(Scripted(*many(40)), 40, limits(seconds))
+    assert reason.startswith(REASON)
+    assert max(executor.began) <= 1000 + seconds
+    before = len(campaign.state.experiments)
+    claims = len(campaign.state.claims)
+    campaign.run(Scripted(*many(40)), before + 1, Limits())
+    state = campaign.state
+    assert all(claim.verdict is not None for claim in state.claims) and len(state.claims) <= claims + 1
+    assert [item.id for item in state.experiments] == list(range(1, before + 2))
+
+
+def test_a_proof_that_is_cut_off_is_told(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed
+) -> None:
+    campaign = opened(workspace, journal, tiny_data, executor, toy_recipe(gate={"claim_every": 1}))  # type: ignore[arg-type]
+    reason = campaign.run(Scripted(*RATES[:1]), 1, limits(CALIBRATION + RUN_SECONDS + PROOF / 2))
+    assert reason == f"{REASON}; a proof is half done, the same command goes on with it"
+    assert campaign.state.claims[-1].verdict is None
+    assert campaign.run(Scripted(*RATES[:1]), 1, Limits()) == "planned experiments done"
+    assert campaign.state.claims[-1].verdict is not None and len(campaign.state.claims) == 1
+
+
+def test_what_is_planned_and_done_is_no_matter_of_time(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed
+) -> None:
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    assert campaign.run(Scripted(*many(3)), 3, limits(10_000)) == "planned experiments done"
+
+
+def test_the_time_of_a_run_is_measured_and_known_before_from_the_recipe(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed
+) -> None:
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    assert run_seconds(campaign.state, RECIPE) == 0
+    by_clock = toy_recipe(budget={"steps": None, "seconds": 60.0})
+    assert 60 < run_seconds(campaign.state, by_clock) < 70
+    campaign.run(Scripted(*many(2)), 2, Limits())
+    assert run_seconds(campaign.state, RECIPE) == pytest.approx(RUN_SECONDS, abs=0.1)
+    assert proof_seconds(campaign.state, RECIPE) == 6 * run_seconds(campaign.state, RECIPE)
+
+
+# --- a proposer that gives nothing ----------------------------------------------------------
+
+
+class Gone(Scripted):
+    """Cannot be asked any more after its changes."""
+
+    name = "gone"
+
+    def propose(self, context: ResearchContext) -> Proposal | None:
+        proposal = super().propose(context)
+        if proposal is None:
+            raise ProposerError("nothing answers at http://host", "start it")
+        return proposal
+
+
+class Capped(Scripted):
+    why_nothing = "the next call may cost $0.31; $1.80 of this night's $2.00 (--budget-usd) are spent"
+
+
+def test_a_server_that_is_gone_costs_no_proof(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(), RECIPE)
+    with pytest.raises(ProposerError, match="nothing answers"):
+        campaign.run(Gone(RATES[0]), 4, Limits())
+    state = campaign.state
+    assert [item.status for item in state.experiments] == [Status.KEPT]
+    assert len(state.claims) == 1 and state.claims[0].verdict is not None
+    assert state.stop_reason == "gone cannot be asked: nothing answers at http://host"
+    assert campaign.run(Scripted(*RATES), 4, Limits()) == "planned experiments done"
+    assert len(state.experiments) < len(campaign.state.experiments) == 4
+    assert kinds(journal).count("stopped") == 2
+
+
+def test_a_cap_is_named(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(), RECIPE)
+    assert campaign.run(Capped(RATES[0]), 4, Limits()) == Capped.why_nothing
+    assert campaign.state.stop_reason == Capped.why_nothing
+
+
+def test_ideas_that_ran_out_are_named(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
+    campaign = opened(workspace, journal, tiny_data, FakeExecutor(), RECIPE)
+    assert campaign.run(Scripted(RATES[0]), 4, Limits()) == "the proposer has nothing left to try"
