@@ -6,16 +6,18 @@ one that the history holds.
 
 from __future__ import annotations
 
-from ...contracts import Proposal, ResearchContext
+from ...contracts import Proposal, ResearchContext, Status
 from .moves import next_move
 from .optimiser import ask
 from .playbook import PLAYBOOK
 from .rates import next_promise
 from .space import Space, draw
 
-OPENING_MOVES = 10
+UNTRAINED = frozenset({Status.SKIPPED, Status.INTERRUPTED})
+"""What ended so has taken no turn from anybody."""
+OPENING_MOVES = 8
 """Experiments before the optimiser is asked for the first time: it needs some results to learn from."""
-MOVE_EVERY = 3
+MOVE_EVERY = 2
 """From then on, one experiment in so many is a move, as long as one is left that has not failed."""
 RETRY_EVERY = 6
 """One in so many is a move that failed once, where the code has changed since."""
@@ -32,7 +34,7 @@ class SearchProposer:
         space = Space(context)
         if not space.knobs:
             return None
-        count = len(context.history)
+        count = sum(past.status not in UNTRAINED for past in context.history)
         proposal = next_promise(space)
         if proposal is None and (count < OPENING_MOVES or count % MOVE_EVERY == 0):
             proposal = next_move(space, PLAYBOOK, setbacks=1)
