@@ -34,6 +34,7 @@ CONTEXT = ResearchContext(
     "make it good", TINY_TRAIN_PY, revision_digest(TINY_TRAIN_PY), (), {"device": "cpu"}, {"seconds": 5.0}, 0, 0.01
 )
 Make = Callable[..., CommandProposer]
+AWAY = 'os.rename(here, here + "-2"); os.mkdir(here); import shutil; shutil.rmtree(here + "-2")'
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ else:
         ('open("train.py", "wb").write(b"\\x00\\xff\\xfe")', "not UTF-8 text"),
         ('open("train.py", "w").write("#" * 10_000_000)', "10,000,000 bytes"),
         ('import shutil; shutil.rmtree(os.getcwd())', "gone"),
-        ('here = os.getcwd(); os.rename(here, here + "-away"); os.mkdir(here)', "its folder is gone"),
+        (f"here = os.getcwd(); {AWAY}", "its folder is gone"),
     ],
 )  # fmt: skip
 def test_what_is_no_edit_is_skipped_with_the_reason(make: Make, body: str, reason: str) -> None:

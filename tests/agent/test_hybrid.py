@@ -84,6 +84,7 @@ def test_the_optimiser_begins_and_shows_its_state_later(tmp_path: Path) -> None:
     assert f"{FIRST_TURNS}" in partner.notes[0] and "MATRIX_LR" in partner.notes[-1]
     assert "claude on 33% of the turns" in hybrid.opening_line and "claude asks somebody" in hybrid.opening_line
     assert hybrid.closing_line == "claude has taken 1 call"
+    assert hybrid.wants_rates == getattr(make_proposer("search"), "wants_rates", False)
 
 
 def test_the_state_stands_in_the_prompt_and_nowhere_else() -> None:

@@ -50,7 +50,7 @@ class CommandProposer:
         self._failures = 0
         self.why_nothing = ""
         """Why the last `propose` gave nothing, in words for the end of the night."""
-        if getattr(setting, "night_usd", None) is not None:
+        if setting.night_usd is not None:
             raise UsageError(
                 f"what the model behind {self.name} costs is not known, so --budget-usd could not hold",
                 "leave it out; --hours and --experiments hold for every proposer",

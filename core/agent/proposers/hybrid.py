@@ -36,6 +36,11 @@ class HybridProposer:
         self._is_alone = False
 
     @property
+    def wants_rates(self) -> bool:
+        """Whether the optimiser wants to know, before it begins, how fast sizes train on this machine."""
+        return bool(getattr(self._optimiser, "wants_rates", False))
+
+    @property
     def why_nothing(self) -> str:
         """Why the last `propose` gave nothing: what the optimiser says, where it says something."""
         return str(getattr(self._optimiser, "why_nothing", ""))
