@@ -51,7 +51,7 @@ def test_the_rule_puts_measured_models_in_their_order() -> None:
     guesses = [predicted(item, item) for item, _ in MEASURED]
     assert guesses == sorted(guesses, reverse=True)
     for guess, (_, score) in zip(guesses, MEASURED, strict=True):
-        assert guess - guesses[-1] == pytest.approx(score - MEASURED[-1][1], abs=0.13)
+        assert guess - guesses[-1] == pytest.approx(score - MEASURED[-1][1], abs=0.12)
 
 
 def test_more_text_is_better_until_it_repeats() -> None:
@@ -77,7 +77,7 @@ def test_what_failed_is_no_promise_and_no_bar() -> None:
     tiny = rate(0.6, 1.5, 1470, TARGET_PARAMS_M=0.6)
     assert promises([own, replace(tiny, status=Status.OOM, updates=0.0)]) == ()
     assert promises([replace(own, status=Status.TIMEOUT, updates=0.0), tiny]) == (tiny.knobs,)
-    assert promises([replace(own, status=Status.DISTURBED)]) == ()
+    assert promises([replace(own, status=Status.DISTURBED), tiny]) == ()
 
 
 def test_settings_begin_with_the_code_as_it_is_and_go_outwards() -> None:

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from ...contracts import KnobValue, Proposal, Rate
+from ...contracts import KnobValue, Proposal, Rate, Status
 from ..edits import parse_knobs
 from .moves import moved, times
 from .space import Space, shown
@@ -24,8 +24,9 @@ FACTORS: Mapping[str, tuple[float, ...]] = {
 TITLE = "fit the size to this machine"
 """Opens the hypothesis of a promise, by which it is recognised in the history."""
 MOST_PROMISES = 3
-SMALLEST_GAIN = 0.01
-"""Predicted bits per byte below which a setting is no promise."""
+SMALLEST_GAIN = 0.02
+"""Predicted bits per byte below which a setting is no promise: what a third more speed would promise, and a few steps
+are not timed much better than that."""
 MOST_PASSES = 4.0
 """Text counts fully up to so many passes and hardly beyond (Muennighoff et al. 2023, arXiv 2305.16264)."""
 TOKENS_PER_PARAMETER = 4.0
@@ -55,10 +56,10 @@ def settings(text: str) -> Iterator[Mapping[str, KnobValue]]:
 def promises(rates: Sequence[Rate]) -> tuple[Mapping[str, KnobValue], ...]:
     """The settings to try first, most promising first, each of another model size; none that the current one equals.
 
-    `rates[0]` is the current setting.
+    `rates[0]` is the current setting: where the machine was too busy to time it, nothing is promised.
     """
     usable = [rate for rate in rates if rate.status is None and rate.updates > 0]
-    if not usable:
+    if not usable or rates[0].status is Status.DISTURBED:
         return ()
     own = rates[0]
     bar = predicted(own, own) - SMALLEST_GAIN if own in usable else math.inf
