@@ -78,7 +78,7 @@ def record(plan: Study, home: Path, jobs: int, display: Display) -> dict[str, An
             bench = opened(corpus, home, display, stack)
             display.phase(f"recording {corpus.name}")
             path = table_path(plan, corpus, home)
-            rows = record_table(path, bench, plan.record, jobs, display)
+            rows = record_table(path, bench, plan.record, plan.search.runs, jobs, display)
             failed = sum(row["status"] is not None for row in rows)
             told[corpus.name] = f"{len(rows)} trainings, {failed} of them failed, in {path}"
     return told

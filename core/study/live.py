@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..contracts import Display, Proposer, Status
 from ..errors import TrainingError
 from .loop import SHARES, Measured, Step, Trace, search, training_seed
 from .store import RUNS, Store, identity_of
+from .timing import allowed_seconds, is_missing, rates_of, timed_row, trainings_of
 from .training import Bench, Crew, Order, trainings
 
 CALIBRATION_RUNS = 5
@@ -29,7 +31,7 @@ CALIBRATION_RUNS = 5
 class LiveWorld:
     """A corpus as a search sees it, measured by training."""
 
-    def __init__(self, bench: Bench, store: Store, crew: Crew) -> None:
+    def __init__(self, bench: Bench, store: Store, crew: Crew, runs: int) -> None:
         """Trains the starting code CALIBRATION_RUNS times first, which no search pays for."""
         self.start, self.program = bench.train_py, bench.program
         machine, budget = bench.machine, bench.recipe.budget
@@ -42,17 +44,18 @@ class LiveWorld:
         self.title = "measuring the noise"
         self._bench, self._store, self._crew = bench, store, crew
         self._identity = identity_of(bench.facts)
-        self._known = {(row["revision"], row["seed"]): row for row in store.rows}
-        runs = [self.trained(self.start, self.seed("calibrate", index)) for index in range(CALIBRATION_RUNS)]
-        scores = [row["score"] for row in runs if row["status"] is None]
+        self.rates, self.rates_seconds = rates_of(store.rows, allowed_seconds(runs, budget.seconds))
+        self._known = {(row["revision"], row["seed"]): row for row in trainings_of(store.rows)}
+        measured = [self.trained(self.start, self.seed("calibrate", index)) for index in range(CALIBRATION_RUNS)]
+        scores = [row["score"] for row in measured if row["status"] is None]
         if len(scores) < CALIBRATION_RUNS:
-            failed = next(row for row in runs if row["status"] is not None)
+            failed = next(row for row in measured if row["status"] is not None)
             raise TrainingError(
                 f"corpus {bench.name}: the starting train.py gave no score: {failed['status']}: {failed['reason']}",
                 "mend it; `slm-ar train` tries it alone",
             )
         self.sigma = noise_from_calibration(scores).sigma
-        self.seconds_of_start = math.fsum(row["seconds"] for row in runs) / len(runs)
+        self.seconds_of_start = math.fsum(row["seconds"] for row in measured) / len(measured)
 
     def seed(self, *parts: object) -> int:
         """A seed for train.py that depends on the campaign's facts and on `parts`."""
@@ -96,13 +99,14 @@ def live_corpus(
     """All searches on one corpus, and the world they searched in. The rows lie in the file at `path`."""
     check_train_py(bench.train_py)
     traces = []
-    with (
-        Store(path, RUNS, bench.facts, {"corpus": bench.name}) as store,
-        trainings(bench, 1, display, looks=False) as crew,
-    ):
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(path, RUNS, bench.facts, {"corpus": bench.name}))
         if store.was_torn:
             display.note(f"{path}: a line that was cut off is dropped; that training is done again")
-        world = LiveWorld(bench, store, crew)
+        if is_missing(bench, store.rows, runs):
+            store.append(timed_row(bench, runs, training_seed("rates", identity_of(bench.facts)), display))
+        crew = stack.enter_context(trainings(bench, 1, display, looks=False))
+        world = LiveWorld(bench, store, crew, runs)
         seconds = runs * world.seconds_of_start
         for seed in seeds:  # seed by seed, so that a study that ends early holds whole pairs
             for name in proposers:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ..agent import edits, gate
 from ..agent.planner import WINDOW
-from ..contracts import PastExperiment, Proposal, Proposer, ResearchContext, Status
+from ..contracts import PastExperiment, Proposal, Proposer, Rate, ResearchContext, Status
 from ..errors import TrainingError
 
 MOST_UNUSABLE = 50
@@ -44,6 +44,10 @@ class World(Protocol):
     """Noise of one run, by which shown scores are rounded."""
     hardware: Mapping[str, Any]
     budget: Mapping[str, Any]
+    rates: tuple[Rate, ...]
+    """What was timed for proposers that want it."""
+    rates_seconds: float
+    """What that took."""
 
     def measure(self, train_py: str, seed: int) -> Measured | str:
         """Train `train_py` with `seed`, or say why this cannot be measured here: that costs nothing."""
@@ -56,9 +60,9 @@ class Step:
 
     number: int
     role: str
-    """start | proposal | window"""
+    """start | rates (timing of settings, where the proposer wants it) | proposal | window"""
     status: str
-    """kept, reverted, measured (the current code itself), a failure, or skipped"""
+    """kept, reverted, measured (no proposal), a failure, or skipped"""
     seconds: float
     spent: float
     """Seconds of the search at its end."""
@@ -110,6 +114,7 @@ class _Night:
         self.steps: list[Step] = []
         self.spent = 0.0
         self.window = self.trained = 0
+        self.rates: tuple[Rate, ...] = ()
 
     def measure(self, text: str) -> Measured | str:
         return self.world.measure(text, training_seed("search", self.search_seed, self.window))
@@ -146,7 +151,19 @@ class _Night:
             budget=world.budget,
             seed=self.search_seed,
             sigma=world.sigma,
+            rates=self.rates,
         )
+
+    def take_rates(self) -> bool:
+        """Pay for the timing of settings, as a campaign does before its first proposal; False where none was timed."""
+        self.rates = self.world.rates
+        if not self.rates:
+            return False
+        self.fits(self.world.rates_seconds)
+        self.steps.append(
+            Step(len(self.steps), "rates", "measured", self.world.rates_seconds, self.spent, None, self.head)
+        )
+        return True
 
     def judge(self, proposer: str, proposal: Proposal, measured: Measured | str) -> bool:
         """Take one measured proposal into the history; False when it ended too late to count."""
@@ -211,6 +228,8 @@ def search(
             "mend it; `slm-ar train` tries it alone",
         )
     tell(night.steps[-1])
+    if getattr(proposer, "wants_rates", False) and night.take_rates():
+        tell(night.steps[-1])
     asked, asking, unusable = 0, 0.0, 0
     is_exhausted = False
     while night.spent < seconds:

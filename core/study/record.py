@@ -19,6 +19,7 @@ from .loop import training_seed
 from .plan import RecordTable
 from .space import Space, Tried, draw
 from .store import TABLE, Store, identity_of
+from .timing import is_missing, timed_row, trainings_of
 from .training import Bench, Order, refuse_jobs, takes_looks, trainings
 
 Row = Mapping[str, Any]
@@ -34,8 +35,13 @@ class Request:
     values: Mapping[str, KnobValue]
 
 
-def record_table(path: Path, bench: Bench, table: RecordTable, jobs: int, display: Display) -> list[dict[str, Any]]:
-    """Train what the table at `path` lacks, and return its rows. Raises UsageError, TrainingError and BudgetError."""
+def record_table(
+    path: Path, bench: Bench, table: RecordTable, runs: int, jobs: int, display: Display
+) -> list[dict[str, Any]]:
+    """Train what the table at `path` lacks, and return its trainings. `runs`: length of the searches to come.
+
+    Raises UsageError, TrainingError and BudgetError.
+    """
     refuse_jobs(bench, jobs)
     check_train_py(bench.train_py)
     space = Space(parse_knobs(bench.train_py))
@@ -50,21 +56,23 @@ def record_table(path: Path, bench: Bench, table: RecordTable, jobs: int, displa
     }
     with Store(path, TABLE, facts, more) as store:
         _tell_beginning(store, table, display)
-        _refuse_broken_start(store.rows)
+        _refuse_broken_start(trainings_of(store.rows))
+        if is_missing(bench, store.rows, runs):
+            store.append(timed_row(bench, runs, training_seed("rates", identity_of(facts)), display))
         with trainings(bench, jobs, display, looks) as crew:
             while True:
                 while len(crew.busy) < crew.places:
                     busy = {(order.row["configuration"], order.row["repeat"]): order.row for order in crew.busy}
-                    request = next_request(space, store.rows, table, busy)
+                    request = next_request(space, trainings_of(store.rows), table, busy)
                     if request is None:
                         break
                     crew.start(_order(bench, request, facts, len(store.rows) + len(crew.busy)))
                 if not crew.busy:
-                    return store.rows
+                    return trainings_of(store.rows)
                 order, trained = crew.next()
                 store.append({**order.row, **trained.to_json(), "at": datetime.now(UTC).isoformat(timespec="seconds")})
                 display.run_finished(order.title, _line(store.rows[-1]))
-                _refuse_broken_start(store.rows)
+                _refuse_broken_start(trainings_of(store.rows))
 
 
 def next_request(
@@ -124,11 +132,10 @@ def _tell_beginning(store: Store, table: RecordTable, display: Display) -> None:
     planned = table.configurations + table.repeats * (table.seeds - 1)
     if store.was_torn:
         display.note(f"{store.path}: a line that was cut off is dropped; that training is done again")
-    if store.rows:
-        spent = sum(row["seconds"] for row in store.rows) / len(store.rows)
-        display.note(
-            f"{store.path} holds {len(store.rows)} of about {planned} trainings, {spent:.1f} s each without scoring"
-        )
+    rows = trainings_of(store.rows)
+    if rows:
+        spent = sum(row["seconds"] for row in rows) / len(rows)
+        display.note(f"{store.path} holds {len(rows)} of about {planned} trainings, {spent:.1f} s each without scoring")
 
 
 def _refuse_broken_start(rows: Collection[Row]) -> None:

@@ -19,6 +19,7 @@ from ..errors import DataError, SlmArError
 from .loop import Trace, search
 from .store import TABLE, read_store
 from .surrogate import Surrogate, SurrogateWorld
+from .timing import allowed_seconds, rates_of, trainings_of
 
 Make = Callable[[str], Proposer]
 NEEDED = frozenset({"configuration", "repeat", "knobs", "status", "score", "seconds"})
@@ -38,7 +39,8 @@ class Replay:
 
 def open_replay(corpus: str, path: Path, runs: int) -> Replay:
     """Fit the table at `path`. Raises UsageError where it cannot carry a study."""
-    header, rows = read_store(path, TABLE)
+    header, content = read_store(path, TABLE)
+    rows = trainings_of(content)
     knobs = parse_knobs(str(header.get("train_py", "")))
     names = {knob.name for knob in knobs}
     for number, row in enumerate(rows, 2):
@@ -47,7 +49,8 @@ def open_replay(corpus: str, path: Path, runs: int) -> Replay:
         if row["knobs"].keys() != names:
             raise DataError(f"{path}, line {number}: has other knobs than the recorded train.py", "restore the file")
     surrogate = Surrogate(knobs, rows)
-    world = SurrogateWorld(surrogate, header["train_py"], header, header["identity"])
+    allowed = allowed_seconds(runs, header["facts"]["recipe"]["budget"]["seconds"])
+    world = SurrogateWorld(surrogate, header["train_py"], header, header["identity"], *rates_of(content, allowed))
     return Replay(corpus, world, runs * surrogate.facts.seconds_of_start, header.get("score", "bits per byte"))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..agent.edits import parse_knobs, template_digest
-from ..contracts import Knob, KnobValue, Status
+from ..contracts import Knob, KnobValue, Rate, Status
 from ..errors import UsageError
 from .loop import Measured
 from .space import Space
@@ -318,8 +318,17 @@ class SurrogateWorld:
 
     program = ""
 
-    def __init__(self, surrogate: Surrogate, train_py: str, header: Mapping[str, Any], noise_seed: str) -> None:
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        train_py: str,
+        header: Mapping[str, Any],
+        noise_seed: str,
+        rates: tuple[Rate, ...] = (),
+        rates_seconds: float = 0.0,
+    ) -> None:
         self.surrogate = surrogate
+        self.rates, self.rates_seconds = rates, rates_seconds
         self.sigma = surrogate.sigma
         self.start = knobs_alone(train_py)
         facts = header["facts"]

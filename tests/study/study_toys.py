@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from slm_ar.core.agent.edits import parse_knobs, set_knobs
-from slm_ar.core.contracts import KnobValue, Proposal, ResearchContext, Status
+from slm_ar.core.contracts import KnobValue, Proposal, Rate, ResearchContext, Status
 from slm_ar.core.study.loop import Measured
 from slm_ar.core.study.space import Space, Tried, draw
 from slm_ar.core.study.training import Crew, Order, Trained
@@ -108,6 +108,8 @@ class BowlWorld:
     start = TRAIN_PY
     hardware: Mapping[str, Any] = {"device": "cpu"}
     budget: Mapping[str, Any] = {"steps": 8}
+    rates: tuple[Rate, ...] = ()
+    rates_seconds = 0.0
 
     def __init__(self, sigma: float = 0.02) -> None:
         self.sigma = sigma

@@ -59,7 +59,7 @@ def test_a_table_holds_every_configuration_and_the_repeats(
     bench: Bench, path: Path, display: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, FakeCrew(1))
-    rows = record_table(path, bench, SMALL, 1, display)
+    rows = record_table(path, bench, SMALL, 60, 1, display)
     assert names(rows)[:12] == [(number, 0) for number in range(12)]
     assert len(rows) == 12 + 3 * 2
     assert (0, 2) in names(rows), "the start is one of those with several seeds"
@@ -69,7 +69,7 @@ def test_a_table_holds_every_configuration_and_the_repeats(
     assert read == rows and header["train_py"] == CODE and header["score"] == "bits per byte"
     assert str(path.parent) not in path.read_text(), "no path of a person stands in a table that may be shown"
 
-    longer = record_table(path, bench, RecordTable(configurations=15, repeats=3, seeds=3), 1, display)
+    longer = record_table(path, bench, RecordTable(configurations=15, repeats=3, seeds=3), 60, 1, display)
     assert longer[: len(rows)] == rows
     assert names(longer)[len(rows) : len(rows) + 3] == [(12, 0), (13, 0), (14, 0)]
 
@@ -78,15 +78,15 @@ def test_a_killed_recording_goes_on_and_ends_with_the_same_table(
     bench: Bench, path: Path, display: Display, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use(monkeypatch, FakeCrew(1))
-    whole = record_table(tmp_path / "whole.jsonl", bench, SMALL, 1, display)
+    whole = record_table(tmp_path / "whole.jsonl", bench, SMALL, 60, 1, display)
     trained = 0
     for lives in (1, 4, 9, 100):
         crew = use(monkeypatch, FakeCrew(1, lives))
         if lives == 100:
-            rows = record_table(path, bench, SMALL, 1, display)
+            rows = record_table(path, bench, SMALL, 60, 1, display)
         else:
             with pytest.raises(Killed):
-                record_table(path, bench, SMALL, 1, display)
+                record_table(path, bench, SMALL, 60, 1, display)
             with path.open("ab") as file:
                 file.write(b'{"configuration": 3, "rep')  # a line that the kill cut off
         trained += len(crew.done)
@@ -100,7 +100,7 @@ def test_two_trainings_at_a_time_record_the_same_configurations_once(
 ) -> None:
     use(monkeypatch, FakeCrew(2))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    rows = record_table(path, bench, SMALL, 2, display)
+    rows = record_table(path, bench, SMALL, 60, 2, display)
     assert len(set(names(rows))) == len(rows) == 18
     assert len({SPACE.key(row["knobs"]) for row in rows if row["repeat"] == 0}) == 12
 
@@ -119,13 +119,13 @@ def test_rows_of_something_else_are_refused(
     bench: Bench, path: Path, display: Display, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], told: str
 ) -> None:
     use(monkeypatch, FakeCrew(1))
-    record_table(path, bench, SMALL, 1, display)
+    record_table(path, bench, SMALL, 60, 1, display)
     before = path.read_bytes()
     with pytest.raises(UsageError, match=f"changed: {told};") as caught:
-        record_table(path, replace(bench, **change), SMALL, 1, display)
+        record_table(path, replace(bench, **change), SMALL, 60, 1, display)
     assert "table" in caught.value.hint
     with pytest.raises(UsageError, match="the seed of the drawing"):
-        record_table(path, bench, RecordTable(seed=1), 1, display)
+        record_table(path, bench, RecordTable(seed=1), 60, 1, display)
     assert path.read_bytes() == before
 
 
@@ -136,7 +136,7 @@ def test_another_prepared_corpus_is_refused(
     Store(path, TABLE, {**facts, "data": "other"}, {}).__exit__()
     use(monkeypatch, FakeCrew(1))
     with pytest.raises(UsageError, match="changed: the prepared data;"):
-        record_table(path, bench, SMALL, 1, display)
+        record_table(path, bench, SMALL, 60, 1, display)
 
 
 def test_a_file_that_is_no_table_is_left_alone(
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_table_is_left_alone(
     ):
         path.write_bytes(content)
         with pytest.raises(UsageError, match=told):
-            record_table(path, bench, SMALL, 1, display)
+            record_table(path, bench, SMALL, 60, 1, display)
         assert path.read_bytes() == content
 
 
@@ -169,12 +169,11 @@ def test_a_start_that_fails_ends_the_recording_at_once(
     broken = replace(bench, train_py=CODE.replace("SIZE = 8.0", "SIZE = 150.0"))
     for _ in range(2):
         with pytest.raises(TrainingError, match=r"starting train\.py gave no score: oom"):
-            record_table(path, broken, SMALL, 1, display)
+            record_table(path, broken, SMALL, 60, 1, display)
     assert len(crew.done) == 1
     with pytest.raises(TrainingError, match="no knobs"):
-        record_table(
-            path.with_name("b"), replace(bench, train_py=with_main("pass").replace("knob:", "")), SMALL, 1, display
-        )
+        no_knobs = replace(bench, train_py=with_main("pass").replace("knob:", ""))
+        record_table(path.with_name("b"), no_knobs, SMALL, 60, 1, display)
 
 
 def test_jobs_beside_each_other_are_for_steps_and_free_cores(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from slm_ar.core.agent.edits import parse_knobs, revision_digest
 from slm_ar.core.agent.gate import rounded
 from slm_ar.core.agent.planner import WINDOW
 from slm_ar.core.agent.proposers import make_proposer
-from slm_ar.core.contracts import Status
+from slm_ar.core.contracts import Rate, Status
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.study.loop import SHARES, Trace, failed_share, search
 
@@ -72,6 +72,22 @@ def test_the_current_code_is_measured_again_every_window() -> None:
     assert seeds[: WINDOW + 1] == [seeds[0]] * (WINDOW + 1)
 
 
+def test_timing_is_paid_for_by_those_that_want_it() -> None:
+    class Wanting(Guesser):
+        wants_rates = True
+
+    world, rate = BowlWorld(), Rate({"SIZE": 8.0}, None, 1024, 10, 100.0, 0.5)
+    for proposer, expected in ((Wanting("wanting", 1.0), 7.0), (Guesser("other", 1.0), 0.0)):
+        world.rates, world.rates_seconds = (rate,), 7.0
+        trace = search("bowl", "x", proposer, world, 0, 100)
+        timed = [step for step in trace.steps if step.role == "rates"]
+        assert sum(step.seconds for step in timed) == expected
+        assert proposer.contexts[0].rates == ((rate,) if expected else ())
+        assert trace.steps[1].spent == pytest.approx(17.0 if expected else trace.steps[1].seconds + 10)
+        world.rates = ()
+        assert not [step for step in search("bowl", "x", proposer, world, 0, 100).steps if step.role == "rates"]
+
+
 def test_edits_of_the_code_cost_nothing_where_they_cannot_be_measured() -> None:
     trace = searched(Coder(), 200)
     skipped = [step for step in trace.steps if step.status == Status.SKIPPED.value]
@@ -96,7 +112,7 @@ def test_a_start_without_a_score_is_an_error() -> None:
         search("bowl", "x", Guesser("guesser", 1.0), world, 0, 100)
 
 
-@pytest.mark.parametrize("name", ["search", "random"])
+@pytest.mark.parametrize("name", ["tpe", "random"])
 def test_shipped_proposers_search_the_bowl(name: str) -> None:
     first, second = (searched(make_proposer(name), 250, 0.01, seed=1) for _ in range(2))
     assert first.steps == second.steps, "equal seeds, equal searches"

@@ -17,7 +17,7 @@ from slm_ar.core.contracts import Status
 from slm_ar.core.errors import UsageError
 from slm_ar.core.study.loop import Measured
 from slm_ar.core.study.page import CorpusFacts, results_of, summary_of, tidy_csv, write_results
-from slm_ar.core.study.replay import open_replay, replay_all
+from slm_ar.core.study.replay import Replay, open_replay, replay_all
 from slm_ar.core.study.store import TABLE, Store
 from slm_ar.core.study.surrogate import Surrogate, SurrogateWorld, knobs_alone, noise_of, rank_correlation
 
@@ -105,10 +105,14 @@ def written_table(path: Path, count: int = 60) -> Path:
     return path
 
 
-def test_a_study_on_a_table_from_file_to_page(tmp_path: Path) -> None:
-    replay = open_replay("bowl", written_table(tmp_path / "t.jsonl"), 8)
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Replay:
+    return open_replay("bowl", written_table(tmp_path_factory.mktemp("table") / "t.jsonl"), 8)
+
+
+def test_a_study_on_a_table_from_file_to_page(tmp_path: Path, replay: Replay) -> None:
     assert replay.seconds == pytest.approx(80, rel=0.3)
-    names = ["search", "random"]
+    names = ["tpe", "random"]
     traces = replay_all([replay], names, range(3, 10), 1)
     assert [(item.proposer, item.search_seed) for item in traces] == [(n, s) for n in names for s in range(3, 10)]
     assert replay_all([replay], names, range(3, 10), 2)[5].steps == traces[5].steps, "processes change nothing"
@@ -119,7 +123,7 @@ def test_a_study_on_a_table_from_file_to_page(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["search_seeds"] == list(range(3, 10))
     assert {item["proposer"] for item in summary["comparisons"]} == set(names)
-    (own,) = (item for item in summary["comparisons"] if item["proposer"] == "search")
+    (own,) = (item for item in summary["comparisons"] if item["proposer"] == "tpe")
     assert own["differences"][0]["verdict"] in page.read_text()
     assert "| model (the first one is used) |" in page.read_text()
     lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
@@ -131,8 +135,7 @@ def test_a_study_on_a_table_from_file_to_page(tmp_path: Path) -> None:
     assert summary_of(results)["comparisons"][0]["propose_milliseconds"] > 0
 
 
-def test_a_mistake_in_a_helper_process_reaches_the_person(tmp_path: Path) -> None:
-    replay = open_replay("bowl", written_table(tmp_path / "t.jsonl"), 3)
+def test_a_mistake_in_a_helper_process_reaches_the_person(replay: Replay) -> None:
     with pytest.raises(UsageError, match="no proposer 'serch'"):
         replay_all([replay], ["serch"], range(2), 2)
 
@@ -140,5 +143,5 @@ def test_a_mistake_in_a_helper_process_reaches_the_person(tmp_path: Path) -> Non
 def test_shipped_proposers_know_what_a_world_of_knobs_is(world: SurrogateWorld) -> None:
     from slm_ar.core.study.loop import search
 
-    trace = search("bowl", "search", make_proposer("search"), world, 0, 40 * world.surrogate.facts.seconds_of_start)
+    trace = search("bowl", "search", make_proposer("search"), world, 0, 15 * world.surrogate.facts.seconds_of_start)
     assert not [step for step in trace.steps if step.status == "skipped"]
