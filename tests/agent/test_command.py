@@ -24,9 +24,10 @@ from slm_ar.core.agent.edits import revision_digest
 from slm_ar.core.agent.proposers import errand, keeper, make_proposer
 from slm_ar.core.agent.proposers.calls import Setting
 from slm_ar.core.agent.proposers.command import MOST_FAILURES, CommandProposer
+from slm_ar.core.agent.proposers.spending import Transcript
 from slm_ar.core.contracts import PastExperiment, Proposal, ResearchContext, Status
 from slm_ar.core.egress import Ledger
-from slm_ar.core.errors import ProposerError
+from slm_ar.core.errors import ProposerError, UsageError
 from slm_ar.core.recipe import ProposerTable
 
 CANARY = "sk-ant-canary-0123456789-secret"
@@ -84,6 +85,7 @@ def test_an_edit_of_train_py_is_a_proposal(make: Make, work: Path) -> None:
     assert "['history.md', 'notes.txt', 'program.md', 'train.py']" in said and "+MATRIX_LR = 0.04" in call["diff"]
     scratch = Path(said.splitlines()[-1].split(" [")[0])
     assert scratch.is_absolute() and not scratch.exists() and not scratch.is_relative_to(work)
+    assert Transcript(work / ".slm").spent("toy").calls == 0, "it tells no tokens, and none are counted as 0"
     assert "1 call in this campaign" in proposer.closing_line and "600 s" not in proposer.opening_line
 
 
@@ -375,6 +377,12 @@ def test_a_program_that_cannot_be_started(make: Make, tmp_path: Path) -> None:
     (tmp_path / "bin" / "agent").write_text("#!/nowhere/python\n", encoding="utf-8")
     with pytest.raises(ProposerError, match="cannot be started: No such file"):
         proposer.propose(CONTEXT)
+
+
+def test_a_cap_in_dollars_could_not_hold(make: Make, work: Path) -> None:
+    table = ProposerTable(name="cli:agent", command=(sys.executable,))
+    with pytest.raises(UsageError, match="--budget-usd could not hold"):
+        make_proposer("cli:agent", Setting(table, work / ".slm", "toy", night_usd=1.0))
 
 
 def test_a_long_program_md_is_refused(make: Make) -> None:

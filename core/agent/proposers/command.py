@@ -47,6 +47,8 @@ class CommandProposer:
         self._workspace = setting.folder.parent
         self._program = find_program(setting.table, self._workspace)
         self._ledger, self._transcript = Ledger(setting.folder), Transcript(setting.folder)
+        # Under a name of their own: the campaign's sum of tokens is one of calls that tell them.
+        self._calls_of = f"{setting.campaign} {self.name}"
         self._failures = 0
         self.why_nothing = ""
         """Why the last `propose` gave nothing, in words for the end of the night."""
@@ -155,7 +157,7 @@ class CommandProposer:
         host = f"the program {Path(self._program.path).name}"
         self._ledger.record(host, PURPOSE, body)
         digest = hashlib.sha256(body).hexdigest()
-        return self._transcript.begin(self._setting.campaign, self.name, host, digest, Tokens())
+        return self._transcript.begin(self._calls_of, self.name, host, digest, Tokens())
 
     def _count_failure(self, ended: Ended, text: str, context: ResearchContext) -> None:
         """Raises ProposerError when the program fails again and again and brings no edit."""
@@ -178,7 +180,7 @@ class CommandProposer:
 
     @property
     def _call_count(self) -> int:
-        return sum(call.campaign == self._setting.campaign for call in self._transcript.calls())
+        return sum(call.campaign == self._calls_of for call in self._transcript.calls())
 
     @property
     def _count_words(self) -> str:
