@@ -63,7 +63,7 @@ def test_record_killed_resumed_then_searched_on(tmp_path: Path, study: Path, env
     make_toy_workspace(tmp_path / "toy")
     table = tmp_path / "study" / "toy.table.jsonl"
     process = start(tmp_path, environment, "study", "STUDY.toml", "--mode", "record", "--quiet")
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 200
     while time.monotonic() < limit and process.poll() is None and rows_of(table) < 2:
         time.sleep(0.02)
     assert survivors(kill(process)) == []
