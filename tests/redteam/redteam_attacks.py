@@ -28,6 +28,8 @@ class Attack:
     runs: int
     seconds: float | None
     caps: Mapping[str, float]
+    is_tried: bool = False
+    """Whether it is tried for two steps before its run, as a proposal of a new shape is."""
 
     @property
     def can_be_let_in(self) -> bool:
@@ -47,6 +49,7 @@ def read_attack(path: Path) -> Attack:
         facts.get("RUNS", 1),
         facts.get("SECONDS"),
         facts.get("CAPS", {}),
+        facts.get("TRIED", False),
     )
 
 

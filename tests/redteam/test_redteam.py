@@ -84,6 +84,8 @@ def train_py_of(attack: Attack | None, values: dict[str, str]) -> str:
 def run_once(executor: LocalExecutor, attack: Attack | None, folder: Path, values: dict[str, str], seed: int) -> Ended:
     seconds = attack.seconds if attack else None
     job = TrainJob(train_py_of(attack, values), seed, seconds, None if seconds else 8, 60.0, 4000)
+    if attack is not None and attack.is_tried:
+        assert executor.smoke(job, folder.with_name("tried")).status is None
     run = executor.submit(job, folder)
     while (outcome := run.poll()) is None:
         pass
