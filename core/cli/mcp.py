@@ -84,7 +84,7 @@ def _drive(desk: Desk, root: Path, experiments: int | None, display: Display) ->
     from .steps import open_campaign, write_report
 
     workspace = find_workspace(root)
-    with open_campaign(workspace, display) as campaign, ExitStack() as hold:
+    with open_campaign(workspace, display, asks_proposer=False) as campaign, ExitStack() as hold:
         hold.enter_context(kept_awake(display.note))
 
         @contextmanager

@@ -59,9 +59,16 @@ def train_shown(executor: LocalExecutor, job: TrainJob, folder: Path, display: D
 
 @contextmanager
 def open_campaign(
-    workspace: Workspace, display: Display, may_start: bool = True, night_usd: float | None = None
+    workspace: Workspace,
+    display: Display,
+    may_start: bool = True,
+    night_usd: float | None = None,
+    asks_proposer: bool = True,
 ) -> Iterator[Campaign]:
-    """Lock the workspace, prepare, and open its campaign: the one that fits, or a new one when anything changed."""
+    """Lock the workspace, prepare, and open its campaign: the one that fits, or a new one when anything changed.
+
+    `asks_proposer`: whether the recipe's proposer is needed; where somebody else proposes, its key may be missing.
+    """
     from ..agent.campaign import Campaign
     from ..agent.isolation import hold_isolation
     from ..agent.journal import Journal, workspace_lock
@@ -69,7 +76,7 @@ def open_campaign(
     from ..agent.proposers import make_proposer
     from ..train.executor import LocalExecutor
 
-    if may_start:  # an unknown name or a missing key is told before minutes are spent; `finish` needs neither
+    if may_start and asks_proposer:  # an unknown name or a missing key is told before minutes are spent
         refuse_unknown_cost(workspace, night_usd)
         make_proposer(workspace.recipe.proposer.name, proposer_setting(workspace, night_usd=night_usd))
     with workspace_lock(workspace.hidden_folder):

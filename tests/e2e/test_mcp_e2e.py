@@ -163,7 +163,8 @@ def test_a_client_that_leaves_in_the_middle_ends_the_run_and_the_server(
 ) -> None:
     """Nothing but answers comes out, and the client's end is the end of all processes."""
     environment = {**command_environment, "SLM_AR_TEST_MARK": str(private_folder)}
-    root = make_toy_workspace(tmp_path / "toy", budget={"steps": 1_000_000})
+    environment.pop("ANTHROPIC_API_KEY", None)  # the recipe's proposer is not asked, so it needs no key
+    root = make_toy_workspace(tmp_path / "toy", proposer={"name": "claude"}, budget={"steps": 1_000_000})
     server = started(root, environment)
     say(server, id=2, method="tools/call", params={"name": "run_experiment", "arguments": {}})
     say(server, id=3, method="tools/call", params={"name": "results", "arguments": {}})
