@@ -44,9 +44,9 @@ def test_alone_it_shows_what_it_can_do(slm_ar: Command) -> None:
 
 def test_every_command_that_the_issue_names_exists() -> None:
     expected = {"demo", "new", "doctor", "prepare", "train", "run", "status", "report", "finish", "adopt", "generate"}
-    expected |= {"inspect", "predict", "eval", "adapters", "recipes", "simulate-gate"}
+    expected |= {"inspect", "predict", "eval", "adapters", "recipes", "simulate-gate", "study", "mcp"}
     assert expected == set(COMMANDS)
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 19
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
