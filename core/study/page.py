@@ -235,7 +235,8 @@ def _surrogate_lines(facts: Facts) -> list[str]:
         f"The table holds {facts.configurations} configurations, {facts.scored} with a score; failures: "
         f"{failures}{auc}. Recording took {facts.trained_seconds / 3600:.2f} hours of training, "
         f"{facts.mean_seconds:.1f} s each. The noise of one run is {facts.sigma:.4f} ({facts.sigma_degrees} degrees of "
-        "freedom).",
+        f"freedom). The load average was {facts.load[0]:.1f} in the median and {facts.load[1]:.1f} at most; "
+        f"{facts.disturbed} trainings count although the machine was not quiet.",
         "",
         "| model (the first one is used) | rank correlation | of the better half | R2 |",
         "| --- | --- | --- | --- |",

@@ -69,6 +69,10 @@ class Facts:
     trained_seconds: float
     """Seconds of all trainings of the table."""
     mean_seconds: float
+    load: tuple[float, float]
+    """Median and largest load average at the beginning of a training."""
+    disturbed: int
+    """Trainings on a machine that was not quiet, also when they were repeated."""
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -132,6 +136,8 @@ class Surrogate:
             seconds_of_start=self.seconds(self.space.start),
             trained_seconds=sum(row["seconds"] for row in rows),
             mean_seconds=sum(row["seconds"] for row in rows) / len(rows),
+            load=_loads(rows),
+            disturbed=sum(bool(row.get("disturbance")) for row in rows),
             warnings=_warnings(len(scored), fitted[0][0], failed, auc),
         )
 
@@ -226,6 +232,11 @@ def _by_configuration(rows: Sequence[Row]) -> list[list[Row]]:
 def _mean_score(group: Sequence[Row]) -> float:
     scores = [float(row["score"]) for row in group if row["status"] is None]
     return math.fsum(scores) / len(scores)
+
+
+def _loads(rows: Sequence[Row]) -> tuple[float, float]:
+    loads = [float(row.get("load", 0.0)) for row in rows]
+    return median(loads), max(loads)
 
 
 def _counted(failed: Sequence[Sequence[Row]]) -> dict[str, int]:
