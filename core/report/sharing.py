@@ -14,6 +14,11 @@ from .html import render_html
 from .summary import Summary, summarise
 
 _ERROR = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception|Interrupt)\b")
+_OWN_WORDS = re.compile(
+    r"the time is up: [^;]{1,60}(; a proof is half done, the same command goes on with it)?|planned experiments done"
+    r"|the proposer has nothing left to try|[0-9]+ experiments in a row failed"
+)
+"""Ends of a night that name nobody and no place."""
 
 
 def render_shared(state: CampaignState) -> str:
@@ -24,7 +29,9 @@ def render_shared(state: CampaignState) -> str:
 def for_sharing(summary: Summary) -> Summary:
     """The summary without texts that come from data, logs or the description of the recipe."""
     rows = tuple(replace(row, reason=_type_of_error(row.reason)) for row in summary.experiments)
-    return replace(summary, recipe_description="", stop_reason=_type_of_error(summary.stop_reason), experiments=rows)
+    reason = summary.stop_reason
+    stop_reason = reason if _OWN_WORDS.fullmatch(reason) else _type_of_error(reason)
+    return replace(summary, recipe_description="", stop_reason=stop_reason, experiments=rows)
 
 
 def _type_of_error(reason: str) -> str:

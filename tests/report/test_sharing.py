@@ -34,8 +34,16 @@ def test_nothing_of_the_data_is_in_a_shared_report() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "kept"),
-    [("torch.OutOfMemoryError: 3 GB", "OutOfMemoryError"), ("the night is over", ""), ("", ""), ("x KeyErrors", "")],
+    [
+        ("torch.OutOfMemoryError: 3 GB", "OutOfMemoryError"),
+        ("the night is over", ""),
+        ("", ""),
+        ("x KeyErrors", ""),
+        ("the time is up: until 07:00 (--until)", "the time is up: until 07:00 (--until)"),
+        ("planned experiments done", "planned experiments done"),
+        ("local cannot be asked: nothing answers at http://secret", ""),
+    ],
 )
-def test_of_a_reason_the_type_of_the_error_is_kept(reason: str, kept: str) -> None:
+def test_of_a_reason_the_type_of_the_error_and_our_own_words_are_kept(reason: str, kept: str) -> None:
     summary = replace(summarise(final_state()), stop_reason=reason)
     assert for_sharing(summary).stop_reason == kept
