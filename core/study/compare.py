@@ -7,8 +7,8 @@ seconds; a difference is a proposer's minus the reference's, negative is better;
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     """One per share; of the reference itself all zero."""
     speed: Speed | None
-    """None for the reference, and where only the values at SHARES are known."""
+    """None for the reference, where only the values at SHARES are known, and where nothing may be claimed."""
     failed_share: float
     """Share of the seconds that went into proposals without a score."""
     mean_experiments: float
@@ -82,11 +82,17 @@ class Comparison:
 
 
 def compare(
-    traces: Sequence[Trace], reference: str, margins: Mapping[str, float], knows_all: bool = True, seed: int = 0
+    traces: Sequence[Trace],
+    reference: str,
+    margins: Mapping[str, float],
+    knows_all: bool = True,
+    weak: Collection[str] = (),
+    seed: int = 0,
 ) -> list[Comparison]:
     """Every proposer of every corpus against `reference`. `margins`: corpus -> what still counts as not behind.
 
     `knows_all`: whether the traces value all that a search ever held, which speed needs; else only that at SHARES.
+    `weak`: corpora of which nothing may be claimed, whatever the numbers are.
 
     Raises ValueError when traces do not pair: a seed that one has and the other has not, or unequal seconds.
     """
@@ -96,8 +102,12 @@ def compare(
         rivals = _by_seed(own, reference)
         for name in dict.fromkeys(trace.proposer for trace in own):
             pairs = paired(_by_seed(own, name), rivals)
-            with_speed = knows_all and name != reference
-            found.append(_comparison(corpus, name, pairs, margins[corpus], seed, with_speed))
+            with_speed = knows_all and name != reference and corpus not in weak
+            item = _comparison(corpus, name, pairs, margins[corpus], seed, with_speed)
+            if corpus in weak:
+                told_nothing = (replace(difference, verdict=UNTOLD) for difference in item.differences)
+                item = replace(item, differences=tuple(told_nothing))
+            found.append(item)
     return found
 
 

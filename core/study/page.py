@@ -78,7 +78,8 @@ def results_of(
     """Compare the traces and put everything together."""
     margins = {corpus.name: corpus.margin for corpus in corpora}
     seeds = tuple(dict.fromkeys(trace.search_seed for trace in traces))
-    comparisons = tuple(compare(traces, reference, margins, knows_all=mode == "surrogate"))
+    weak = [corpus.name for corpus in corpora if corpus.surrogate is not None and corpus.surrogate.is_weak]
+    comparisons = tuple(compare(traces, reference, margins, mode == "surrogate", weak))
     return Results(name, mode, reference, seeds, runs, value_seeds, tuple(corpora), comparisons, conditions)
 
 
@@ -185,7 +186,7 @@ def _signed(difference: Difference) -> str:
 
 def _speed_words(speed: Speed | None, reference: str) -> str:
     if speed is None:
-        return "Its speed was not measured: that needs the true value of everything that a search held on its way."
+        return "Its speed is not judged."
     if math.isinf(speed.ratio):
         return f"It does not reach what {reference} ends with."
     upper = f"{speed.high:.2f}" if math.isfinite(speed.high) else "never"
@@ -271,7 +272,8 @@ interval is a bootstrap over search seeds, p a two-sided Wilcoxon signed-rank te
 
 - **{AHEAD}**, **{BEHIND}**: interval and test agree that there is a difference.
 - **{NOT_BEHIND}**: not told apart, and the whole interval is below the margin.
-- **cannot be told**: none of these; more search seeds may tell. Fewer than six never do.
+- **cannot be told**: none of these; more search seeds may tell. Fewer than six never do, and neither does a surrogate
+  that does not rank unseen configurations well, or that was fitted to few.
 
 The verdicts are not corrected for how many proposers and shares of the seconds are compared.
 """.rstrip().split("\n")

@@ -31,7 +31,9 @@ Row = Mapping[str, Any]
 FEWEST = 4
 """Scored configurations without which nothing is fitted."""
 FEW = 50
-"""Below this, the results say that the table is small."""
+"""Below this, the table is too small for verdicts."""
+FAIR_CORRELATION = 0.7
+"""Below this, the model ranks unseen configurations too badly."""
 FEWEST_FAILURES = 3
 FOLDS = 5
 EQUAL_COST = 0.05
@@ -74,6 +76,11 @@ class Facts:
     disturbed: int
     """Trainings on a machine that was not quiet, also when they were repeated."""
     warnings: tuple[str, ...]
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the table is too small, or unseen configurations are ranked too badly, for any verdict."""
+        return self.scored < FEW or self.qualities[0].rank_correlation < FAIR_CORRELATION
 
     def to_json(self) -> dict[str, Any]:
         """For summary.json."""
@@ -297,10 +304,10 @@ def _warnings(scored: int, best: Quality, failed: Sequence[Sequence[Row]], auc: 
     found = []
     if scored < FEW:
         found.append(f"only {scored} configurations have a score: this shows that the tool works, not who is ahead")
-    if best.rank_correlation < 0.7:
+    if best.rank_correlation < FAIR_CORRELATION:
         found.append(
             f"the best model ranks unseen configurations with a correlation of {best.rank_correlation:.2f}: "
-            "what it says of searches is weak"
+            "what it says of searches is too weak for a verdict"
         )
     if failed and auc is None:
         found.append(f"{len(failed)} configurations failed, too few for a model: on the surrogate nothing fails")

@@ -79,7 +79,7 @@ def test_record_killed_resumed_then_searched_on(tmp_path: Path, study: Path, env
     assert rows[0]["origin"] == "start" and not (tmp_path / "toy" / ".slm" / "runs" / "study 1").exists()
 
     out, _ = call(tmp_path, environment, "study", "STUDY.toml", "--jobs", "1")
-    assert "toy, search against random: " in out
+    assert "toy, search against random: cannot be told at 25 %, cannot be told at 50 %, cannot be told at 100 %" in out
     folder = tmp_path / "study" / "surrogate"
     with (folder / "results.csv").open(newline="") as file:
         results = list(csv.DictReader(file))
@@ -98,7 +98,7 @@ def test_two_at_a_time_and_live(tmp_path: Path, study: Path, environment: dict[s
     assert json.loads(out.splitlines()[-1])["toy, search against random"].count("cannot be told") == 3
     runs = (tmp_path / "study" / "toy.live.jsonl").read_bytes()
     page = (tmp_path / "study" / "live" / "study.md").read_text(encoding="utf-8")
-    assert "Real trainings; 1 search seeds" in page and "Its speed was not measured" in page
+    assert "Real trainings; 1 search seeds" in page and "Its speed is not judged" in page
     csv_before = (tmp_path / "study" / "live" / "results.csv").read_bytes()
     call(tmp_path, environment, "study", "STUDY.toml", "--mode", "live", "--quiet")
     assert (tmp_path / "study" / "toy.live.jsonl").read_bytes() == runs, "every training was on disk"

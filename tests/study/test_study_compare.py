@@ -90,6 +90,13 @@ def test_the_same_proposer_under_two_names_differs_by_nothing() -> None:
     assert one.speed is not None and one.speed.ratio == 1.0 and not one.speed.is_claimed
 
 
+def test_of_a_weak_surrogate_nothing_is_claimed() -> None:
+    traces = study(Guesser("near", 0.3), Guesser("wide", 1.0), 20)
+    (near,) = (item for item in compare(traces, "wide", MARGIN, weak=["c"]) if item.proposer == "near")
+    assert {item.verdict for item in near.differences} == {UNTOLD} and near.speed is None
+    assert all(item.high < 0 for item in near.differences)
+
+
 def test_few_pairs_never_tell() -> None:
     traces = study(Guesser("near", 0.05), Guesser("wide", 1.0), 5)
     (near,) = (item for item in compare(traces, "wide", MARGIN) if item.proposer == "near")

@@ -40,6 +40,7 @@ def test_unseen_configurations_are_ranked_as_they_are(surrogate: Surrogate) -> N
     truth = np.array([bowl(values) for values in unseen])
     said = np.array([surrogate.value(values) for values in unseen])
     assert rank_correlation(truth, said) > 0.9
+    assert not surrogate.facts.is_weak and not surrogate.facts.warnings
     best = surrogate.facts.qualities[0]
     assert best.rank_correlation > 0.85 and best.r2 > 0.7
     assert best.rank_correlation + best.rank_correlation_better_half == max(
@@ -86,7 +87,7 @@ def test_a_small_table_is_refused_or_told() -> None:
     with pytest.raises(UsageError, match="4 are the least"):
         Surrogate(parse_knobs(TRAIN_PY), [row for row in rows if row["configuration"] < 3])
     facts = Surrogate(parse_knobs(TRAIN_PY), rows).facts
-    assert any("this shows that the tool works" in warning for warning in facts.warnings)
+    assert any("this shows that the tool works" in warning for warning in facts.warnings) and facts.is_weak
 
 
 def test_its_train_py_is_the_knobs_alone(world: SurrogateWorld) -> None:
