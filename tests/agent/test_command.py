@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -181,8 +182,30 @@ def test_a_link_to_a_private_file_shows_nothing_of_it(make: Make, work: Path, tm
 
 
 def test_files_elsewhere_do_not_count(make: Make) -> None:
-    body = 'os.mkdir("sub"); open("sub/train.py", "w").write("x"); os.chdir("sub"); edit("x", "y"); os.chmod("..", 0)'
+    body = 'os.mkdir("sub"); open("sub/train.py", "w").write("x"); os.chdir("sub"); edit("x", "y")'
     assert "as it was" in proposed(make(body)).unusable
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os.chmod('.', 0)",
+        "os.makedirs('a/b'); open('a/b/c', 'w').close(); os.chmod('a/b', 0); os.chmod('a', 0)",
+        "for _ in range(1500): os.mkdir('d'); os.chdir('d')",
+        "here = os.getcwd(); os.remove('train.py'); os.rename(here, OUT); os.symlink(OUT, here)",
+        "here = os.getcwd(); os.rename(here, OUT); open(here, 'w').close()",
+        "os.symlink(OUT, 'link'); os.mkdir(OUT); open(OUT + '/kept', 'w').close()",
+    ],
+)  # fmt: skip
+def test_whatever_becomes_of_the_folder_it_is_removed(
+    make: Make, tmp_path: Path, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, out = tmp_path / "places", tmp_path / "out"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert proposed(make(f"OUT = {str(out)!r}\n{body}\n")).unusable
+    assert not list(place.iterdir()) and out.exists() == ("OUT" in body)
+    assert (out / "kept").exists() == ("kept" in body), "a link is removed, not what it names"
 
 
 def test_a_repetition_is_refused(make: Make) -> None:

@@ -9,6 +9,7 @@ size, no links; its words are capped, free of control characters and of keys.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from ...errors import ProposerError, UsageError
 from ...train.files import LONGEST_KEY_BYTES, read_candidate_file, without_keys
-from .keeper import MARK, NOT_STARTED, SWEEP_SECONDS
+from .keeper import MARK, NOT_STARTED, SWEEP_SECONDS, remove_folder
 
 MOST_FILE_BYTES = 64_000
 MOST_KEPT_OUTPUT = 64_000
@@ -58,13 +59,15 @@ def scratch_folder(workspace: Path) -> Iterator[Path]:
             f"the folder for temporary files, {place}, lies in the workspace", "set TMPDIR to a folder outside of it"
         )
     try:
-        made = tempfile.TemporaryDirectory(prefix="slm-ar-agent-", ignore_cleanup_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="slm-ar-agent-")).resolve()
     except OSError as error:
         raise UsageError(
             f"no folder can be made in {place}: {error.strerror}", "free some space, or set TMPDIR to another folder"
         ) from error
-    with made as name:
-        yield Path(name).resolve()
+    try:
+        yield folder
+    finally:
+        remove_folder(folder)
 
 
 def run_errand(
@@ -100,8 +103,7 @@ def run_errand(
         except UnicodeDecodeError:
             unreadable[name] = f"{name} is not UTF-8 text"
         except OSError as error:
-            is_link = (folder / name).is_symlink()
-            unreadable[name] = f"{name} is a link" if is_link else error.strerror or str(error)
+            unreadable[name] = f"{name} is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
     return Ended(code, why, words.plain(secrets), time.monotonic() - started, left, unreadable)
 
 
