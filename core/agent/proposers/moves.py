@@ -83,16 +83,28 @@ def moved(knob: Knob, transform: Callable[[float], float]) -> KnobValue:
 
 def rewrite(text: str, move: Rewrite) -> str | None:
     """train.py after the move; None where it was made already or does not fit the code as it is now."""
+    after = _replaced(text, move)
+    return after if after is not None and _is_allowed(after) else None
+
+
+def _replaced(text: str, move: Rewrite) -> str | None:
     if move.mark in text:
         return None
     try:
         after = apply_edits(text, [Edit(old, new) for old, new in move.edits])
-        for name in move.unused:
-            after = _without(after, name)
-        check_train_py(after)
     except TrainingError:
         return None
+    for name in move.unused:
+        after = _without(after, name)
     return after
+
+
+def _is_allowed(text: str) -> bool:
+    try:
+        check_train_py(text)
+    except TrainingError:
+        return False
+    return True
 
 
 def _without(text: str, name: str) -> str:
@@ -141,8 +153,9 @@ def _turned(space: Space, move: Turn) -> Proposal | None:
 
 
 def _rewritten(space: Space, move: Rewrite) -> Proposal | None:
-    text = rewrite(space.context.train_py, move)
-    if text is None:
+    text = _replaced(space.context.train_py, move)
+    # What was tried is looked for before the checks, which parse the code: most rewrites were, late in a night.
+    if text is None or not space.is_new_text(text) or not _is_allowed(text):
         return None
     return space.rewritten(text, f"{move.title}: {move.reason}", "A change of the code from the playbook.", _EFFECT)
 

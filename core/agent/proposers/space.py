@@ -151,6 +151,9 @@ class Space:
     def is_new(self, assignment: Assignment) -> bool:
         return self._key(assignment) not in self._assignments
 
+    def is_new_text(self, text: str) -> bool:
+        return revision_digest(text) not in self._revisions
+
     def proposal(self, assignment: Assignment, hypothesis: str, rationale: str, effect: str) -> Proposal | None:
         """The proposal of `assignment`; None when it has been tried. Assignments are compared first, being cheap."""
         if not self.is_new(assignment):
@@ -159,7 +162,7 @@ class Space:
 
     def rewritten(self, text: str, hypothesis: str, rationale: str, effect: str) -> Proposal | None:
         """The proposal of a whole train.py; None when it has been tried."""
-        if revision_digest(text) in self._revisions:
+        if not self.is_new_text(text):
             return None
         knobs = {knob.name: knob.value for knob in parse_knobs(text)}
         return Proposal(hypothesis, rationale, text, knobs, effect)
