@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,8 @@ from slm_ar.core.agent.proposers.space import place_of
 from slm_ar.core.contracts import KnobValue, PastExperiment, ResearchContext, Status
 
 BUDGETS = (10, 20, 40)
-LOWEST = 1.5
-"""Bits per byte at the optimum."""
+LOWEST, GAP = 1.5, 0.1
+"""Bits per byte at the optimum, and how much more the start has: what tuning gained on the corpora of the docs."""
 NOISE = 0.006
 """Standard deviation of a score, in bits per byte: what two runs of 60 s on two cores differ by."""
 RESAMPLES = 2000
@@ -65,6 +65,9 @@ class Landscape:
     bends: np.ndarray
     """[knobs, knobs], positive definite: the loss rises as a quadratic form of the distances, and slower far away."""
     ripples: float
+    """Height of the dents."""
+    scale: float
+    """Makes the start GAP worse than the optimum."""
     ceiling: float
     """Sum of the places of model, batch and context above which memory runs out."""
     fastest: float
@@ -75,7 +78,7 @@ class Landscape:
         away = places - self.optimum
         rise = float(away @ self.bends @ away)
         ripple = self.ripples * float(np.mean(1 - np.cos(9 * away)))
-        return LOWEST + rise / (1 + 0.5 * rise) + ripple
+        return LOWEST + self.scale * (rise / (1 + 0.5 * rise) + ripple)
 
     def failure(self, values: Mapping[str, KnobValue]) -> Status | None:
         places = dict(zip(NAMES, (place_of(knob, values[knob.name]) for knob in KNOBS), strict=True))
@@ -107,10 +110,11 @@ def landscape(shape: str, seed: int) -> Landscape:
     fails = shape == "failing"
     if fails:  # an optimum that cannot be reached would only add a constant
         optimum = np.minimum(optimum, start + 0.08)
-    return Landscape(
-        shape, optimum, bends, 0.05 if shape == "rippled" else 0.0, room + 0.25 if fails else 9.0,
-        start[NAMES.index("MATRIX_LR")] + 0.15 if fails else 9.0,
+    raw = Landscape(
+        shape, optimum, bends, 0.2 * float(weights.mean()) if shape == "rippled" else 0.0, 1.0,
+        room + 0.25 if fails else 9.0, start[NAMES.index("MATRIX_LR")] + 0.15 if fails else 9.0,
     )  # fmt: skip
+    return replace(raw, scale=GAP / (raw.loss({knob.name: knob.value for knob in KNOBS}) - LOWEST))
 
 
 # --- a night --------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ def night(name: str, shape: str, seed: int, experiments: int) -> Night:
             if status is Status.KEPT:
                 head, current, noisy = proposal.train_py, true, measured
         if count in BUDGETS:
-            left[count] = (current - LOWEST) / (first - LOWEST)
+            left[count] = (current - LOWEST) / GAP
     failed = sum(past.dev_score is None for past in history)
     return Night(left, failed, slowest)
 
