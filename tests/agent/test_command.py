@@ -290,6 +290,14 @@ def test_nothing_survives_the_death_of_the_harness(tmp_path: Path) -> None:
     assert not (tmp_path / "scratch").exists()
 
 
+def test_without_its_keeper_a_program_is_ended_too(make: Make, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    body = f"open({str(pid)!r}, 'w').write(str(os.getpid()))\nos.kill(os.getppid(), 9)\ntime.sleep(600)"
+    with pytest.raises(ProposerError, match="was killed, and the program with it"):
+        make(body).propose(CONTEXT)
+    assert not left_behind(int(pid.read_text()))
+
+
 def test_where_no_daemon_comes_back_it_is_known_by_its_mark(tmp_path: Path) -> None:
     """macOS has no subreapers; here the keeper is told that this is macOS."""
     pid = tmp_path / "pid"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ...errors import ProposerError, UsageError
 from ...train.files import LONGEST_KEY_BYTES, read_candidate_file, without_keys
-from .keeper import MARK, NOT_STARTED, SWEEP_SECONDS, remove_folder
+from .keeper import MARK, NOT_STARTED, SWEEP_SECONDS, marked, remove_folder, sweep
 
 MOST_FILE_BYTES = 64_000
 MOST_KEPT_OUTPUT = 64_000
@@ -51,10 +51,10 @@ class Ended:
 
 
 @contextlib.contextmanager
-def scratch_folder(workspace: Path) -> Iterator[Path]:
+def scratch_folder(workspace: Path | None) -> Iterator[Path]:
     """A fresh folder outside the workspace, removed afterwards. Raises UsageError when there is no place for it."""
     place = Path(tempfile.gettempdir())
-    if place.resolve().is_relative_to(workspace.resolve()):
+    if workspace is not None and place.resolve().is_relative_to(workspace.resolve()):
         raise UsageError(
             f"the folder for temporary files, {place}, lies in the workspace", "set TMPDIR to a folder outside of it"
         )
@@ -155,10 +155,16 @@ def _kept(
             if keeper is not None:
                 _await_end(keeper, words)
         facts = json.loads(heard.readline() or b"{}")
-    if NOT_STARTED in facts or "code" not in facts:
-        reason = facts.get(NOT_STARTED) or "its keeper has died"
+    if not facts:
+        sweep(lambda: marked(str(folder)))
         raise ProposerError(
-            f"the program {line[0]} cannot be started: {reason}", "run it once by hand, or set command in [proposer]"
+            f"the process that watches over {line[0]} was killed, and the program with it",
+            "look whether memory ran out (dmesg), and whether the program ends processes of others",
+        )
+    if NOT_STARTED in facts:
+        raise ProposerError(
+            f"the program {line[0]} cannot be started: {facts[NOT_STARTED]}",
+            "run it once by hand, or set command in [proposer]",
         )
     return words, None if why else facts["code"], why
 
@@ -169,6 +175,8 @@ def _listen(keeper: subprocess.Popen[bytes], words: _Words, seconds: float) -> s
     limit = time.monotonic() + seconds
     while (left := limit - time.monotonic()) > 0:
         if not select.select([keeper.stdout], [], [], min(left, 0.5))[0]:
+            if keeper.poll() is not None:  # killed: what it has started may hold the other end
+                return ""
             continue
         chunk = os.read(keeper.stdout.fileno(), 65536)
         if not chunk:

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def main(control: int, result: int, command: list[str]) -> None:
     if code is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-    _sweep()
+    sweep(_left)
     if os.getppid() != harness:
         remove_folder(folder)
     _tell(result, {"code": code})
@@ -56,37 +57,41 @@ def _tell(result: int, facts: dict[str, Any]) -> None:
 
 
 def _left() -> list[Any]:
-    """All processes that the program has left, as psutil's."""
+    """All processes that the program has left, as psutil's, those reaped that have ended."""
     import psutil
 
-    found = psutil.Process().children(recursive=True)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    found: list[Any] = psutil.Process().children(recursive=True)
     if sys.platform != "linux" and MARK in os.environ:
-        mine = os.getpid()
-        found += [process for process in psutil.process_iter() if process.pid != mine and _is_marked(process)]
+        found += marked(os.environ[MARK])
     return found
 
 
-def _is_marked(process: Any) -> bool:
+def marked(folder: str) -> list[Any]:
+    """All other processes that have inherited the mark of a program's folder, as psutil's."""
+    import psutil
+
+    mine = os.getpid()
+    return [process for process in psutil.process_iter() if process.pid != mine and _is_marked(process, folder)]
+
+
+def _is_marked(process: Any, folder: str) -> bool:
     import psutil
 
     try:
-        return bool(process.environ().get(MARK) == os.environ[MARK])
+        return bool(process.environ().get(MARK) == folder)
     except (psutil.Error, OSError):  # of somebody else, or gone
         return False
 
 
-def _sweep() -> None:
-    """Kill and reap all descendants."""
+def sweep(left: Callable[[], list[Any]]) -> None:
+    """Kill what `left` finds until it finds nothing more, or the time for it is up."""
     import psutil
 
     limit = time.monotonic() + SWEEP_SECONDS
-    while True:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        alive = _left()
-        if not alive or time.monotonic() > limit:
-            return
+    while (alive := left()) and time.monotonic() < limit:
         for process in alive:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -107,23 +112,20 @@ def remove_folder(folder: Path) -> None:
     for place in flat:  # it grows: what lies deeper is moved up, so that no path gets too long
         for entry in _entries(place):
             with contextlib.suppress(OSError):
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)  # a folder that may not be written cannot be moved
-                    moved = folder / f"{name}{len(flat)}"
-                    os.rename(entry.path, moved)
-                    flat.append(moved)
+                if entry.is_dir() and not entry.is_symlink():
+                    entry.chmod(0o700)  # one that may not be written cannot be moved
+                    flat.append(entry.rename(folder / f"{name}{len(flat)}"))
                 else:
-                    os.unlink(entry.path)
+                    entry.unlink()
     for place in reversed(flat):
         with contextlib.suppress(OSError):
             place.rmdir()
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path) -> list[Path]:
     try:
         folder.chmod(0o700)
-        with os.scandir(folder) as found:
-            return list(found)
+        return list(folder.iterdir())
     except OSError:
         return []
 
