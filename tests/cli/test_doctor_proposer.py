@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,6 +182,32 @@ def test_a_program_that_is_not_what_it_seems(
     monkeypatch.setattr(checkup, "VERSION_SECONDS", 2.0 if "sleep" in body else 60.0)
     ended = slm_ar("doctor", "--proposer", "cli:codex")
     assert ended.code == (0 if not body else 6) and words in ended.out, ended
+
+
+def test_outside_a_workspace_nothing_is_kept_from_a_program(
+    slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the command is given in the home folder, above it, or in the folder for temporary files."""
+    path = make_program(tmp_path / "bin", "", "codex")
+    path.write_text(f"#!{sys.executable} -I\nimport os\nprint(os.environ['HOME'])\n", encoding="utf-8")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, value in (("HOME", "/h"), ("TMPDIR", str(tmp_path)), ("PATH", str(tmp_path / "bin"))):
+        monkeypatch.setenv(name, value)
+    for here in (tmp_path, Path("/")):
+        monkeypatch.chdir(here)
+        assert checkup.installed_with_versions() == ["codex (/h)"]
+
+
+def test_what_is_handed_to_a_program_is_not_shown(
+    slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_program(tmp_path / "bin", "", "own")
+    path.write_text(f"#!{sys.executable} -I\nimport os\nprint('1.2', os.environ['MY_LOGIN'])\n", encoding="utf-8")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("MY_LOGIN", "abracadabra")
+    proposer = {"name": "cli:own", "command": ["own"], "pass_environment": ["MY_LOGIN"]}
+    ended = slm_ar("doctor", "--proposer", "cli:own", folder=make_toy_workspace(tmp_path / "work", proposer=proposer))
+    assert ended.code == 0 and "1.2 [key]" in ended.out and "abracadabra" not in ended.text
 
 
 def test_a_program_that_is_not_there(slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def installed_with_versions() -> list[str]:
     found = []
     for name in installed_programs():
         try:
-            _, words = _version(find_program(ProposerTable(name=f"{PREFIX}{name}"), Path.cwd()), Path.cwd())
+            _, words = _version(find_program(ProposerTable(name=f"{PREFIX}{name}"), None), None)
         except SlmArError as error:
             words = error.message
         found.append(f"{name} ({words})")
@@ -171,7 +171,7 @@ def installed_with_versions() -> list[str]:
 
 
 def _of_program(table: ProposerTable, folder: Path) -> Iterator[Finding]:
-    workspace = folder.parent if folder.name == ".slm" else folder
+    workspace = folder.parent if folder.name == ".slm" else None
     try:
         program = find_program(table, workspace)
     except SlmArError as error:
@@ -197,11 +197,12 @@ def _of_program(table: ProposerTable, folder: Path) -> Iterator[Finding]:
     yield _transcript(folder)
 
 
-def _version(program: Program, workspace: Path) -> tuple[bool, str]:
+def _version(program: Program, workspace: Path | None) -> tuple[bool, str]:
     """(whether it answered, what it said of its version). Raises UsageError when no scratch folder can be made."""
     try:
         with scratch_folder(workspace) as folder:
-            ended = run_errand([program.path, "--version"], program.environment, folder, {}, (), "", VERSION_SECONDS)
+            line = [program.path, "--version"]
+            ended = run_errand(line, program.environment, folder, {}, (), "", VERSION_SECONDS, program.secrets)
     except ProposerError as error:
         return False, error.message
     if ended.why:

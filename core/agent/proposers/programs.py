@@ -90,8 +90,11 @@ def installed_programs() -> list[str]:
     return [name for name, known in known_programs().items() if shutil.which(known.command[0])]
 
 
-def find_program(table: ProposerTable, workspace: Path) -> Program:
-    """The program behind [proposer] name = "cli:NAME". Raises UsageError and ProposerError; starts nothing."""
+def find_program(table: ProposerTable, workspace: Path | None) -> Program:
+    """The program behind [proposer] name = "cli:NAME". Raises UsageError and ProposerError; starts nothing.
+
+    `workspace` is None outside of one.
+    """
     name = table.name.removeprefix(PREFIX)
     known = known_programs().get(name)
     if known is None and table.command is None:
@@ -129,11 +132,11 @@ def find_program(table: ProposerTable, workspace: Path) -> Program:
     return Program(table.name, path, tuple(parts[1:]), environment, tuple(_secrets(table.pass_environment)))
 
 
-def _environment(named: Sequence[str], known: Known | None, workspace: Path) -> dict[str, str]:
+def _environment(named: Sequence[str], known: Known | None, workspace: Path | None) -> dict[str, str]:
     """What a program gets: the listed names, those of the recipe, and what is set for it."""
     passes, sets = (known.passes, known.sets) if known is not None else ((), {})
-    hidden = [workspace.resolve(), private_root().resolve()]
-    hidden += [path for path in (workspace.absolute(), private_root().absolute()) if path not in hidden]
+    secluded = [private_root(), *([workspace] if workspace is not None else [])]
+    hidden = {path for place in secluded for path in (place.resolve(), place.absolute())}
     environment = {
         name: os.environ[name]
         for name in (*PASSED, *passes)
