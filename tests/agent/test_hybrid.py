@@ -117,6 +117,22 @@ def test_what_is_no_edit_costs_no_turn(tmp_path: Path) -> None:
     assert len(told) == len(partner.notes) >= 3 and "as it was; the optimiser takes the turn" in told[0]
 
 
+def test_where_no_knob_is_left_the_model_takes_every_turn(tmp_path: Path) -> None:
+    partner = Partner()
+    hybrid = HybridProposer(setting(tmp_path), partner)
+    without = TINY_TRAIN_PY.replace("# knob:", "# once:")
+    past = PastExperiment(1, "a", "b", "x", "h", Status.REVERTED, 1.0, {}, "t")
+    for count in range(FIRST_TURNS + 4):
+        proposal = hybrid.propose(replace(CONTEXT, train_py=without, history=(past,) * count))
+        assert proposal is not None and hybrid.name == "hybrid:claude" and len(partner.notes) == count + 1
+    partner.unusable = "it left train.py as it was"
+    for count in range(FIRST_TURNS, FIRST_TURNS + 4):
+        skipped = hybrid.propose(replace(CONTEXT, train_py=without, history=(past,) * count))
+        assert skipped is not None and skipped.unusable and hybrid.name == "hybrid:claude"
+    partner.is_done = True
+    assert hybrid.propose(replace(CONTEXT, train_py=without)) is None
+
+
 @given(st.integers(0, 2**31), st.floats(0.05, 0.95), st.integers(30, 300))
 def test_the_share_holds_and_depends_on_seed_and_place_alone(seed: int, share: float, count: int) -> None:
     past = PastExperiment(1, "a", "b", "x", "h", Status.REVERTED, 1.0, {}, "t")

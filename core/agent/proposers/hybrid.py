@@ -5,7 +5,7 @@ shown the optimiser's state, so that it proposes what an optimiser cannot, or mo
 of Ferreira et al. 2026 (arXiv 2603.24647: CMA-ES, and a language model on 30 % of the trials). Whose turn it is depends
 on the campaign's seed and on how far it has come, so that a campaign goes on after a kill as it would have. When the
 model gives no edit that can be used, the optimiser takes that turn; when it cannot be asked any more, all of them, and
-that is said once.
+that is said once. Where the optimiser has nothing to turn, the model gets its turns.
 """
 
 from __future__ import annotations
@@ -59,20 +59,28 @@ class HybridProposer:
         return str(getattr(self._partner, "closing_line", ""))
 
     def propose(self, context: ResearchContext) -> Proposal | None:
-        """The proposal of the one whose turn it is; None when the optimiser has nothing left.
+        """The proposal of the one whose turn it is, or of the other where that one has none; None when both have none.
 
         `name` says afterwards whose it is.
         """
-        if not self._is_alone and is_partners_turn(context, self._setting.table.share):
+        unusable: Proposal | None = None
+        is_partners = is_partners_turn(context, self._setting.table.share)
+        if is_partners and not self._is_alone:
+            self.name = f"hybrid:{self._partner.name}"
             proposal = self._asked(context)
-            if proposal is not None and proposal.unusable:
-                # Not an experiment of its own: the history would not grow, and the same turn would come again.
-                self._setting.tell(f"{self._partner.name}: {proposal.unusable}; the optimiser takes the turn")
-            elif proposal is not None:
-                self.name = f"hybrid:{self._partner.name}"
+            if proposal is not None and not proposal.unusable:
                 return proposal
+            unusable = proposal
         self.name = "hybrid:search"
-        return self._optimiser.propose(context)
+        proposal = self._optimiser.propose(context)
+        if proposal is not None and unusable is not None:
+            # Not an experiment of its own: the history would not grow, and the same turn would come again.
+            self._setting.tell(f"{self._partner.name}: {unusable.unusable}; the optimiser takes the turn")
+        if proposal is not None or self._is_alone:
+            return proposal
+        # No knobs, or none that are untried: the model may still have ideas.
+        self.name = f"hybrid:{self._partner.name}"
+        return unusable if is_partners else self._asked(context)
 
     def _asked(self, context: ResearchContext) -> Proposal | None:
         from .optimiser import optimiser_state
