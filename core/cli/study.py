@@ -132,7 +132,7 @@ def with_trainings(plan: Study, home: Path, display: Display) -> dict[str, Any]:
     for item in plan.corpora:
         with ExitStack() as stack:
             bench = opened(item, home, display, stack)
-            path = home / plan.folder / f"{item.name}.live.jsonl"
+            path = results_folder(plan, home) / f"{item.name}.live.jsonl"
             found, world = live_corpus(
                 path,
                 bench,
@@ -188,11 +188,16 @@ def opened(corpus: CorpusTable, home: Path, display: Display, stack: ExitStack) 
     )
 
 
+def results_folder(plan: Study, home: Path) -> Path:
+    """Where tables and results lie."""
+    return home / Path(plan.folder).expanduser()
+
+
 def table_path(plan: Study, corpus: CorpusTable, home: Path) -> Path:
     """Where a corpus's table lies."""
     if corpus.table is not None:
         return home / Path(corpus.table).expanduser()
-    return home / Path(plan.folder).expanduser() / f"{corpus.name}.table.jsonl"
+    return results_folder(plan, home) / f"{corpus.name}.table.jsonl"
 
 
 def check_proposers(plan: Study) -> None:
@@ -240,7 +245,7 @@ def written(
 
     search = plan.search
     results = results_of(plan.name, mode, search.reference, search.runs, value_seeds, corpora, traces, about)
-    page = write_results(home / Path(plan.folder).expanduser() / mode, results, traces)
+    page = write_results(results_folder(plan, home) / mode, results, traces)
     told: dict[str, Any] = {}
     for item in results.comparisons:
         if item.proposer != search.reference:
