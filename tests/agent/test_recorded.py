@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,8 +143,10 @@ def test_a_recorded_code_that_cannot_work_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_recording(tmp_path: Path, workspace: Path) -> None:
-    for path, error in ((tmp_path / "none.jsonl", ProposerError), (tmp_path, ProposerError)):
-        with pytest.raises(error, match=r"cannot be read|no recorded campaign"):
+    os.mkfifo(tmp_path / "pipe")
+    none, pipe = tmp_path / "none.jsonl", tmp_path / "pipe"
+    for path in (none, pipe, "/dev/null", "x" * 5000, "a\0b", "~nobody-here/x", tmp_path):
+        with pytest.raises(ProposerError, match=r"cannot be read: \w|no recorded campaign"):
             replay_of(path, tmp_path)
     (workspace / ".slm").mkdir()
     (workspace / ".slm" / "journal.db").write_bytes(b"nonsense" * 1000)

@@ -8,6 +8,7 @@ cannot be read is refused, with file and line, before anything is trained.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,8 +47,10 @@ class ReplayProposer:
         """Raises UsageError where the recipe names no recording, ProposerError where it cannot be used."""
         if setting.table.recording is None:
             raise UsageError("proposer replay needs a recording", f'set recording = "PATH" in [proposer]: {_HINT}')
-        path = Path(setting.table.recording).expanduser()
-        self._path = path if path.is_absolute() else setting.folder.parent / path
+        path = Path(setting.table.recording)
+        with contextlib.suppress(RuntimeError):  # a ~NAME that nobody has
+            path = path.expanduser()
+        self._path = setting.folder.parent / path
         self._recorded = read_recording(self._path)
         self.why_nothing = ""
         """Why the last `propose` gave nothing, in words for the end of the night."""
@@ -70,15 +73,21 @@ class ReplayProposer:
 
 def read_recording(path: Path) -> tuple[Recorded, ...]:
     """The experiments of a recording, in order, each revision once. Raises ProposerError and JournalError."""
-    folder = path / ".slm" if (path / ".slm").is_dir() else path
-    if folder.is_dir():
+    try:
+        folder = path / ".slm" if (path / ".slm").is_dir() else path
+        is_folder, is_file = folder.is_dir(), path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise _unreadable(path, error.strerror) from None
+    if is_folder:
         if not (folder / JOURNAL_FILE).is_file():
             raise ProposerError(f"there is no recorded campaign in {path}", _HINT)
         with Journal(folder, read_only=True) as journal:
             bodies = [(f"event {event.number}", event.kind, event.body) for event in journal.events]
         found = _experiments(folder / JOURNAL_FILE, iter(bodies))
-    else:
+    elif is_file:
         found = _experiments(path, _rendered(path))
+    else:  # a pipe, too, would be waited for
+        raise _unreadable(path, "there is no such folder or file")
     first: dict[str, Recorded] = {}
     for item in found:
         first.setdefault(item.revision, item)
@@ -87,12 +96,16 @@ def read_recording(path: Path) -> tuple[Recorded, ...]:
     return tuple(first.values())
 
 
+def _unreadable(path: Path, why: str | None) -> ProposerError:
+    return ProposerError(f"the recording {one_line(str(path), 300)} cannot be read: {why}", _HINT)
+
+
 def _rendered(path: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(place, kind, body) of each line of a journal.jsonl."""
     try:
         file = path.open(encoding="utf-8")
     except OSError as error:
-        raise ProposerError(f"the recording {path} cannot be read: {error.strerror}", _HINT) from None
+        raise _unreadable(path, error.strerror) from None
     with file:
         number = 0
         try:
