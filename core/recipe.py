@@ -320,7 +320,7 @@ class ProposerTable(_Table):
     """How long to wait for a language model that is overloaded or away before the campaign is left for later."""
     command: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] | None = None
     """Of cli:NAME, program and arguments, instead of those that are known for NAME. {prompt} stands for the task, which
-    otherwise comes on standard input; {model} for model."""
+    otherwise comes on standard input; {model} for model. A program with a relative path counts from the workspace."""
     agent_seconds: Positive = 900.0
     """Longest time that the program of cli:NAME may take for one proposal; then all that it started is ended."""
     pass_environment: Annotated[tuple[VariableName, ...], Field(strict=False)] = ()

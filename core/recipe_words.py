@@ -159,7 +159,8 @@ def _part(schema: Schema, path: Path) -> Schema:
     part = schema
     for name in path:
         if isinstance(name, int):
-            part = _resolved(part["items"], schema)
+            lists = [member for member in part.get("anyOf", ()) if "items" in member]  # of a list that may be absent
+            part = _resolved((lists or [part])[0]["items"], schema)
         else:
             part = _properties(part, schema).get(name) or part.get("additionalProperties") or {}
     return part

@@ -63,6 +63,7 @@ def test_a_command_of_the_recipe_goes_first(bin_folder: Path, tmp_path: Path) ->
         ({"name": "cli:"}, UsageError, "is not known.*command ="),
         ({"name": "cli:own", "command": ["own"], "model": "m"}, UsageError, "no place for model"),
         ({"name": "cli:own", "command": ["own", "{model}"]}, UsageError, "asks for a model"),
+        ({"name": "cli:own", "command": ["own", "a\0b"]}, UsageError, "zero byte"),
     ],
 )
 def test_what_is_missing_is_told_with_the_line_that_repairs_it(
@@ -86,6 +87,18 @@ def test_a_relative_entry_of_path_still_names_the_program(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "bin")
     assert find_program(table("cli:codex"), tmp_path / "work").path == str(path)
+
+
+def test_a_program_may_be_named_by_its_place(bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_program(tmp_path / "work", "", "own")
+    monkeypatch.chdir(bin_folder.parent)
+    monkeypatch.setenv("HOME", str(tmp_path / "work"))
+    for name in ("./own", "../work/own", str(path), "~/own"):
+        found = find_program(table("cli:own", command=[name]), tmp_path / "work").path
+        assert Path(found).is_absolute() and Path(found).samefile(path)
+    for name in ("./other", "~nobody-here/own", str(tmp_path)):
+        with pytest.raises(ProposerError, match="no program is there"):
+            find_program(table("cli:own", command=[name]), tmp_path / "work")
 
 
 def test_the_password_of_a_proxy_is_a_secret(bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +141,7 @@ def test_keys_of_the_recipe_for_programs() -> None:
     for wrong, words in (
         ({"pass_environment": ["SLM_AR_PRIVATE"]}, "SLM_AR_PRIVATE is never handed to a program"),
         ({"command": []}, "command"),
+        ({"command": ["own", ""]}, r"command\[1\]: must be text in quotes, not empty"),
         ({"command": "own -p"}, "a list"),
         ({"agent_seconds": 0}, "more than 0"),
     ):

@@ -6,6 +6,7 @@ variable of ours, no key that the recipe does not name, and no path of the works
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tomllib
@@ -119,17 +120,30 @@ def find_program(table: ProposerTable, workspace: Path | None) -> Program:
             egress.refusal(table.name).message,
             "take that out to allow it; agent_is_local = true in [proposer] says that it asks this machine alone",
         )
-    path = shutil.which(parts[0])
+    if any("\0" in part for part in parts):
+        raise UsageError(f"command of {table.name} holds a zero byte", "take it out of [proposer] in recipe.toml")
+    path = _found(parts[0], workspace)
     if path is None:
         install = f"install it: {known.install}. " if known is not None and table.command is None else ""
+        where = "no program is there" if os.sep in parts[0] else "it is not on PATH"
         raise ProposerError(
-            f"proposer {table.name} needs the program `{parts[0]}`, and it is not on PATH",
+            f"proposer {table.name} needs the program `{parts[0]}`, and {where}",
             f'{install}Or write command = ["PROGRAM", "{{prompt}}"] in [proposer] of recipe.toml to use another.',
         )
-    # An entry of PATH may be relative, and the program is started elsewhere.
-    path = str(Path(path).absolute())
     environment = _environment(table.pass_environment, known, workspace)
     return Program(table.name, path, tuple(parts[1:]), environment, tuple(_secrets(table.pass_environment)))
+
+
+def _found(program: str, workspace: Path | None) -> str | None:
+    """The absolute path of a program on PATH, or of one named by its place, which counts from the workspace."""
+    if os.sep in program:
+        place = Path(program)
+        with contextlib.suppress(RuntimeError):  # a ~NAME that nobody has
+            place = place.expanduser()
+        program = str((workspace or Path.cwd()) / place)
+    path = shutil.which(program)
+    # An entry of PATH may be relative, and the program is started elsewhere.
+    return str(Path(path).absolute()) if path is not None else None
 
 
 def _environment(named: Sequence[str], known: Known | None, workspace: Path | None) -> dict[str, str]:
