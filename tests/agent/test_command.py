@@ -146,6 +146,12 @@ else:
     assert (proposal.hypothesis, proposal.unusable) == ("mended", "") and len(transcript(work)) == 2
 
 
+def test_a_long_reason_is_cut(make: Make, work: Path) -> None:
+    proposed(make('print(len(sys.argv[1]))\nedit("MATRIX_LR = 0.02 ", "MATRIX_LR = " + repr("\\1" * 5000) + " ")'))
+    first, second = (int(call["content"][0]["text"].split()[0]) for call in transcript(work))
+    assert first < second < first + 2200
+
+
 # --- edits that are none --------------------------------------------------------------------
 
 
@@ -375,6 +381,11 @@ def test_a_key_that_is_handed_over_is_kept_nowhere(make: Make, work: Path, monke
     assert not files_with(work, CANARY)
 
 
+def test_a_value_that_the_code_holds_anyway_is_no_key(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SETTING", "MATRIX_LR")
+    assert not proposed(make(GOOD, pass_environment=["MY_SETTING"])).unusable
+
+
 # --- limits ---------------------------------------------------------------------------------
 
 
@@ -408,6 +419,14 @@ def test_a_program_that_cannot_be_started(make: Make, tmp_path: Path) -> None:
     (tmp_path / "bin" / "agent").write_text("#!/nowhere/python\n", encoding="utf-8")
     with pytest.raises(ProposerError, match="cannot be started: No such file"):
         proposer.propose(CONTEXT)
+
+
+def test_a_place_in_the_workspace_is_refused_before_the_night(
+    make: Make, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(work / "tmp"))
+    with pytest.raises(UsageError, match="lies in the workspace"):
+        make(GOOD)
 
 
 def test_a_cap_in_dollars_could_not_hold(make: Make, work: Path) -> None:

@@ -22,9 +22,9 @@ from ...egress import Ledger
 from ...errors import ProposerError, TrainingError, UsageError
 from ...train.files import last_line
 from ..edits import check_train_py, code_lines, revision_digest, unified_diff
-from .answers import LONGEST_SENTENCE, one_line
+from .answers import LONGEST_RATIONALE, LONGEST_SENTENCE, one_line
 from .calls import Setting
-from .errand import Ended, run_errand, scratch_folder, without
+from .errand import Ended, run_errand, scratch_folder, scratch_place, without
 from .programs import find_program
 from .prompt import HISTORY_FILE, HYPOTHESIS_FILE, LONGEST_PROGRAM, PROGRAM_FILE, errand_text, task_text
 from .spending import Tokens, Transcript
@@ -46,6 +46,7 @@ class CommandProposer:
         self._setting = setting
         self._workspace = setting.folder.parent
         self._program = find_program(setting.table, self._workspace)
+        scratch_place(self._workspace)
         self._ledger, self._transcript = Ledger(setting.folder), Transcript(setting.folder)
         # Under a name of their own: the campaign's sum of tokens is one of calls that tell them.
         self._calls_of = f"{setting.campaign} {self.name}"
@@ -94,7 +95,7 @@ class CommandProposer:
             except TrainingError as error:
                 problem = f"{error.message} {error.hint}".strip()
                 self._count_failure(ended, text, context)
-                is_secret = any(secret in text for secret in self._program.secrets)
+                is_secret = _holds_key(text, context, self._program.secrets)
                 if ended.why or is_secret or not text or text == context.train_py:
                     break  # there is nothing to mend, or nothing that may be handed over again
                 begun = text
@@ -114,7 +115,8 @@ class CommandProposer:
             seconds, is_cut = min(seconds, max(1.0, left)), left < seconds
         prompt = errand_text()
         if problem:
-            prompt += f"\ntrain.py holds the edit that you made before. It cannot be used: {problem} Mend it.\n"
+            shown = one_line(problem, LONGEST_RATIONALE)  # it may quote the edit, and arguments have a longest length
+            prompt += f"\ntrain.py holds the edit that you made before. It cannot be used: {shown} Mend it.\n"
         files = {
             TRAIN_FILE: begun,
             PROGRAM_FILE: f"{context.program.strip()}\n",
@@ -199,7 +201,7 @@ def _refuse(ended: Ended, text: str, context: ResearchContext, secrets: Sequence
     if text == context.train_py:
         code = f" (exit code {ended.code})" if ended.code else ""
         raise TrainingError(f"It left train.py as it was{code}.")
-    if any(secret in text for secret in secrets):
+    if _holds_key(text, context, secrets):
         raise TrainingError("train.py holds a key of this machine's environment.", "Take it out.")
     check_train_py(text)
     digest = revision_digest(text)
@@ -208,6 +210,11 @@ def _refuse(ended: Ended, text: str, context: ResearchContext, secrets: Sequence
             raise TrainingError(
                 f"This very train.py was there before, in or before experiment {past.id}.", "Try something else."
             )
+
+
+def _holds_key(text: str, context: ResearchContext, secrets: Sequence[str]) -> bool:
+    """Whether an edit brings a key in. A value that the code held before, such as bfloat16, is no key."""
+    return any(secret in text and secret not in context.train_py for secret in secrets)
 
 
 def _hypothesis(ended: Ended, old: str, new: str) -> str:

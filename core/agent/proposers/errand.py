@@ -50,14 +50,20 @@ class Ended:
     """File -> why it could not be read: gone, a link, too large, no text."""
 
 
-@contextlib.contextmanager
-def scratch_folder(workspace: Path | None) -> Iterator[Path]:
-    """A fresh folder outside the workspace, removed afterwards. Raises UsageError when there is no place for it."""
+def scratch_place(workspace: Path | None) -> Path:
+    """Where scratch folders are made. Raises UsageError for a place in the workspace."""
     place = Path(tempfile.gettempdir())
     if workspace is not None and place.resolve().is_relative_to(workspace.resolve()):
         raise UsageError(
             f"the folder for temporary files, {place}, lies in the workspace", "set TMPDIR to a folder outside of it"
         )
+    return place
+
+
+@contextlib.contextmanager
+def scratch_folder(workspace: Path | None) -> Iterator[Path]:
+    """A fresh folder outside the workspace, removed afterwards. Raises UsageError when there is no place for it."""
+    place = scratch_place(workspace)
     try:
         folder = Path(tempfile.mkdtemp(prefix="slm-ar-agent-")).resolve()
     except OSError as error:
