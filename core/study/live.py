@@ -3,7 +3,7 @@
 Called by `slm-ar study --mode live`. Promises: every training is a row on disk before anything follows from it, so that
 a killed study goes on where it was; a training that two searches ask for, same code and same seed, is done once and
 counts for both. The true value of a returned configuration is the mean of fresh trainings, scored on dev, with seeds
-that no search used and that are the same for all; hidden stays closed.
+that no search used: other ones for each search seed, the same for all proposers; hidden stays closed.
 """
 
 from __future__ import annotations
@@ -67,9 +67,13 @@ class LiveWorld:
         status = Status(row["status"]) if row["status"] is not None else None
         return Measured(status, row["score"], row["seconds"], row["reason"])
 
-    def value(self, train_py: str, seeds: int) -> float | None:
-        """Mean of `seeds` fresh trainings; None when one of them failed."""
-        rows = [self.trained(train_py, self.seed("value", index)) for index in range(seeds)]
+    def value(self, train_py: str, search_seed: int, seeds: int) -> float | None:
+        """Mean of `seeds` fresh trainings; None when one of them failed.
+
+        Each search seed has fresh ones of its own: with the same for all, two proposers that return the same two
+        configurations in every search would differ by the same luck in every pair, and no interval would show it.
+        """
+        rows = [self.trained(train_py, self.seed("value", search_seed, index)) for index in range(seeds)]
         if any(row["status"] is not None for row in rows):
             return None
         return math.fsum(row["score"] for row in rows) / seeds
@@ -132,9 +136,9 @@ def _valued(trace: Trace, world: LiveWorld, seeds: int) -> Trace:
     start = revision_digest(world.start)
     values: dict[str, float] = {}
     for revision in dict.fromkeys(trace.returned_at(share) for share in SHARES):
-        value = world.value(trace.texts[revision], seeds)
+        value = world.value(trace.texts[revision], trace.search_seed, seeds)
         if value is None:
-            value = world.value(trace.texts[start], seeds)
+            value = world.value(trace.texts[start], trace.search_seed, seeds)
         if value is None:
             raise TrainingError("the starting train.py failed with a fresh seed", "mend it; `slm-ar train` tries it")
         values[revision] = value

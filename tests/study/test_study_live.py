@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,13 +14,15 @@ from study_toys import CODE, FakeCrew, Guesser, Killed, bowl
 from toys import toy_machine, toy_recipe
 
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs
+from slm_ar.core.contracts import Proposal, ResearchContext
 from slm_ar.core.errors import TrainingError, UsageError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.terminal import QuietDisplay
 from slm_ar.core.study import live
+from slm_ar.core.study.compare import AHEAD, BEHIND, compare
 from slm_ar.core.study.live import CALIBRATION_RUNS, live_corpus
-from slm_ar.core.study.loop import SHARES, Trace
-from slm_ar.core.study.store import RUNS, Store, read_store
+from slm_ar.core.study.loop import SHARES, Trace, training_seed
+from slm_ar.core.study.store import RUNS, Store, identity_of, read_store
 from slm_ar.core.study.training import Bench, Crew
 
 PROPOSERS = {"near": Guesser("near", 0.4), "wide": Guesser("wide", 1.0)}
@@ -41,9 +44,7 @@ def lived(monkeypatch: pytest.MonkeyPatch, path: Path, bench: Bench, crew: FakeC
     return traces
 
 
-def test_every_return_is_valued_with_the_same_fresh_seeds(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_return_is_valued_with_fresh_seeds(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crew = FakeCrew(1)
     traces = lived(monkeypatch, tmp_path / "a.jsonl", bench, crew)
     assert [(trace.proposer, trace.search_seed) for trace in traces] == [
@@ -57,9 +58,14 @@ def test_every_return_is_valued_with_the_same_fresh_seeds(
     seeds: dict[str, set[int]] = {}
     for revision, seed in orders:
         seeds.setdefault(revision, set()).add(seed)
-    returned = {trace.returned_at(share) for trace in traces for share in SHARES}
-    fresh = set.intersection(*(seeds[revision] for revision in returned))
-    assert len(fresh) == 3
+    every_fresh: set[int] = set()
+    for search_seed in (0, 1):
+        own = [trace for trace in traces if trace.search_seed == search_seed]
+        returned = {trace.returned_at(share) for trace in own for share in SHARES}
+        searching = training_seed(identity_of(bench.facts), training_seed("search", search_seed, 0))
+        fresh = set.intersection(*(seeds[revision] for revision in returned)) - every_fresh - {searching}
+        assert len(returned) > 1 and len(fresh) == 3, "the same for both proposers, others for each search seed"
+        every_fresh |= fresh
     for trace in traces:
         assert {trace.returned_at(share) for share in SHARES} == set(trace.values)
     # The fake's score is the bowl and a few thousandths of luck by the seed.
@@ -67,6 +73,26 @@ def test_every_return_is_valued_with_the_same_fresh_seeds(
     for revision, value in traces[0].values.items():
         truth = bowl({knob.name: knob.value for knob in parse_knobs(texts[revision])})
         assert truth <= value <= truth + 0.006
+
+
+def test_luck_in_the_true_values_is_no_difference(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two proposers that return an equally good configuration each, the same in every search."""
+
+    class Fixed(Guesser):
+        def propose(self, context: ResearchContext) -> Proposal | None:
+            kind = {"SIZE": 0.7, "STEP": 0.005, "SHARE": 0.2, "LAYERS": 3, "KIND": "gelu", "BATCH": self.shift}
+            return Proposal("", "", set_knobs(context.train_py, kind))
+
+    monkeypatch.setitem(PROPOSERS, "near", Fixed("near", 0, shift=512))
+    monkeypatch.setitem(PROPOSERS, "wide", Fixed("wide", 0, shift=2048))
+    crew = FakeCrew(1)
+    monkeypatch.setattr(crew, "luck", lambda order: random.Random(order.train_py + str(order.seed)).gauss(0, 0.02))
+    traces = lived(monkeypatch, tmp_path / "a.jsonl", bench, crew, seeds=8)
+    (near,) = (item for item in compare(traces, "wide", {"toy": 0.01}, knows_all=False) if item.proposer == "near")
+    end = near.differences[-1]
+    assert end.high - end.low > 0.005 and end.verdict not in (AHEAD, BEHIND)
 
 
 def test_a_killed_study_goes_on(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
