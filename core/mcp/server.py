@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +51,8 @@ def serving(tools: Tools, desk: Desk) -> Iterator[None]:
     thread.start()
     thread.is_up.wait()
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # else what adapters print comes out when the connection is closed
+            yield
     finally:
         desk.hang_up()
         thread.stop()
@@ -80,10 +82,14 @@ class _ProtocolThread(threading.Thread):
             self.failure = errors
         finally:
             self.is_up.set()
-            if self._desk.hang_up():
-                main_thread = threading.main_thread().ident
-                assert main_thread is not None
-                signal.pthread_kill(main_thread, signal.SIGINT)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """The client has left: a campaign at work is interrupted."""
+        if self._desk.hang_up():
+            main_thread = threading.main_thread().ident
+            assert main_thread is not None
+            signal.pthread_kill(main_thread, signal.SIGINT)
 
     def stop(self) -> None:
         """From any thread: end the connection."""
@@ -107,7 +113,11 @@ class _ProtocolThread(threading.Thread):
             async with stdio_server() as (reader, writer):
                 # From here on descriptors 0 and 1 lead nowhere and to standard error, for us and our children.
                 self.is_up.set()
-                await server.run(reader, writer, server.create_initialization_options())
+                try:
+                    await server.run(reader, writer, server.create_initialization_options())
+                finally:
+                    # Not after the connection is closed: it never is while an end of it is open that nobody serves.
+                    self._hang_up()
 
 
 def make_server(tools: Tools, desk: Desk) -> Server[Any]:

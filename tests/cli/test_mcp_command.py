@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +102,75 @@ def test_a_call_that_is_given_up_ends_the_waiting_and_not_the_errand(server: Any
     anyio.run(given_up)
     assert heard[0] == "opening the campaign"
     assert desk.errand is None and threading.active_count() < 50
+
+
+# --- over real pipes ------------------------------------------------------------------------
+
+BARE_SERVER = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+
+from toys import TINY_TRAIN_PY, toy_recipe
+
+from slm_ar.core.egress import Ledger
+from slm_ar.core.mcp.desk import Desk
+from slm_ar.core.mcp.server import serving
+from slm_ar.core.mcp.telling import View
+from slm_ar.core.mcp.tools import Tools
+
+desk, view = Desk(), View(toy_recipe(), "", TINY_TRAIN_PY, None)
+with serving(Tools(desk, lambda: view, Ledger(Path(sys.argv[2])), print), desk):
+    print("what an adapter prints")
+    desk.wait_for_errand()
+"""
+PATIENCE_SECONDS = 200
+"""Ends what would hang."""
+
+
+def bare_server(folder: Path) -> subprocess.Popen[bytes]:
+    """A server without a workspace; what its campaign would do is print a line."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", BARE_SERVER, str(Path(__file__).parents[1]), str(folder)]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def request(number: int, method: str, **parameters: Any) -> bytes:
+    message = {"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}
+    return json.dumps(message).encode() + b"\n"
+
+
+HELLO = request(
+    0, "initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "by hand", "version": "1"}
+)
+
+
+def test_what_adapters_print_never_comes_out_between_the_answers(tmp_path: Path) -> None:
+    out, error = bare_server(tmp_path).communicate(HELLO, timeout=PATIENCE_SECONDS)
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [0]
+    assert b"what an adapter prints" in error and b"Traceback" not in error
+
+
+@pytest.mark.parametrize("end", ["stdin", "stdout"])
+def test_a_client_that_leaves_with_answers_unread_ends_the_server(tmp_path: Path, end: str) -> None:
+    """The pipe is full, or broken while the other one stays open: neither keeps a server, and its training, alive."""
+    server = bare_server(tmp_path)
+    assert server.stdin is not None and server.stdout is not None
+    calls = 80  # of 2 kB each, and a pipe holds 64
+    server.stdin.write(HELLO + b'{"jsonrpc": "2.0", "method": "notifications/initialized"}\n')
+    for number in range(1, calls + 1):
+        server.stdin.write(request(number, "tools/call", name="read_train_file", arguments={}))
+    server.stdin.flush()
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while sum(1 for sent in Ledger(tmp_path).entries()) < calls:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    (server.stdin if end == "stdin" else server.stdout).close()
+    try:
+        assert server.wait(PATIENCE_SECONDS) == 0
+    finally:
+        server.kill()
+        for stream in (server.stdin, server.stdout, server.stderr):
+            if stream is not None:
+                stream.close()
