@@ -45,7 +45,7 @@ def mcp(workspace: Path | None, experiments: int | None) -> None:
     from ..egress import Ledger
     from ..mcp.desk import Desk, DeskDisplay
     from ..mcp.server import require_sdk, serving
-    from ..mcp.tools import Tools
+    from ..mcp.tools import Tools, known_error
     from ..report.terminal import PlainDisplay
 
     require_sdk()
@@ -65,9 +65,10 @@ def mcp(workspace: Path | None, experiments: int | None) -> None:
                 try:
                     _drive(desk, opened.root, experiments, DeskDisplay(desk, said))
                     desk.end_errand()
-                except SlmArError as error:
-                    complain(error)
-                    desk.end_errand(error)
+                except (SlmArError, OSError) as error:
+                    known = known_error(error)
+                    complain(known)
+                    desk.end_errand(known)
         except KeyboardInterrupt:
             if not desk.is_closed:
                 raise

@@ -8,7 +8,7 @@ handed over once, and only to the code that it was made for; who stops waiting l
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ class Pending:
 
     base: str
     """Revision that its edits were made on."""
+    revision: str
+    """What they made of it."""
     train_py: str
     hypothesis: str
     rationale: str
@@ -122,24 +124,20 @@ class Desk:
                 self._changed.wait()
             return not self._is_closed
 
-    def take(self, revision: str) -> Pending | None:
-        """The pending proposal for this very code; where there is none, the errand ends and None is returned.
+    def take(self, revision: str, tried: Collection[str]) -> Pending | None:
+        """The pending proposal for this very code, if nobody `tried` it meanwhile.
 
-        Raises HungUpError.
+        Where there is none, the errand ends and None is returned. Raises HungUpError.
         """
         with self._changed:
             if self._is_closed:
                 raise HungUpError
             pending, self._pending = self._pending, None
-            if pending is None or pending.base == revision:
-                if pending is None:
-                    self._end()
+            refused = _refusal(pending, revision, tried) if pending is not None else ""
+            if pending is not None and not refused:
                 return pending
             if self._errand is not None:
-                self._errand.refused = (
-                    f"The proposal was made on revision {pending.base}, and the current code is {revision} by now. "
-                    "Nothing was trained for it: read the current code and propose again."
-                )
+                self._errand.refused = refused
             self._end()
             return None
 
@@ -154,6 +152,18 @@ class Desk:
             self._errand.is_done = True
 
 
+def _refusal(pending: Pending, revision: str, tried: Collection[str]) -> str:
+    """Why a proposal is not run although it was checked; between the two a person may have changed the campaign."""
+    if pending.base != revision:
+        return (
+            f"The proposal was made on revision {pending.base}, and the current code is {revision} by now. "
+            "Nothing was trained for it: read the current code and propose again."
+        )
+    if pending.revision in tried:
+        return "The very train.py of the proposal was tried meanwhile. Nothing was trained for it: see `results`."
+    return ""
+
+
 class Driver:
     """The proposer that hands over what the agent proposed; `resting` surrounds its waiting for it."""
 
@@ -164,7 +174,8 @@ class Driver:
 
     def propose(self, context: ResearchContext) -> Proposal:
         """Waits for a proposal. Raises HungUpError."""
-        while (pending := self._desk.take(context.revision)) is None:
+        tried = {past.revision for past in context.history}
+        while (pending := self._desk.take(context.revision, tried)) is None:
             with self._resting():
                 self._desk.wait_for_errand()
         return Proposal(pending.hypothesis, pending.rationale, pending.train_py)

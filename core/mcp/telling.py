@@ -7,7 +7,7 @@ noise, nothing of hidden and test, no text of the corpus, of a log or of an erro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -262,8 +262,11 @@ def claims_since(state: CampaignState, closed_before: int) -> list[dict[str, Any
 
 
 def report(state: CampaignState) -> str:
-    """The lines of `slm-ar status`, as they may be shared, of a campaign whose scores were rounded before."""
-    return status_text(for_sharing(summarise(as_told(state))))
+    """The lines of `slm-ar status`, as they may be shared, of a campaign whose scores were rounded before.
+
+    What a person could do next is left out: whether test is opened is not the agent's to say.
+    """
+    return status_text(replace(for_sharing(summarise(as_told(state))), next_steps=()))
 
 
 def as_told(state: CampaignState) -> CampaignState:
@@ -312,17 +315,13 @@ def failure(error: SlmArError) -> str:
     """An error of the harness in words for the agent: most messages quote files, paths or logs and stay here."""
     from ..agent.campaign import MOST_FAILURES_IN_A_ROW
 
-    if isinstance(error, WorkspaceBusyError):
-        return str(error)
+    if isinstance(error, WorkspaceBusyError):  # its message names this machine
+        return "another slm-ar works in this workspace: call again when it has ended"
     if error.message == f"{MOST_FAILURES_IN_A_ROW} experiments in a row failed":
         return f"{error.message}: look at `results` for what they have in common before you propose again."
     what = next((words for kind, words in _FAILURES.items() if isinstance(error, kind)), "something failed")
-    details = "; ".join(_named(error))
+    details = "; ".join(shown_reason(error.message))
     return (
         f"The campaign cannot go on: {what}{f' ({details})' if details else ''}. The person at this machine finds the "
         "reason on the standard error of `slm-ar mcp`, and with `slm-ar run`."
     )
-
-
-def _named(error: SlmArError) -> Iterator[str]:
-    return shown_reason(error.message)

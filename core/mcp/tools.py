@@ -15,7 +15,7 @@ from ..agent.proposers.answers import LONGEST_RATIONALE, LONGEST_SENTENCE, one_l
 from ..agent.replacing import MOST_BYTES, MOST_EDITS, Edit, apply_edits
 from ..agent.state import CampaignState
 from ..egress import Ledger
-from ..errors import BudgetError, SlmArError, TrainingError
+from ..errors import DISK_FULL, BudgetError, SlmArError, TrainingError, UsageError
 from . import telling
 from .desk import Desk, Errand, Pending
 from .telling import View, one_json
@@ -104,26 +104,40 @@ class Tools:
 
     def answer(self, name: str, arguments: Mapping[str, Any] | None) -> list[str]:
         """The texts that a tool answers; not for run_experiment, which waits. Raises ToolError."""
-        given = checked(name, arguments)
-        return self._guarded(lambda: self._answer(name, given))
+        return self._answered(lambda: self._answer(name, checked(name, arguments)))
 
     def start(self, arguments: Mapping[str, Any] | None) -> Errand:
         """Begin what run_experiment is to do, or find what is going on or was not told yet. Raises ToolError."""
-        checked("run_experiment", arguments)
-        return self._guarded(self._start)
+        return self._answered(lambda: self._start(checked("run_experiment", arguments)))
 
     def outcome(self, errand: Errand) -> list[str]:
         """What came of an errand that is done. Raises ToolError."""
-        return self._guarded(lambda: self._outcome(errand))
+        return self._answered(lambda: self._outcome(errand))
+
+    def _answered(self, work: Callable[[], Found]) -> Found:
+        """Do the work and write down what it answers; refusals too, which quote code and may come with scores."""
+        try:
+            found = self._guarded(work)
+        except ToolError as refusal:
+            words = str(refusal)
+            self._guarded(lambda: self._record(words))
+            raise
+        if isinstance(found, list):
+            texts = "\n".join(found)
+            self._guarded(lambda: self._record(texts))
+        return found
+
+    def _record(self, text: str) -> None:
+        self._ledger.record(CLIENT, PURPOSE, text.encode("utf-8", "replace"))
 
     def _guarded(self, work: Callable[[], Found]) -> Found:
+        """Do the work; of what goes wrong in it the person learns all, and the agent the kind."""
         try:
-            found = work()
-            if isinstance(found, list):
-                self._ledger.record(CLIENT, PURPOSE, "\n".join(found).encode("utf-8", "replace"))
-            return found
-        except (SlmArError, OSError) as error:
-            known = error if isinstance(error, SlmArError) else BudgetError(str(error), "is the disk full?")
+            return work()
+        except ToolError:
+            raise
+        except Exception as error:  # whatever it is: what goes past here, the SDK tells the client word for word
+            known = known_error(error)
             self._complain(known)
             raise ToolError(telling.failure(known)) from None
 
@@ -169,14 +183,14 @@ class Tools:
         if digest in view.revisions:
             raise ToolError(f"This very train.py {_known_as(view.state, digest)}. Propose something else.")
         replaced = self._desk.pending
-        if not self._desk.put(Pending(view.revision, text, hypothesis, rationale)):
+        if not self._desk.put(Pending(view.revision, digest, text, hypothesis, rationale)):
             raise ToolError("An experiment is running: call run_experiment, which waits for its end, then propose.")
         facts = {"pending_revision": digest, "hypothesis": hypothesis, "next": "call run_experiment"}
         return one_json(facts | ({"took_the_place_of": replaced.hypothesis} if replaced is not None else {}))
 
     # --- run --------------------------------------------------------------------------------
 
-    def _start(self) -> Errand:
+    def _start(self, _: Mapping[str, Any]) -> Errand:
         errand = self._desk.errand
         if errand is not None:
             return errand
@@ -208,6 +222,16 @@ class Tools:
         if errand.failure is not None:
             raise ToolError("\n".join([telling.failure(errand.failure), *texts]))
         return ["\n".join(texts)]
+
+
+def known_error(error: Exception) -> SlmArError:
+    """What went wrong as one of our own errors, for a person."""
+    if isinstance(error, SlmArError):
+        return error
+    if isinstance(error, OSError):
+        is_full = error.errno in DISK_FULL
+        return BudgetError(str(error), "free some space") if is_full else UsageError(str(error), "may it be read and written?")
+    return SlmArError(f"unexpected {type(error).__name__}: {error}", "this is a bug; what was recorded is saved")
 
 
 def _train_file(view: View, revision: str | None) -> list[str]:

@@ -15,7 +15,7 @@ from toys import TINY_TRAIN_PY, toy_recipe
 
 from slm_ar.core.egress import Ledger
 from slm_ar.core.errors import SlmArError, TrainingError
-from slm_ar.core.mcp.desk import Desk, DeskDisplay, Driver, HungUpError, Pending
+from slm_ar.core.mcp.desk import Desk, DeskDisplay, Driver, Errand, HungUpError, Pending
 from slm_ar.core.mcp.telling import View
 from slm_ar.core.mcp.tools import DESCRIPTIONS, ToolError, Tools, checked
 from slm_ar.core.report.terminal import QuietDisplay
@@ -23,17 +23,17 @@ from slm_ar.core.report.terminal import QuietDisplay
 
 def test_a_desk_hands_a_proposal_over_once_and_knows_when_to_interrupt() -> None:
     desk = Desk()
-    pending = Pending("abc", "text", "idea", "")
+    pending = Pending("abc", "def", "text", "idea", "")
     assert desk.put(pending) and not desk.is_working
     desk.send("", 0, 0)
     assert desk.is_working and not desk.put(pending)
-    assert desk.take("abc") is pending and desk.pending is None
-    assert desk.is_working and desk.take("abc") is None and not desk.is_working
+    assert desk.take("abc", ()) is pending and desk.pending is None
+    assert desk.is_working and desk.take("abc", ()) is None and not desk.is_working
     desk.send("", 1, 0)
     assert desk.hang_up() is True  # the campaign is at work
     assert desk.hang_up() is False  # and was told already
     with pytest.raises(HungUpError):
-        desk.take("abc")
+        desk.take("abc", ())
     assert desk.wait_for_errand() is False
 
 
@@ -45,12 +45,12 @@ def test_what_waits_for_the_agent_rests_meanwhile() -> None:
     @contextmanager
     def resting() -> Iterator[None]:
         seen.append(desk.is_working)
-        desk.put(Pending("abc", "text", "idea", "why"))
+        desk.put(Pending("abc", "def", "text", "idea", "why"))
         desk.send("", 1, 0)
         yield
 
     driver = Driver(desk, resting)
-    context: Any = SimpleNamespace(revision="abc")
+    context: Any = SimpleNamespace(revision="abc", history=())
     proposal = driver.propose(context)
     assert (proposal.hypothesis, proposal.rationale, proposal.train_py) == ("idea", "why", "text")
     assert seen == [False]
@@ -134,16 +134,28 @@ def test_whatever_a_client_sends_is_taken_or_refused_in_words(name: str, argumen
         assert all(isinstance(item["old"], str) and isinstance(item["new"], str) for item in given.get("edits", ()))
 
 
-def test_a_campaign_that_cannot_be_read_complains_to_the_person(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [TrainingError, PermissionError, KeyError])
+def test_a_campaign_that_cannot_be_read_complains_to_the_person(tmp_path: Path, kind: type[Exception]) -> None:
+    """Whatever the error is: the SDK would tell the client one that we do not know word for word."""
     complaints: list[SlmArError] = []
 
     def look() -> View:
-        raise TrainingError(f"{tmp_path}: broken")
+        raise kind(f"{tmp_path}: broken")
 
     tools = Tools(Desk(), look, Ledger(tmp_path), complaints.append)
-    with pytest.raises(ToolError) as caught:
-        tools.answer("results", {})
-    assert str(tmp_path) not in str(caught.value) and str(tmp_path) in complaints[0].message
+    for call in (lambda: tools.answer("results", {}), lambda: tools.start({}), lambda: tools.outcome(Errand("", 0, 0))):
+        with pytest.raises(ToolError) as caught:
+            call()
+        assert str(tmp_path) not in str(caught.value) and str(tmp_path) in complaints.pop().message
+
+
+def test_refusals_are_written_down_too(tmp_path: Path) -> None:
+    tools = Tools(Desk(), lambda: View(toy_recipe(), "", TINY_TRAIN_PY, None), Ledger(tmp_path), lambda error: None)
+    for arguments in ({**GOOD, "edits": [{"old": "self", "new": "me"}]}, {"revision": 7}):
+        with pytest.raises(ToolError) as caught:
+            tools.answer("propose_edits", arguments)
+        newest = list(Ledger(tmp_path).entries())[-1]
+        assert (tmp_path / "egress" / newest.digest).read_text(encoding="utf-8") == str(caught.value)
 
 
 def test_a_full_disk_is_told_to_both(tmp_path: Path) -> None:

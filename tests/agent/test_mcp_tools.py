@@ -137,7 +137,7 @@ def test_an_agent_drives_a_campaign(make_night: Callable[..., Night]) -> None:
     assert hidden and not [score for score in hidden if f"{score:.4f}" in told]
     exact = [item.dev_score for item in state.experiments]
     assert not [score for score in exact if score is not None and str(score)[:8] in told]
-    assert sum(1 for line in Ledger(agent.folder / ".slm").entries()) == 12
+    assert sum(1 for line in Ledger(agent.folder / ".slm").entries()) == 12  # calls that were answered
 
 
 def test_the_first_call_may_only_measure_the_noise(make_night: Callable[..., Night]) -> None:
@@ -260,6 +260,19 @@ def test_a_proposal_made_on_other_code_is_not_run(make_night: Callable[..., Nigh
     assert json.loads(human)["proposer"] == "human" and json.loads(human)["status"] == "kept"
     assert "Nothing was trained for it" in refused and json.loads(standing)["current_revision"] in refused
     assert agent.desk.pending is None
+
+
+def test_a_proposal_that_a_person_tried_meanwhile_is_not_run_again(make_night: Callable[..., Night]) -> None:
+    agent = make_night()
+    agent.propose("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.01 ")
+    (agent.folder / "train.py").write_text(TINY_TRAIN_PY.replace("0.02 ", "0.01 "), encoding="utf-8")
+    errand = agent.tools.start({})
+    wait_for(lambda: errand.is_done)
+    human, _, refused = agent.tools.outcome(errand)[0].splitlines()
+    assert json.loads(human)["proposer"] == "human" and json.loads(human)["status"] == "reverted"
+    assert "was tried meanwhile" in refused
+    state = agent.state()
+    assert state is not None and len(state.experiments) == 1
 
 
 # --- proposals ------------------------------------------------------------------------------

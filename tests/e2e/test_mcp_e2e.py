@@ -110,7 +110,7 @@ def test_an_agent_drives_a_campaign_and_a_killed_server_goes_on(
             assert "experiment 2 is not judged yet" in await agent.propose("16 ", "8 ", "too early", fails=True)
             with workspace_lock(root / ".slm"):
                 (busy,) = await agent.call("run_experiment", fails=True)
-            assert "another slm-ar works in this workspace: process" in busy
+            assert "another slm-ar works in this workspace: call again" in busy
             lines = await agent.run_experiment()
             assert lines[0]["experiment"] == 2 and lines[0]["hypothesis"] == "a wider model"
             await agent.call("report")

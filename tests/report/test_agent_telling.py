@@ -76,6 +76,13 @@ def test_dev_scores_are_told_in_halves_of_the_noise() -> None:
     assert first["dev"] == pytest.approx(0.9095, abs=0.0009) and first["status"] == "kept"
 
 
+@pytest.mark.parametrize("make", STATES)
+def test_nobody_tells_the_agent_to_open_test(make: object) -> None:
+    """What a person could do next stands in `slm-ar status`; an agent with a shell might take it for its task."""
+    told = telling.report(make())  # type: ignore[operator]
+    assert "Next" not in told and "slm-ar run" not in told and "slm-ar adopt" not in told
+
+
 def test_reasons_are_told_in_our_own_words() -> None:
     state = with_canaries(every_status_state())
     lines = [json.loads(line) for line in telling.history(view(state))[0].splitlines()]
@@ -137,8 +144,9 @@ def test_a_program_that_is_too_long_is_refused() -> None:
 
 
 def test_errors_of_the_harness_are_told_without_what_they_quote() -> None:
-    busy = WorkspaceBusyError("another slm-ar works in this workspace: process 7", "wait for it")
-    assert telling.failure(busy) == "another slm-ar works in this workspace: process 7\nwait for it"
+    busy = WorkspaceBusyError("another slm-ar works in this workspace: process 7 on my-laptop", "wait for it")
+    told = telling.failure(busy)
+    assert "another slm-ar works in this workspace" in told and "my-laptop" not in told
     told = telling.failure(DataError(f"/home/me/{CANARY}.csv line 3: {CANARY}", "mend it"))
     assert "the data cannot be used" in told and CANARY not in told and "/home" not in told
     told = telling.failure(TrainingError(f"the starting train.py cannot be measured: KeyError: '{CANARY}'"))
