@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,8 +106,23 @@ def test_the_password_of_a_proxy_is_a_secret(bin_folder: Path, tmp_path: Path, m
     make_program(bin_folder, "", "codex")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:pass@proxy.example:8080")
     program = find_program(table("cli:codex"), tmp_path)
-    assert "me:pass" in program.secrets and "pass@" not in repr(program)
+    assert "me:pass" in program.secrets and "pass" not in program.secrets and "pass@" not in repr(program)
     assert program.environment["HTTPS_PROXY"] == "http://me:pass@proxy.example:8080", "it needs its network"
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:a-long-password@proxy.example:8080")
+    assert "a-long-password" in find_program(table("cli:codex"), tmp_path).secrets
+
+
+def test_no_entry_of_path_leads_into_the_workspace(
+    bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_program(bin_folder, "", "codex")
+    work = tmp_path / "work"
+    (work / "bin").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(work)
+    monkeypatch.chdir(work)
+    within = ["bin", str(work / "bin"), str(tmp_path / "link" / "bin"), f"{bin_folder}/../work/bin"]
+    monkeypatch.setenv("PATH", os.pathsep.join([*within, str(bin_folder)]))
+    assert find_program(table("cli:codex"), work).environment["PATH"] == str(bin_folder)
 
 
 OFFLINE = """

@@ -205,9 +205,15 @@ def test_what_is_handed_to_a_program_is_not_shown(
     path.write_text(f"#!{sys.executable} -I\nimport os\nprint('1.2', os.environ['MY_LOGIN'])\n", encoding="utf-8")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("MY_LOGIN", "abracadabra")
-    proposer = {"name": "cli:own", "command": ["own"], "pass_environment": ["MY_LOGIN"]}
+    command = ["own", "--note", "two words", "--key", "abracadabra"]
+    proposer = {"name": "cli:own", "command": command, "pass_environment": ["MY_LOGIN"]}
     ended = slm_ar("doctor", "--proposer", "cli:own", folder=make_toy_workspace(tmp_path / "work", proposer=proposer))
-    assert ended.code == 0 and "1.2 [key]" in ended.out and "abracadabra" not in ended.text
+    assert (
+        ended.code == 0
+        and "1.2 [key]" in ended.out
+        and "own --note 'two words' --key [key] < TASK" in ended.out
+        and "abracadabra" not in ended.text
+    )
 
 
 def test_a_program_that_is_not_there(slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

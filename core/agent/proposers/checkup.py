@@ -8,6 +8,7 @@ the line that repairs it.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from . import ASKING, OFFLINE, OTHERS, unknown_proposer
 from .answers import one_line
 from .calls import Setting
 from .endpoint import CallError, Endpoint, explained, find_endpoint, open_client
-from .errand import run_errand, scratch_folder
+from .errand import run_errand, scratch_folder, without
 from .hybrid import partners_table
 from .programs import PREFIX, Program, find_program, installed_programs
 from .recorded import ReplayProposer
@@ -185,7 +186,8 @@ def _of_program(table: ProposerTable, folder: Path) -> Iterator[Finding]:
         return
     hint = "" if is_fine else f"run `{program.path} --version` by hand: it may be broken, or be another program"
     yield Finding("version", is_fine, words, hint)
-    yield Finding("called as", True, " ".join(program.line("TASK")) + (" < TASK" if program.reads_input else ""))
+    line = without(program.secrets, shlex.join(program.line("TASK")))
+    yield Finding("called as", True, f"{line} < TASK" if program.reads_input else line)
     yield Finding("folder", True, "a fresh one can be made for each call")
     missing = [name for name in table.pass_environment if name not in program.environment]
     words = f"it gets {', '.join(program.environment)}"

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -30,7 +30,7 @@ PASSED = (
     "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME",
     "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "LD_LIBRARY_PATH", "SYSTEMROOT",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "LD_LIBRARY_PATH",
 )  # fmt: skip
 """Where a program finds itself, its settings and its login (files, or the keyring of the desktop), and the network."""
 
@@ -157,18 +157,23 @@ def _environment(named: Sequence[str], known: Known | None, workspace: Path | No
         if name in os.environ and (name == "PATH" or not any(str(path) in os.environ[name] for path in hidden))
     }
     entries = environment.get("PATH", os.defpath).split(os.pathsep)
-    environment["PATH"] = os.pathsep.join(
-        entry for entry in entries if not any(Path(entry).is_relative_to(path) for path in hidden)
-    )
+    environment["PATH"] = os.pathsep.join(entry for entry in entries if not _is_within(Path(entry), hidden))
     environment |= {"TERM": "dumb", "NO_COLOR": "1", **sets}
     return environment | {name: os.environ[name] for name in named if name in os.environ}
+
+
+def _is_within(place: Path, folders: Collection[Path]) -> bool:
+    return any(path.is_relative_to(folder) for path in (place.absolute(), place.resolve()) for folder in folders)
 
 
 def _secrets(named: Sequence[str]) -> Iterator[str]:
     """Values of variables that look like keys, of those that the recipe hands over, and passwords of proxies."""
     for name in PASSED:
         if name.lower().endswith("_proxy") and "@" in os.environ.get(name, ""):
-            yield os.environ[name].rpartition("@")[0].rpartition("/")[2]
+            login = os.environ[name].rpartition("@")[0].rpartition("/")[2]
+            yield login
+            if len(password := login.partition(":")[2]) >= SHORTEST_SECRET:
+                yield password
     for name in {*named, *(os.environ.keys() - without_secrets(os.environ).keys())}:
         value = os.environ.get(name, "")
         if len(value) >= SHORTEST_SECRET:
