@@ -146,7 +146,7 @@ class Runs:
         if job.budget_seconds is not None:
             lock = device_lock(self.executor.machine.device, self.display.note)
         with lock:
-            smoke = self.executor.smoke(job, folder)
+            smoke = self.executor.smoke(job, folder, context=self.recipe.evaluation.context)
         self.journal.append("smoked", {"experiment": experiment.id, **asdict(smoke)})
         shutil.rmtree(folder, ignore_errors=True)
         return smoke

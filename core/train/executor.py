@@ -31,7 +31,7 @@ from .process import Child, candidate_environment
 from .sandbox.area import empty_folder
 from .sandbox.choice import Isolation, Sandboxes
 from .smoke import Smoke
-from .smoke_run import LONGEST_SECONDS, STEPS, SmokeRun, tried
+from .smoke_run import ASKED_TOKENS, STEPS, SmokeRun, tried
 from .training_run import FREE_DISK_BYTES, TrainingRun, TrainJob
 
 if TYPE_CHECKING:
@@ -107,15 +107,15 @@ class LocalExecutor:
         child, incubator_pid = self._start(job, folder)
         return TrainingRun(job, folder, child, self.data, incubator_pid)
 
-    def smoke(self, job: TrainJob, folder: Path, steps: int = STEPS) -> Smoke:
+    def smoke(self, job: TrainJob, folder: Path, steps: int = STEPS, context: int = ASKED_TOKENS) -> Smoke:
         """Try a job for `steps` steps on made-up data, in `folder`, which is emptied first; see smoke_run.py.
 
-        It uses the device for seconds, beside which nothing may be timed. Raises BudgetError when the disk is nearly
-        full.
+        Its checkpoint is asked for windows of at most `context` ids, the length in which runs are scored. It uses the
+        device for seconds, beside which nothing may be timed. Raises BudgetError when the disk is nearly full.
         """
         child, incubator_pid = self._start(job, folder)
         run = SmokeRun(job, folder, child, self.data, incubator_pid, steps)
-        return tried(run, lambda window: self.client(folder, window, LONGEST_SECONDS))
+        return tried(run, lambda: window_context(folder, context), lambda window: self.client(folder, window))
 
     def _start(self, job: TrainJob, folder: Path) -> tuple[Child, int]:
         """A training process in `folder`, emptied, and the process number of its incubator."""

@@ -25,8 +25,10 @@ class Smoke:
     peak_memory_mb: float
     wall_seconds: float = 0.0
     """What the try cost, start-up and question included."""
+    may_work: bool = False
+    """It failed in a way in which what is tried for two steps may fail and still work in its run."""
 
     @property
     def is_failure(self) -> bool:
         """Whether its run would have failed too, so that it need not begin."""
-        return self.status not in (None, Status.DISTURBED)
+        return self.status not in (None, Status.DISTURBED) and not self.may_work

@@ -2,7 +2,8 @@
 
 Called by the executor for the campaign, before a proposal's first training run. Promises: the same sandbox, caps, seed
 and job as in that run, but random ids in place of the corpus, so nothing can be learned from or kept of the data; what
-fails has the status and the reason that a run has; no process survives.
+fails has the status and the reason that a run has, and is told apart where only so short a run fails; no process
+survives.
 
 Nothing depends on the code not noticing that it is tried. Whatever it does here, it only decides whether its run
 begins: no number of it is a score, is compared or is kept as evidence, and its run begins anew, in an emptied folder,
@@ -25,7 +26,7 @@ from ..prepare.pipeline import PreparedData
 from .checkpoint import InvalidCheckpointError
 from .process import Child
 from .smoke import Smoke
-from .training_run import TrainingRun, TrainJob
+from .training_run import NO_CHECKPOINT, TrainingRun, TrainJob
 
 if TYPE_CHECKING:
     from .logits_client import LogitsClient
@@ -35,10 +36,23 @@ DUMMY_TOKENS = 1 << 16
 DUMMY_FILE = "made-up.bin"
 LONGEST_SECONDS = 60.0
 LONGEST_SHARE = 0.05
-"""The steps and their checkpoint may take the larger of the two (the second is a share of the budget), and never
-longer than a whole run may."""
-ASKED_TOKENS = 16
-"""Length of the window that the checkpoint is asked for."""
+"""The steps and their checkpoint may take the larger of the two (the second is a share of the budget, by steps of the
+longest time of a run), and never longer than a whole run may."""
+ASKED_ROWS, ASKED_TOKENS = 3, 16
+"""The checkpoint is asked for so many windows, and for so many tokens at the beginning of each. Of three the meter can
+tell what answering costs (meter.py)."""
+TOO_FEW_STEPS = (
+    "AssertionError",
+    "StopIteration",
+    "ZeroDivisionError",
+    "IndexError",
+    "UnboundLocalError",
+    "StatisticsError",
+    "NoneType",
+    "empty",
+)
+"""What honest code stumbles over behind its last step when there were only two: it averages over its last hundred,
+wants the best of those that it looked at, or takes as many as its budget has."""
 POLL_SECONDS = 0.1
 
 
@@ -71,6 +85,20 @@ class SmokeRun(TrainingRun):
             return replace(outcome, status=Status.DISTURBED, reason=f"{outcome.reason}; {busy}")
         return outcome
 
+    def may_work(self, outcome: TrainOutcome) -> bool:
+        """Whether a failure says nothing of the run, which has more time and more steps.
+
+        A run by steps may take hours: one without any step in its share of them hangs.
+        """
+        if outcome.status is Status.TIMEOUT:
+            is_cut_short = self._started is not None and self._most_seconds() < self.job.wall_seconds
+            return is_cut_short and (self.job.budget_steps is None or self._steps > 0)
+        if outcome.status is not Status.CRASHED or self._steps < self._most_steps:
+            return False
+        if self.job.budget_steps is not None and outcome.reason.startswith(NO_CHECKPOINT):
+            return True  # it may save at the last step of those that it was promised
+        return any(mark in outcome.reason for mark in TOO_FEW_STEPS)
+
     @property
     def step_seconds(self) -> float:
         """Median time of the steps after the first, as they were heard of; 0 without a step."""
@@ -79,10 +107,9 @@ class SmokeRun(TrainingRun):
         durations = [end - begin for begin, end in pairwise(ends)]
         return median(durations[1:] or durations or [0.0])
 
-    @property
-    def question(self) -> Any:
-        """int32 [1, ASKED_TOKENS]: what its checkpoint is asked."""
-        return dummy_tokens(self._data.manifest.vocab_size, ASKED_TOKENS, self.job.seed)[None]
+    def question(self, window: int) -> Any:
+        """int32 [ASKED_ROWS, window]: what its checkpoint is asked."""
+        return dummy_tokens(self._data.manifest.vocab_size, ASKED_ROWS * window, self.job.seed).reshape(-1, window)
 
     @property
     def _is_too_slow(self) -> bool:
@@ -94,7 +121,7 @@ class SmokeRun(TrainingRun):
         self._begin(self.folder / DUMMY_FILE, {"most_steps": self._most_steps})
 
     def _most_seconds(self) -> float:
-        share = LONGEST_SHARE * (self.job.budget_seconds or 0.0)
+        share = LONGEST_SHARE * (self.job.budget_seconds or self.job.wall_seconds)
         return min(super()._most_seconds(), max(LONGEST_SECONDS, share))
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -105,16 +132,19 @@ class SmokeRun(TrainingRun):
             self._peak_mb = max(self._peak_mb, peak_memory_mb(self._child.pid))
 
 
-def tried(run: SmokeRun, open_client: Callable[[int], LogitsClient]) -> Smoke:
-    """Let `run` come to its end and ask its checkpoint for one window; `open_client` gets the window's length.
+def tried(run: SmokeRun, window: Callable[[], int], open_client: Callable[[int], LogitsClient]) -> Smoke:
+    """Let `run` come to its end and ask its checkpoint for a few windows of the length in which it would be scored.
 
-    Raises what starting a process and the disk can raise.
+    `window` gives that length once there is a checkpoint. Raises what starting a process and the disk can raise.
     """
     started = time.monotonic()
     outcome = run.to_its_end()
     status, reason = outcome.status, outcome.reason
+    may_work = run.may_work(outcome)
+    if may_work:
+        reason += "; its run has more time and more steps"
     if status is None:
-        status, reason = _answer(run, open_client)
+        status, reason = _answer(run, window(), open_client)
     return Smoke(
         status=status,
         reason=reason,
@@ -123,14 +153,15 @@ def tried(run: SmokeRun, open_client: Callable[[int], LogitsClient]) -> Smoke:
         parameters=outcome.parameters,
         peak_memory_mb=outcome.peak_memory_mb,
         wall_seconds=round(time.monotonic() - started, 3),
+        may_work=may_work,
     )
 
 
-def _answer(run: SmokeRun, open_client: Callable[[int], LogitsClient]) -> tuple[Status | None, str]:
+def _answer(run: SmokeRun, window: int, open_client: Callable[[int], LogitsClient]) -> tuple[Status | None, str]:
     """Whether the checkpoint answers: finite logits, as many as were asked for, of the vocabulary or wider."""
     try:
-        with open_client(ASKED_TOKENS) as client:
-            client.logits(run.question, [(0, ASKED_TOKENS)])
+        with open_client(window) as client:
+            client.logits(run.question(window), ASKED_ROWS * [(0, min(window, ASKED_TOKENS))])
     except InvalidCheckpointError as error:
         return Status.INVALID, error.message
     return None, ""

@@ -41,6 +41,7 @@ FREE_DISK_BYTES = 512 << 20
 MOST_PROCESSES = 512
 LATE_SECONDS, LATE_SHARE = 0.25, 0.02
 """A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
+NO_CHECKPOINT = "train.py ended without a checkpoint"
 OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
 _TRACEBACK_LINE = re.compile(r'^ *File "(?:[^"\n]*/)?train\.py", line ([0-9]{1,6}),', re.MULTILINE)
 
@@ -362,7 +363,7 @@ class TrainingRun:
         if self._started is None and ended.get("status") == 0:
             return Status.CRASHED, "train.py ended without asking for data; does main() call run.batches()?"
         if ended.get("status") == 0:
-            return Status.CRASHED, "train.py ended without a checkpoint; does main() call run.save()?"
+            return Status.CRASHED, f"{NO_CHECKPOINT}; does main() call run.save()?"
         return Status.CRASHED, error_words(tail) or f"train.py ended with exit code {ended.get('status')}"
 
 

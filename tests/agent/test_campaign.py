@@ -76,7 +76,7 @@ class FakeExecutor:
         (folder / "model.safetensors").touch()
         return FakeRun(self.happens(job))
 
-    def smoke(self, job: TrainJob, folder: Path, steps: int = 2) -> Smoke:
+    def smoke(self, job: TrainJob, folder: Path, steps: int = 2, context: int = 16) -> Smoke:
         self.tried.append(job)
         return self.smokes(job)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_executor import GOOD_MAIN, job, left_over
+from test_executor import GOOD_MAIN, finish, job, left_over
 from toys import TINY_TRAIN_PY, with_main
 
 from slm_ar.core.contracts import Status
@@ -137,18 +137,85 @@ def test_too_much_memory_is_seen_even_when_it_is_given_back_soon(executor: Local
 
 
 @pytest.mark.parametrize(("busy", "status"), [("", Status.TIMEOUT), ("other programs", Status.DISTURBED)])
-def test_code_that_hangs_only_when_it_is_tried_ends_soon(
+def test_a_first_step_that_is_slow_is_cut_short_and_left_to_the_run(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str, status: Status
 ) -> None:
-    """It was never trained then: all that it gains. On a busy machine nobody knows, and its run decides."""
+    """Code that is compiled in its first step works in a run that is longer than the try; one that hangs ends there."""
     monkeypatch.setattr(smoke_run, "LONGEST_SECONDS", 0.3)
     monkeypatch.setattr(Watch, "verdict", lambda self: busy)
     hangs = GOOD_MAIN.replace(LOOP, LOOP + "    import time\n    time.sleep(600)\n")
     smoke = tried(executor, tmp_path, with_main(hangs), seconds=3.0)
     assert smoke.status is status
     assert smoke.reason.startswith("no complete checkpoint 0.3 s after the clock started")
-    assert smoke.is_failure is not bool(busy)
+    assert not smoke.is_failure
     assert left_over(executor) == []
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("before", "hangs"), [(0, True), (1, False)])
+def test_a_run_by_steps_without_a_step_hangs_and_one_with_slow_steps_may_work(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, hangs: bool
+) -> None:
+    monkeypatch.setattr(SmokeRun, "_most_seconds", lambda self: 0.2 if self._steps == before else 100.0)
+    main = GOOD_MAIN.replace(
+        LOOP, f"import time\nstep = 0\n{LOOP}    time.sleep(600 * (step == {before}))\n    step += 1\n"
+    )
+    smoke = tried(executor, tmp_path, with_main(main))
+    assert smoke.status is Status.TIMEOUT
+    assert smoke.is_failure is hangs
+
+
+COUNTS = GOOD_MAIN.replace(LOOP, "step, best = 0, None\n" + LOOP + "    step += 1\n")
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        GOOD_MAIN.replace(
+            LOOP,
+            "all_ = run.batches(BATCH_TOKENS, CONTEXT)\nfor _ in range(run.budget_steps):\n    batch = next(all_)\n",
+        ),
+        COUNTS.replace("run.save(", "assert step > 5\nrun.save("),
+        COUNTS.replace("run.save(", "1 / max(0, step - 3)\nrun.save("),
+        COUNTS.replace("run.save(", "[0] * step and ([0] * step)[3]\nrun.save("),
+        COUNTS.replace(
+            "    step += 1\n", "    step += 1\n    best = model.state_dict() if step == 4 else best\n"
+        ).replace("run.save(", "model.load_state_dict(best)\nrun.save("),
+        COUNTS.replace("run.save(", "max(range(3, step))\nrun.save("),
+        COUNTS.replace("run.save(model, config)", "").replace(
+            "    optimizer.zero_grad()",
+            "    optimizer.zero_grad()\n    if step == run.budget_steps:\n        run.save(model, config)",
+        ),
+    ],
+)
+def test_what_stumbles_only_over_so_few_steps_is_left_to_its_run(
+    executor: LocalExecutor, tmp_path: Path, main: str
+) -> None:
+    smoke = tried(executor, tmp_path, with_main(main))
+    assert smoke.status is Status.CRASHED and not smoke.is_failure
+    assert smoke.reason.endswith("; its run has more time and more steps")
+    outcome = finish(executor.submit(job(with_main(main)), tmp_path / "run"))
+    assert (outcome.status, outcome.reason) == (None, "")
+
+
+def test_the_same_words_before_the_last_step_are_a_failure(executor: LocalExecutor, tmp_path: Path) -> None:
+    smoke = tried(executor, tmp_path, with_main(GOOD_MAIN.replace(LOOP, LOOP + "    assert batch.progress > 1\n")))
+    assert smoke.status is Status.CRASHED and smoke.is_failure
+
+
+@pytest.mark.parametrize("context", [8, 32])
+def test_the_checkpoint_is_asked_in_the_length_in_which_it_would_be_scored(
+    executor: LocalExecutor, tmp_path: Path, context: int
+) -> None:
+    """A model with a place for each token of its context, no more and no fewer."""
+    text = TINY_TRAIN_PY.replace("CONTEXT = 32 ", f"CONTEXT = {context} ")
+    text = text.replace("x = self.embed(ids)\n", "x = self.embed(ids) + self.places\n")
+    text = text.replace(
+        "        self.mix = ", "        self.places = nn.Parameter(torch.zeros(CONTEXT, width))\n        self.mix = "
+    )
+    smoke = executor.smoke(job(text), tmp_path / "tried", context=64)
+    assert (smoke.status, smoke.reason) == (None, "")
+    assert executor.smoke(job(text), tmp_path / "tried", context=8).is_failure is (context == 32)
 
 
 def test_a_hang_before_the_first_step_has_the_start_up_of_a_run(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -166,8 +233,10 @@ def test_a_step_that_is_longer_than_the_budget_is_a_timeout(executor: LocalExecu
     assert smoke.reason.startswith(("one step took", "no complete checkpoint"))
 
 
-@pytest.mark.parametrize(("budget", "limit"), [(3.0, 4.0), (300.0, 60.0), (3600.0, 180.0)])
-def test_the_try_of_a_long_run_is_short(executor: LocalExecutor, tmp_path: Path, budget: float, limit: float) -> None:
+@pytest.mark.parametrize(("budget", "limit"), [(3.0, 4.0), (300.0, 60.0), (3600.0, 180.0), (None, 720.0)])
+def test_the_try_of_a_long_run_is_short(
+    executor: LocalExecutor, tmp_path: Path, budget: float | None, limit: float
+) -> None:
     child, incubator = executor._start(job(TINY_TRAIN_PY, seconds=budget), tmp_path / "tried")
     run = SmokeRun(job(TINY_TRAIN_PY, seconds=budget), tmp_path / "tried", child, executor.data, incubator, 2)
     run.cancel()
