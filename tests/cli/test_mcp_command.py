@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -133,7 +134,9 @@ def bare_server(folder: Path) -> subprocess.Popen[bytes]:
     """A server without a workspace; what its campaign would do is print a line."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", BARE_SERVER, str(Path(__file__).parents[1]), str(folder)]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    # Unbuffered, a print is out at once; else it waits in a buffer until the connection is closed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
 
 
 def request(number: int, method: str, **parameters: Any) -> bytes:
@@ -147,9 +150,13 @@ HELLO = request(
 
 
 def test_what_adapters_print_never_comes_out_between_the_answers(tmp_path: Path) -> None:
-    out, error = bare_server(tmp_path).communicate(HELLO, timeout=PATIENCE_SECONDS)
-    assert [json.loads(line)["id"] for line in out.splitlines()] == [0]
-    assert b"what an adapter prints" in error and b"Traceback" not in error
+    server = bare_server(tmp_path)
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(HELLO)
+    server.stdin.flush()
+    assert json.loads(server.stdout.readline())["id"] == 0
+    out, error = server.communicate(timeout=PATIENCE_SECONDS)
+    assert out == b"" and b"what an adapter prints" in error and b"Traceback" not in error
 
 
 @pytest.mark.parametrize("end", ["stdin", "stdout"])
