@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.float64]
 RESAMPLES, CURVE_RESAMPLES = 10_000, 2_000
 LEVEL = 0.05
 FEWEST_PAIRS = 6
-"""With fewer, no outcome of a two-sided rank test is below LEVEL, and bootstrap intervals are too short."""
+"""With fewer, no outcome of a two-sided rank test is below LEVEL."""
 GRID = 400
 """Points in time at which mean curves are compared."""
 CLAIMED_RATIO = 0.7
@@ -175,13 +175,27 @@ def verdict(low: float, high: float, p: float, margin: float) -> str:
 
 
 def bootstrap_interval(deltas: Vector, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean (Efron 1979), by resampling whole pairs."""
+    """95 % interval of the mean by resampling whole pairs: expanded percentile (Hesterberg 2015)."""
     if not deltas.any():
         return 0.0, 0.0
     rng = np.random.default_rng(seed)
     means = deltas[rng.integers(0, len(deltas), (RESAMPLES, len(deltas)))].mean(axis=1)
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    low, high = np.quantile(means, _ends(len(deltas)))
     return float(low), float(high)
+
+
+def _ends(count: int) -> tuple[float, float]:
+    """Which shares of the resampled values bound a 95 % interval.
+
+    Resampling few pairs gives intervals that are too short, as if their spread were known: the plain 2.5 and 97.5 %
+    hold the truth in 88 % of studies with six pairs. What Student's interval has for that is put in here.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    if count < 2:
+        return LEVEL / 2, 1 - LEVEL / 2
+    tail = float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, LEVEL / 2)))
+    return tail, 1 - tail
 
 
 def wilcoxon_p(deltas: Vector) -> float:
@@ -206,7 +220,7 @@ def speed(pairs: Sequence[tuple[Trace, Trace]], seed: int) -> Speed:
     rng = np.random.default_rng(seed)
     chosen = rng.multinomial(count, np.full(count, 1.0 / count), CURVE_RESAMPLES)
     means = (chosen @ curves.reshape(count, -1) / count).reshape(-1, 2, GRID)
-    low, high = np.quantile(_ratios(means), [LEVEL / 2, 1 - LEVEL / 2], method="nearest")
+    low, high = np.quantile(_ratios(means), _ends(count), method="nearest")
     return Speed(float(_ratios(curves.mean(axis=0, keepdims=True))[0]), float(low), float(high))
 
 

@@ -59,26 +59,35 @@ def test_a_proposer_that_is_better_by_construction_is_ahead() -> None:
 
 
 def test_equal_proposers_are_told_apart_in_few_studies() -> None:
-    """Two proposers that differ in their luck alone, in 40 studies of ten seeds."""
-    claims = 0
-    for number in range(40):
-        traces = study(Guesser("one", 1.0), Guesser("other", 1.0, shift=1), 10, runs=6, start=10 * number)
+    """Two proposers that differ in their luck alone, in 20 studies of eight seeds."""
+    claims = sooner = 0
+    for number in range(20):
+        traces = study(Guesser("one", 1.0), Guesser("other", 1.0, shift=1), 8, runs=4, start=8 * number)
         (one,) = (item for item in compare(traces, "other", MARGIN) if item.proposer == "one")
         claims += one.differences[-1].verdict in (AHEAD, BEHIND)
-        assert one.speed is None or not one.speed.is_claimed or one.speed.high < 0.7
-    assert claims <= 2
+        sooner += one.speed is not None and one.speed.is_claimed
+    assert claims <= 2 and sooner <= 2
 
 
 def test_chance_alone_makes_few_verdicts() -> None:
-    """400 studies of eight and of forty pairs in which nothing differs; interval and test have to agree."""
+    """Studies of eight and of 24 pairs in which nothing differs; interval and test have to agree."""
     luck = np.random.default_rng(5)
-    for pairs in (8, 40):
+    for pairs in (8, 24):
         claims = 0
-        for number in range(200):
+        for number in range(150):
             deltas = luck.standard_normal(pairs) * luck.exponential()
             low, high = bootstrap_interval(deltas, number)
             claims += verdict(low, high, wilcoxon_p(deltas), 1e-9) in (AHEAD, BEHIND)
-        assert claims <= 0.05 * 200 + 2
+        assert claims <= 0.05 * 150 + 2
+
+
+def test_few_pairs_have_intervals_as_long_as_they_should_be() -> None:
+    luck = np.random.default_rng(3)
+    held = 0
+    for number in range(300):
+        low, high = bootstrap_interval(luck.standard_normal(6), number)
+        held += low <= 0 <= high
+    assert held >= 0.93 * 300
 
 
 def test_the_same_proposer_under_two_names_differs_by_nothing() -> None:
@@ -91,7 +100,7 @@ def test_the_same_proposer_under_two_names_differs_by_nothing() -> None:
 
 
 def test_of_a_weak_surrogate_nothing_is_claimed() -> None:
-    traces = study(Guesser("near", 0.3), Guesser("wide", 1.0), 20)
+    traces = study(Guesser("near", 0.3), Guesser("wide", 1.0), 8, runs=8)
     (near,) = (item for item in compare(traces, "wide", MARGIN, weak=["c"]) if item.proposer == "near")
     assert {item.verdict for item in near.differences} == {UNTOLD} and near.speed is None
     assert all(item.high < 0 for item in near.differences)
@@ -138,12 +147,12 @@ def test_what_does_not_pair_is_refused() -> None:
         compare([trace("a", 0, [1.0]), trace("b", 0, [1.0], seconds=90)], "b", MARGIN)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.lists(st.floats(-1, 1), min_size=6, max_size=20), st.floats(0.01, 0.5))
 def test_a_constant_shift_moves_the_difference_by_itself(values: list[float], shift: float) -> None:
     traces = [trace("a", seed, [value - shift]) for seed, value in enumerate(values)]
     traces += [trace("b", seed, [value]) for seed, value in enumerate(values)]
-    (own,) = (item for item in compare(traces, "b", MARGIN) if item.proposer == "a")
+    (own,) = (item for item in compare(traces, "b", MARGIN, knows_all=False) if item.proposer == "a")
     for difference in own.differences:
         assert difference.low == pytest.approx(-shift) and difference.high == pytest.approx(-shift)
         assert difference.verdict == AHEAD
