@@ -85,11 +85,8 @@ class Campaign(Runs):
             if not over and search_end is not None and time.monotonic() > search_end:
                 over = limits.reason
             step = planner.next_step(state, self._plan(state, experiments, bool(over)))
-            if limits.is_over and isinstance(step, planner.TrainStep | planner.OpenClaimStep):
-                return self._stopped(_in_the_middle(state, limits.reason))
-            if isinstance(step, planner.DoneStep):
-                judged = sum(1 for item in state.experiments if item.status is not None)
-                reason = self._stopped("planned experiments done" if judged >= experiments else over)
+            if reason := _end(state, step, experiments, limits, over):
+                self.journal.append("stopped", {"reason": reason})
                 if parked is not None:
                     raise parked
                 return reason
@@ -103,7 +100,7 @@ class Campaign(Runs):
         """Do one step; why nothing new is to be proposed, where it turned out so."""
         match step:
             case planner.TrainStep():
-                if not self._failed_before_training(state, step):
+                if not self._tried(state, step):
                     self.train(step)
                     self._refuse_broken_baseline(step)
             case planner.CalibratedStep():
@@ -118,10 +115,6 @@ class Campaign(Runs):
             case planner.LookStep():
                 self._look(state, step, gate_policy(self.recipe, state.facts.get("metric")))
         return ""
-
-    def _stopped(self, reason: str) -> str:
-        self.journal.append("stopped", {"reason": reason})
-        return reason
 
     def _refuse_broken_baseline(self, step: planner.TrainStep) -> None:
         run = self.state.runs[-1]
@@ -170,7 +163,7 @@ class Campaign(Runs):
             return ""
         if getattr(proposer, "wants_rates", False) and calibrator.is_due(self, state):
             calibrator.measure_rates(self, state)
-            state = self.state
+            return ""  # it took its time: the limits are looked at before anybody is asked
         self.display.phase("searching")
         proposal = proposer.propose(research_context(state, self.program, self.recipe, self.executor.machine))
         if proposal is None:
@@ -187,14 +180,18 @@ class Campaign(Runs):
         """Judge an experiment without an edit: it costs no training."""
         self._judge_without_run(experiment, proposal.hypothesis, Status.SKIPPED, proposal.unusable)
 
-    def _failed_before_training(self, state: CampaignState, step: planner.TrainStep) -> bool:
-        """Try a proposal that may not work before its run begins; True when it does not, and is judged by that."""
+    def _tried(self, state: CampaignState, step: planner.TrainStep) -> bool:
+        """Try a proposal that may not work before its run, and judge one that does not work by that.
+
+        True when there was something of this to do: it took its time, so that the limits are looked at again.
+        """
         experiment = next((item for item in state.experiments if item.id == step.experiment), None)
         if step.role != "search" or experiment is None:
             return False
         smoke = experiment.smoke
         if smoke is None and smoking.needs_smoke(state, experiment):
-            smoke = self.try_out(experiment, step.seed)
+            self.try_out(experiment, step.seed)
+            return True
         if smoke is None or not smoke.is_failure:
             return False
         assert smoke.status is not None
@@ -388,11 +385,15 @@ class Campaign(Runs):
 # --- pure helpers ---------------------------------------------------------------------------
 
 
-def _in_the_middle(state: CampaignState, reason: str) -> str:
-    """The reason, and what is left open by a night that ends for it."""
-    if state.claims and state.claims[-1].verdict is None:
-        return f"{reason}; a proof is half done, the same command goes on with it"
-    return reason
+def _end(state: CampaignState, step: planner.Step, experiments: int, limits: Limits, over: str) -> str:
+    """Why the night ends before `step`, with what it leaves open; empty when it goes on."""
+    if isinstance(step, planner.DoneStep):
+        judged = sum(1 for item in state.experiments if item.status is not None)
+        return "planned experiments done" if judged >= experiments else over
+    if not limits.is_over or not isinstance(step, planner.TrainStep | planner.OpenClaimStep):
+        return ""
+    is_in_claim = bool(state.claims) and state.claims[-1].verdict is None
+    return limits.reason + is_in_claim * "; a proof is half done, the same command goes on with it"
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:

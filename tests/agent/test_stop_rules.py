@@ -8,19 +8,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_campaign import OUTCOME, RATES, FakeExecutor, FakeRun, Scripted, kinds, opened
+from test_campaign import OUTCOME, RATES, WORKS, FakeExecutor, FakeRun, Scripted, kinds, opened
 from toys import toy_recipe
 
+from slm_ar.core.agent import calibrator
 from slm_ar.core.agent import campaign as campaign_module
-from slm_ar.core.agent.campaign import Limits
+from slm_ar.core.agent.campaign import Campaign, Limits
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.night import proof_seconds, run_seconds
 from slm_ar.core.agent.replay import replay
+from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.contracts import Proposal, ResearchContext, Status
 from slm_ar.core.errors import ProposerError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import status_text
+from slm_ar.core.train.smoke import Smoke
 from slm_ar.core.train.training_run import TrainJob
 
 RUN_SECONDS = 10.0
@@ -121,6 +124,42 @@ def test_the_time_of_a_run_is_measured_and_known_before_from_the_recipe(
     assert proof_seconds(campaign.state, RECIPE) == 6 * run_seconds(campaign.state, RECIPE)
 
 
+def test_no_run_begins_when_the_end_came_in_a_try(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed
+) -> None:
+    def slow(job: TrainJob) -> Smoke:
+        executor.now += 500
+        return WORKS
+
+    executor.smokes = slow
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    wider = [{"WIDTH": 32, "MATRIX_LR": 0.04}]
+    assert campaign.run(Scripted(*wider), 1, limits(300)) == REASON
+    assert campaign.state.experiments[0].smoke == WORKS and campaign.state.experiments[0].status is None
+    assert max(executor.began) <= 1300
+    assert campaign.run(Scripted(*wider), 1, Limits()) == "planned experiments done"
+    assert len(executor.tried) == 1 and campaign.state.experiments[0].status is not None
+
+
+def test_nothing_is_asked_for_when_the_end_came_while_sizes_were_timed(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Scripted):
+        wants_rates = True
+
+        def propose(self, context: ResearchContext) -> Proposal | None:
+            raise AssertionError("asked after the end")
+
+    def slow(runs: Campaign, state: CampaignState) -> None:
+        executor.now += 500
+        journal.append("rates_measured", {"template": "", "rates": []})
+
+    monkeypatch.setattr(calibrator, "is_due", lambda runs, state: state.rates is None)
+    monkeypatch.setattr(calibrator, "measure_rates", slow)
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    assert campaign.run(Asked(), 1, limits(300)) == REASON
+
+
 # --- a proposer that gives nothing ----------------------------------------------------------
 
 
@@ -151,6 +190,21 @@ def test_a_server_that_is_gone_costs_no_proof(workspace: Path, journal: Journal,
     assert campaign.run(Scripted(*RATES), 4, Limits()) == "planned experiments done"
     assert len(state.experiments) < len(campaign.state.experiments) == 4
     assert kinds(journal).count("stopped") == 2
+
+
+def test_a_server_that_is_gone_is_told_also_when_the_time_is_up_in_the_last_proof(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed
+) -> None:
+    class GoneSlowly(Gone):
+        def propose(self, context: ResearchContext) -> Proposal | None:
+            if context.history:
+                executor.now = 1280
+            return super().propose(context)
+
+    campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    with pytest.raises(ProposerError, match="nothing answers"):
+        campaign.run(GoneSlowly(RATES[0]), 4, limits(300))
+    assert campaign.state.stop_reason == f"{REASON}; a proof is half done, the same command goes on with it"
 
 
 def test_a_cap_is_named(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
