@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class CorpusFacts:
     facts: Mapping[str, Any]
     """Of the table or of the live runs: machine, budget, versions."""
     surrogate: Facts | None = None
+    best_value: float | None = None
+    """On a surrogate: the lowest true value that any search returned at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,15 @@ def results_of(
     """Compare the traces and put everything together."""
     margins = {corpus.name: corpus.margin for corpus in corpora}
     seeds = tuple(dict.fromkeys(trace.search_seed for trace in traces))
+    if mode == "surrogate":
+        corpora = [replace(corpus, best_value=_best_value(corpus.name, traces)) for corpus in corpora]
     weak = [corpus.name for corpus in corpora if corpus.surrogate is not None and corpus.surrogate.is_weak]
     comparisons = tuple(compare(traces, reference, margins, mode == "surrogate", weak))
     return Results(name, mode, reference, seeds, runs, value_seeds, tuple(corpora), comparisons, conditions)
+
+
+def _best_value(corpus: str, traces: Sequence[Trace]) -> float:
+    return min(trace.values[trace.returned_at(1.0)] for trace in traces if trace.corpus == corpus)
 
 
 def write_results(folder: Path, results: Results, traces: Sequence[Trace]) -> Path:
@@ -153,9 +161,9 @@ def page_of(results: Results) -> str:
         ]
         lines += ["", *_differences_table(own, results.reference), "", *_costs_table(own), ""]
         if corpus.surrogate is not None:
-            lines += [*_surrogate_lines(corpus.surrogate), ""]
+            lines += [*_surrogate_lines(corpus.surrogate), "", *_beyond_lines(corpus, corpus.surrogate)]
         lines += [*_corpus_lines(corpus), ""]
-    lines += ["## Conditions of this study", "", *_conditions(results), "", *_READING]
+    lines += ["## Conditions of this study", "", *_conditions(results), "", *_READING, *_limits(results)]
     return "\n".join(lines) + "\n"
 
 
@@ -248,6 +256,20 @@ def _surrogate_lines(facts: Facts) -> list[str]:
     return lines
 
 
+def _beyond_lines(corpus: CorpusFacts, facts: Facts) -> list[str]:
+    """Whether searches ended where the model promises more than was ever trained."""
+    if corpus.best_value is None:
+        return []
+    best, recorded = f"{corpus.best_value:.4f}", f"{facts.best_score:.4f}"
+    words = f"The best that a search returned is worth {best}; the best recorded is {recorded}."
+    if corpus.best_value < facts.best_score - 2 * facts.sigma:
+        words += (
+            " That is more than two times the noise below anything that was trained: the model may have made it up, "
+            "and only `--mode live` can tell."
+        )
+    return [words, ""]
+
+
 def _corpus_lines(corpus: CorpusFacts) -> list[str]:
     facts = corpus.facts
     budget = facts["recipe"]["budget"]
@@ -274,6 +296,20 @@ interval is a bootstrap over search seeds, p a two-sided Wilcoxon signed-rank te
 - **{NOT_BEHIND}**: not told apart, and the whole interval is below the margin.
 - **cannot be told**: none of these; more search seeds may tell. Fewer than six never do, and neither does a surrogate
   that does not rank unseen configurations well, or that was fitted to few.
+""".split("\n")
 
-The verdicts are not corrected for how many proposers and shares of the seconds are compared.
-""".rstrip().split("\n")
+
+def _limits(results: Results) -> list[str]:
+    """What interval and test do not hold."""
+    count = sum(len(item.differences) for item in results.comparisons if item.proposer != results.reference)
+    lines = [
+        f"Verdicts are not corrected for their number. This page has {count}, and where nothing differs about one in "
+        "twenty says ahead or behind by luck alone: one that stands alone among its neighbours means little."
+    ]
+    if results.mode == "surrogate":
+        lines += [
+            "",
+            "Interval and test hold the luck of searches on this one model, not its error: more search seeds make the "
+            "interval shorter, and the model no truer. Whether a verdict is true of trainings, `--mode live` tells.",
+        ]
+    return lines

@@ -34,6 +34,8 @@ FEW = 50
 """Below this, the table is too small for verdicts."""
 FAIR_CORRELATION = 0.7
 """Below this, the model ranks unseen configurations too badly."""
+FAIR_AMONG_BETTER = 0.3
+"""The same among the better half, where a narrower range of scores and their noise allow for less."""
 FEWEST_FAILURES = 3
 FOLDS = 5
 EQUAL_COST = 0.05
@@ -63,6 +65,8 @@ class Facts:
     """Status -> configurations."""
     qualities: tuple[Quality, ...]
     """The chosen model first."""
+    best_score: float
+    """The lowest recorded score; the mean of a configuration that has several."""
     sigma: float
     sigma_degrees: int
     failure_auc: float | None
@@ -80,7 +84,7 @@ class Facts:
     @property
     def is_weak(self) -> bool:
         """Whether the table is too small, or unseen configurations are ranked too badly, for any verdict."""
-        return self.scored < FEW or self.qualities[0].rank_correlation < FAIR_CORRELATION
+        return self.scored < FEW or _ranks_badly(self.qualities[0])
 
     def to_json(self) -> dict[str, Any]:
         """For summary.json."""
@@ -137,6 +141,7 @@ class Surrogate:
             scored=len(scored),
             failures=_counted(failed),
             qualities=tuple(quality for quality, _ in fitted),
+            best_score=float(scores.min()),
             sigma=self.sigma,
             sigma_degrees=degrees,
             failure_auc=auc,
@@ -300,14 +305,21 @@ def rank_correlation(one: Vector, other: Vector) -> float:
     return float(spearmanr(one, other).statistic)
 
 
+def _ranks_badly(quality: Quality) -> bool:
+    """Telling good from bad is easy: a search is decided among the good, so those have to be told apart as well."""
+    among_better = quality.rank_correlation_better_half
+    return quality.rank_correlation < FAIR_CORRELATION or among_better < FAIR_AMONG_BETTER
+
+
 def _warnings(scored: int, best: Quality, failed: Sequence[Sequence[Row]], auc: float | None) -> tuple[str, ...]:
     found = []
     if scored < FEW:
         found.append(f"only {scored} configurations have a score: this shows that the tool works, not who is ahead")
-    if best.rank_correlation < FAIR_CORRELATION:
+    if _ranks_badly(best):
         found.append(
-            f"the best model ranks unseen configurations with a correlation of {best.rank_correlation:.2f}: "
-            "what it says of searches is too weak for a verdict"
+            f"the best model ranks unseen configurations with a correlation of {best.rank_correlation:.2f}, and the "
+            f"better half of them with {best.rank_correlation_better_half:.2f}: what it says of searches is too weak "
+            "for a verdict"
         )
     if failed and auc is None:
         found.append(f"{len(failed)} configurations failed, too few for a model: on the surrogate nothing fails")

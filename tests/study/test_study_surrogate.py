@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.contracts import Status
 from slm_ar.core.errors import UsageError
 from slm_ar.core.study.loop import Measured
-from slm_ar.core.study.page import CorpusFacts, results_of, summary_of, tidy_csv, write_results
+from slm_ar.core.study.page import CorpusFacts, page_of, results_of, summary_of, tidy_csv, write_results
 from slm_ar.core.study.replay import Replay, open_replay, replay_all
 from slm_ar.core.study.store import TABLE, Store
 from slm_ar.core.study.surrogate import Surrogate, SurrogateWorld, knobs_alone, noise_of, rank_correlation
@@ -90,6 +91,16 @@ def test_a_small_table_is_refused_or_told() -> None:
     assert any("this shows that the tool works" in warning for warning in facts.warnings) and facts.is_weak
 
 
+def test_a_model_that_ranks_only_bad_from_good_is_weak(surrogate: Surrogate) -> None:
+    first, *others = surrogate.facts.qualities
+    for quality, is_weak in (
+        (replace(first, rank_correlation=0.69), True),
+        (replace(first, rank_correlation=0.95, rank_correlation_better_half=0.1), True),
+        (replace(first, rank_correlation=0.7, rank_correlation_better_half=0.3), False),
+    ):
+        assert replace(surrogate.facts, qualities=(quality, *others)).is_weak is is_weak
+
+
 def test_its_train_py_is_the_knobs_alone(world: SurrogateWorld) -> None:
     code = TRAIN_PY + "\n\ndef build_model(config):\n    secret = 1\n"
     alone = knobs_alone(code)
@@ -127,6 +138,15 @@ def test_a_study_on_a_table_from_file_to_page(tmp_path: Path, replay: Replay) ->
     (own,) = (item for item in summary["comparisons"] if item["proposer"] == "tpe")
     assert own["differences"][0]["verdict"] in page.read_text()
     assert "| model (the first one is used) |" in page.read_text()
+    assert (
+        "This page has 3, and" in page.read_text() and "more search seeds make the interval shorter" in page.read_text()
+    )
+    lowest = min(item.values[item.steps[-1].returned] for item in traces)
+    assert f"returned is worth {lowest:.4f}; the best recorded" in page.read_text()
+    assert "may have made it up" not in page.read_text()
+    exploited = [replace(item, values=dict.fromkeys(item.values, 0.5)) for item in traces]
+    told = page_of(results_of("toy", "surrogate", "random", 8, 0, [corpus], exploited, {}))
+    assert "returned is worth 0.5000" in told and "may have made it up" in told
     lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
     assert lines[0].split(",")[:4] == ["corpus", "proposer", "search_seed", "experiment"]
     assert len(lines) == 1 + sum(len(item.steps) for item in traces)
