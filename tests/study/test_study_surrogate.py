@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from study_toys import FACTS, SPACE, TRAIN_PY, bowl, is_too_large, table_rows
+from study_toys import FACTS, SPACE, TRAIN_PY, Guesser, bowl, is_too_large, table_rows
+from threadpoolctl import threadpool_info
 
 from slm_ar.core.agent.edits import parse_knobs, set_knobs
 from slm_ar.core.agent.proposers import make_proposer
-from slm_ar.core.contracts import Status
-from slm_ar.core.errors import UsageError
+from slm_ar.core.contracts import Proposal, ResearchContext, Status
+from slm_ar.core.errors import DataError, UsageError
+from slm_ar.core.study import replay as replaying
 from slm_ar.core.study.loop import Measured
 from slm_ar.core.study.page import CorpusFacts, page_of, results_of, summary_of, tidy_csv, write_results
 from slm_ar.core.study.replay import Replay, open_replay, replay_all
@@ -23,9 +27,21 @@ from slm_ar.core.study.store import TABLE, Store
 from slm_ar.core.study.surrogate import Surrogate, SurrogateWorld, knobs_alone, noise_of, rank_correlation
 
 
+def written_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with Store(path, TABLE, FACTS, {"train_py": TRAIN_PY, "score": "bits per byte"}) as store:
+        for row in rows:
+            store.append(row)
+    return path
+
+
 @pytest.fixture(scope="module")
-def surrogate() -> Surrogate:
-    return Surrogate(parse_knobs(TRAIN_PY), table_rows(120))
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Replay:
+    return open_replay("bowl", written_table(tmp_path_factory.mktemp("table") / "t.jsonl", table_rows(100)), 8)
+
+
+@pytest.fixture(scope="module")
+def surrogate(replay: Replay) -> Surrogate:
+    return replay.world.surrogate
 
 
 @pytest.fixture
@@ -110,18 +126,6 @@ def test_its_train_py_is_the_knobs_alone(world: SurrogateWorld) -> None:
     assert isinstance(world.measure(world.start + "\nX = 1\n", 0), str)
 
 
-def written_table(path: Path, count: int = 60) -> Path:
-    with Store(path, TABLE, FACTS, {"train_py": TRAIN_PY, "score": "bits per byte"}) as store:
-        for row in table_rows(count):
-            store.append(row)
-    return path
-
-
-@pytest.fixture(scope="module")
-def replay(tmp_path_factory: pytest.TempPathFactory) -> Replay:
-    return open_replay("bowl", written_table(tmp_path_factory.mktemp("table") / "t.jsonl"), 8)
-
-
 def test_a_study_on_a_table_from_file_to_page(tmp_path: Path, replay: Replay) -> None:
     assert replay.seconds == pytest.approx(80, rel=0.3)
     names = ["tpe", "random"]
@@ -156,9 +160,64 @@ def test_a_study_on_a_table_from_file_to_page(tmp_path: Path, replay: Replay) ->
     assert summary_of(results)["comparisons"][0]["propose_milliseconds"] > 0
 
 
-def test_a_mistake_in_a_helper_process_reaches_the_person(replay: Replay) -> None:
-    with pytest.raises(UsageError, match="no proposer 'serch'"):
-        replay_all([replay], ["serch"], range(2), 2)
+def test_a_mistake_in_a_helper_process_reaches_the_person(replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(replaying._KNOWN, "bowl", replay)
+    answer = pickle.loads(pickle.dumps(replaying._play(("bowl", "serch", 0))))
+    with pytest.raises(UsageError, match="no proposer 'serch'") as caught:
+        replaying._given(answer)
+    assert caught.value.hint
+
+
+def test_a_search_computes_on_one_thread_here_as_in_a_helper(replay: Replay) -> None:
+    """Else the last digits of a model, and a close decision, could depend on --jobs."""
+    seen: set[int] = set()
+
+    class Watching(Guesser):
+        def propose(self, context: ResearchContext) -> Proposal | None:
+            seen.update(library["num_threads"] for library in threadpool_info())
+            return None
+
+    replay_all([replay], ["watching"], range(1), 1, make=lambda name: Watching(name, 1.0))
+    assert seen == {1}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"score": "low"}, "score must be a number"),
+        ({"score": None}, "score must be a number"),
+        ({"seconds": 0.0}, "seconds must be a number above zero"),
+        ({"status": "tired", "score": None}, "there is no status 'tired'"),
+        ({"configuration": "first"}, "whole numbers"),
+        ({"knobs": []}, "other knobs"),
+        ({"knobs": {"SIZE": 1.0}}, "other knobs"),
+        ({"knobs": {**SPACE.start, "KIND": "tanh"}}, "a value that its knob does not allow"),
+        ({"knobs": {**SPACE.start, "SIZE": -1.0}}, "a value that its knob does not allow"),
+        ({"knobs": {**SPACE.start, "LAYERS": 99}}, "a value that its knob does not allow"),
+        ({"knobs": {**SPACE.start, "SIZE": None}}, "a value that its knob does not allow"),
+    ],
+)
+def test_a_row_that_was_changed_is_told_with_its_line(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    row = {"configuration": 0, "repeat": 0, "knobs": SPACE.start, "status": None, "score": 1.0, "seconds": 1.0}
+    path = written_table(tmp_path / "t.jsonl", [{"rates": []}, row, {**row, **change}])
+    with pytest.raises(DataError, match=f"line 4: .*{told}"):
+        open_replay("bowl", path, 8)
+    missing = written_table(tmp_path / "u.jsonl", [{name: row[name] for name in row if name != "score"}])
+    with pytest.raises(DataError, match="line 2: lacks score"):
+        open_replay("bowl", missing, 8)
+
+
+@pytest.mark.parametrize("name", ["train_py", "identity", "facts"])
+def test_a_table_that_does_not_say_what_it_is_of_is_told(tmp_path: Path, name: str) -> None:
+    path = written_table(tmp_path / "t.jsonl", [])
+    header = json.loads(path.read_text())
+    if name == "facts":
+        header[name] = {}
+    else:
+        del header[name]
+    path.write_text(json.dumps(header) + "\n")
+    with pytest.raises(DataError, match="line 1: does not say what was recorded"):
+        open_replay("bowl", path, 8)
 
 
 def test_shipped_proposers_know_what_a_world_of_knobs_is(world: SurrogateWorld) -> None:
