@@ -13,15 +13,19 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from commands import SCRIPT, call, hidden_numbers, kinds_of, processes_of, state_of
+from commands import SCRIPT, hidden_numbers, kinds_of, processes_of, state_of
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from toys import TINY_TRAIN_PY, make_toy_workspace
 
 from slm_ar.core.agent.edits import revision_digest
 from slm_ar.core.agent.journal import workspace_lock
+from slm_ar.core.errors import WorkspaceBusyError
 
 PATIENCE_SECONDS = 400
 """Ends what would hang; a loaded machine takes its time."""
+FEW_RUNS = {"claim_every": 2, "calibration_runs": 2, "looks": [2]}
+SLOWER = "        optimizer.zero_grad()\n        for _ in range(500):\n            model(batch.inputs)\n"
+"""A run long enough that a kill in the middle of it comes in time, also on a loaded machine."""
 CANARY = "sk-ant-canary-0123456789-secret"
 
 
@@ -65,7 +69,7 @@ async def connected(root: Path, environment: dict[str, str], log: Path) -> Async
 
 async def until(kind: str, count: int, root: Path) -> None:
     while not (root / ".slm" / "journal.db").is_file() or kinds_of(root).count(kind) < count:
-        await anyio.sleep(0.02)
+        await anyio.sleep(0.05)  # each look reads the whole journal
 
 
 @pytest.mark.timeout(900)
@@ -73,7 +77,7 @@ def test_an_agent_drives_a_campaign_and_a_killed_server_goes_on(
     tmp_path: Path, command_environment: dict[str, str], private_folder: Path
 ) -> None:
     environment = {**command_environment, "SLM_AR_TEST_MARK": str(private_folder), "ANTHROPIC_API_KEY": CANARY}
-    root = make_toy_workspace(tmp_path / "toy", budget={"experiments": 2}, gate={"claim_every": 2})
+    root = make_toy_workspace(tmp_path / "toy", budget={"experiments": 2}, gate=FEW_RUNS)
     log = tmp_path / "server.log"
     told: list[str] = []
 
@@ -82,7 +86,7 @@ def test_an_agent_drives_a_campaign_and_a_killed_server_goes_on(
             tools = (await agent.client.list_tools()).tools
             assert {tool.name for tool in tools} >= {"describe_task", "propose_edits", "run_experiment"}
             _, program, facts = await agent.call("describe_task")
-            assert "# toy" in program and "measures it with 3 runs" in facts
+            assert "# toy" in program and "measures it with 2 runs" in facts
             revision, text = await agent.call("read_train_file")
             assert text == TINY_TRAIN_PY and json.loads(revision)["revision"] == revision_digest(TINY_TRAIN_PY)
             assert "stands more than once" in await agent.propose("width", "depth", "a bad one", fails=True)
@@ -93,9 +97,9 @@ def test_an_agent_drives_a_campaign_and_a_killed_server_goes_on(
             assert (standing["current_revision"] == judged["revision"]) is is_kept
             assert "a larger rate" in (await agent.call("results"))[0]
             assert "noise:" in (await agent.call("report"))[0]
-            with_lock, error = call(root, environment, "run", "--quiet", code=2)
-            assert f"another slm-ar works in this workspace: process {process.pid}" in error and not with_lock
-            await agent.propose("WIDTH = 16 ", "WIDTH = 32 ", "a wider model")
+            with pytest.raises(WorkspaceBusyError, match=f"process {process.pid} "), workspace_lock(root / ".slm"):
+                pass
+            await agent.propose("        optimizer.zero_grad()\n", SLOWER, "a slower model")
             started = kinds_of(root).count("run_started")
             with suppress(MCPError):
                 async with anyio.create_task_group() as group:
@@ -112,7 +116,7 @@ def test_an_agent_drives_a_campaign_and_a_killed_server_goes_on(
                 (busy,) = await agent.call("run_experiment", fails=True)
             assert "another slm-ar works in this workspace: call again" in busy
             lines = await agent.run_experiment()
-            assert lines[0]["experiment"] == 2 and lines[0]["hypothesis"] == "a wider model"
+            assert lines[0]["experiment"] == 2 and lines[0]["hypothesis"] == "a slower model"
             await agent.call("report")
             with workspace_lock(root / ".slm"):  # the plan is fulfilled, so the server has let go
                 told.extend(agent.told)
