@@ -31,7 +31,7 @@ from .steps import (
     workspace_from_recipe,
     write_report,
 )
-from .stopping import deadline
+from .stopping import checked_dollars, deadline
 from .unsafe import allow_unsafe, unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, find_workspace
 
@@ -160,7 +160,7 @@ def run(
     The first of the limits ends it. With RECIPE (a shipped name or a file) and --source, outside a workspace: makes
     one first.
     """
-    end = deadline(hours, until)
+    end, budget_usd = deadline(hours, until), checked_dollars(budget_usd)
     if recipe is not None:
         workspace = workspace_from_recipe(recipe, source)
         click.echo(f"workspace: {workspace.root}", err=True)

@@ -1,10 +1,12 @@
-"""When a night ends: reads --until and --hours, and says in words which of them ended it. Called by `slm-ar run`.
+"""When a night ends: reads --until, --hours and --budget-usd, and says in words which time ended it. Called by
+`slm-ar run`.
 
 The clock on the wall decides for --until, through changes of summer time; a time of day that is over means tomorrow's.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -38,6 +40,13 @@ def deadline(hours: float | None, until: str | None, recipe_hours: float | None 
     if not found and recipe_hours is not None:
         found.append(_after(recipe_hours, "[budget] hours of the recipe"))
     return min(found, key=lambda item: item.at, default=None)
+
+
+def checked_dollars(count: float | None) -> float | None:
+    """What --budget-usd gives, as it is. Raises UsageError for what caps nothing: nothing is more than `nan`."""
+    if count is not None and not math.isfinite(count):
+        raise UsageError(f"--budget-usd {count:g} is no amount of money", "write it as --budget-usd 2.50")
+    return count
 
 
 def _after(hours: float, source: str) -> Deadline:

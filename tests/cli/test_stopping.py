@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from commands_in_process import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +85,12 @@ def test_an_afternoon_is_explained() -> None:
 def test_hours_that_are_none(hours: float) -> None:
     with pytest.raises(UsageError, match="is no time"):
         deadline(hours, None)
+
+
+@pytest.mark.parametrize("dollars", ["nan", "inf", "0", "-1"])
+def test_money_that_caps_nothing_is_refused(slm_ar: Command, dollars: str) -> None:
+    ended = slm_ar("run", "--budget-usd", dollars)
+    assert ended.code == 2 and "--budget-usd" in ended.error
 
 
 def test_the_first_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
