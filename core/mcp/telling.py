@@ -33,6 +33,7 @@ from ..errors import (
     WorkspaceBusyError,
 )
 from ..recipe import Recipe
+from ..report.experiments import dev_score
 from ..report.sharing import for_sharing
 from ..report.summary import summarise
 from ..report.tables import status_text
@@ -164,8 +165,9 @@ def _present(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mean_score(state: CampaignState, revision: str) -> float | None:
-    scores = [run.dev.judged for run in state.runs if run.revision == revision and run.dev is not None]
-    return shown_score(sum(scores) / len(scores), state) if scores else None
+    """As `report` has it, from rounded scores: the difference of two ways to round would tell more than either."""
+    found = dev_score(as_told(state), revision).score
+    return shown_score(found, state) if found is not None else None
 
 
 # --- experiments ----------------------------------------------------------------------------

@@ -83,6 +83,18 @@ def test_nobody_tells_the_agent_to_open_test(make: object) -> None:
     assert "Next" not in told and "slm-ar run" not in told and "slm-ar adopt" not in told
 
 
+def test_results_and_report_say_the_same_of_the_current_code() -> None:
+    """From rounded scores of undisturbed runs: where they differed, the difference would tell more than either."""
+    state = certified_state()
+    run = next(item.run for item in state.experiments if item.revision == state.head)
+    assert run is not None and run.dev is not None
+    disturbed = replace(run.outcome, disturbance="another process")
+    worse = replace(run, id=999, outcome=disturbed, dev=replace(run.dev, bits_per_byte=run.dev.bits_per_byte + 0.1))
+    state = replace(state, runs=(*state.runs, worse))
+    current = json.loads(telling.history(view(state))[0].splitlines()[0])["current_on_dev"]
+    assert re.search(rf"^current: +{current:.4f} ", telling.report(state), re.MULTILINE)
+
+
 def test_reasons_are_told_in_our_own_words() -> None:
     state = with_canaries(every_status_state())
     lines = [json.loads(line) for line in telling.history(view(state))[0].splitlines()]
