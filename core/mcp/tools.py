@@ -229,8 +229,9 @@ def known_error(error: Exception) -> SlmArError:
     if isinstance(error, SlmArError):
         return error
     if isinstance(error, OSError):
-        is_full = error.errno in DISK_FULL
-        return BudgetError(str(error), "free some space") if is_full else UsageError(str(error), "may it be read and written?")
+        if error.errno in DISK_FULL:
+            return BudgetError(str(error), "free some space; nothing that was recorded is lost")
+        return UsageError(str(error), "check that it may be read and written")
     return SlmArError(f"unexpected {type(error).__name__}: {error}", "this is a bug; what was recorded is saved")
 
 
