@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import itertools
+import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -19,7 +20,15 @@ import torch
 from slm_ar.core.agent.edits import check_train_py, code_lines, parse_knobs, revision_digest, set_knobs, template_digest
 from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.agent.proposers.moves import Rewrite, Turn, next_move, rewrite
-from slm_ar.core.agent.proposers.playbook import ADAMW, CLIPPING, LOGIT_CAP, PLAYBOOK, SMEAR, WINDOWS
+from slm_ar.core.agent.proposers.playbook import (
+    ADAMW,
+    CLIPPING,
+    FEWER_NEWTON_STEPS,
+    LOGIT_CAP,
+    PLAYBOOK,
+    SMEAR,
+    WINDOWS,
+)
 from slm_ar.core.agent.proposers.space import Space
 from slm_ar.core.contracts import PastExperiment, ResearchContext, Status
 from slm_ar.core.train.executor import LocalExecutor
@@ -194,6 +203,47 @@ def test_what_nobody_needs_any_more_is_deleted() -> None:
     assert code_lines(text) < code_lines(TEXT) - 30
     used = TEXT.replace("def main() -> None:\n", "def main() -> None:\n    print(orthogonal)\n")
     assert "def orthogonal" in made(used, ADAMW)
+
+
+def test_a_knob_that_turns_nothing_any_more_is_deleted() -> None:
+    text = made(made(TEXT, FEWER_NEWTON_STEPS), ADAMW)
+    assert {knob.name for knob in parse_knobs(text)} - {knob.name for knob in parse_knobs(TEXT)} == {"ADAM_SHARE"}
+    assert text == made(TEXT, ADAMW)
+    used = made(TEXT, FEWER_NEWTON_STEPS).replace(
+        "def main() -> None:\n", "def main() -> None:\n    print(NEWTON_STEPS)\n"
+    )
+    assert "NEWTON_STEPS = 3" in made(used, ADAMW)
+
+
+def test_every_knob_is_used_after_any_pile_of_rewrites() -> None:
+    for seed in range(3):
+        text = TEXT
+        for move in random.Random(seed).sample(REWRITES, len(REWRITES)):
+            text = rewrite(text, move) or text
+        assert undefined_names(text) == set()
+        names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
+        used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        assert {knob.name for knob in parse_knobs(text)} <= used
+
+
+def test_a_rewrite_names_nothing_that_a_person_has_renamed() -> None:
+    """It would compile, pass the checks and fail in training."""
+    renamed = TEXT.replace("MOMENTUM", "BETA")
+    assert rewrite(renamed, ADAMW) is None
+    assert rewrite(renamed, SMEAR) is not None
+    other = TEXT.replace("import torch.nn.functional as F", "import torch.nn.functional as fn").replace("F.", "fn.")
+    assert rewrite(other, SMEAR) is None
+    assert rewrite(other, CLIPPING) is not None
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"], ids=["CRLF", "a lone CR"])
+def test_what_is_deleted_is_the_same_whatever_ends_the_lines(end: str) -> None:
+    old = TEXT if end == "\r" else TEXT.replace("\n", end)
+    old = old.replace("import math\n", "import math  # a\r# b\n") if end == "\r" else old
+    text = made(old, ADAMW)
+    assert "class Muon" not in text and "def orthogonal" not in text
+    plain = text.replace("\r\n", "\n").replace("  # a\r# b", "")
+    assert plain == made(TEXT, ADAMW)
 
 
 def test_the_smear_starts_at_its_knob_and_looks_one_token_back(load: Load) -> None:

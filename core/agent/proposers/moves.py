@@ -1,15 +1,18 @@
 """Moves: single changes of train.py that are known to pay often, and which of them to try now.
 
 Called by the offline proposers; the moves themselves are in playbook.py. Promises: a move that no longer fits the code
-is left out without a word; one that failed twice, or whose opposite was kept, is given up.
+is left out without a word; one that failed twice, or whose opposite was kept twice, is given up.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeGuard
 
 from ...contracts import Knob, KnobValue, PastExperiment, Proposal, Status
 from ...errors import TrainingError
@@ -17,6 +20,8 @@ from ..edits import check_train_py
 from ..replacing import Edit, apply_edits
 from .space import FAILED, Space, fitted
 
+# A line as Python counts lines: form feeds and other separators end none.
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SETBACKS = 2
 _EFFECT = "a better dev score within the same budget"
 
@@ -40,14 +45,14 @@ class Rewrite:
 
     title: str
     topic: str
-    """What of the model or of the training it settles: a second rewrite on the topic is not tried on top of one."""
+    """What of the model or of the training it settles: once a rewrite was kept, others on its topic come last."""
     edits: tuple[tuple[str, str], ...]
     """(old, new); each old text must stand once in the code as the edits before it left it."""
     mark: str
     """Stands in the code once the move was made; where it stands already, there is nothing to do."""
     reason: str
     unused: tuple[str, ...] = ()
-    """Functions and classes that the code no longer needs afterwards; they are deleted when nothing names them."""
+    """Functions, classes and knobs that the code may not need afterwards; they are deleted where nothing names them."""
 
 
 Move = Turn | Rewrite
@@ -84,7 +89,7 @@ def moved(knob: Knob, transform: Callable[[float], float]) -> KnobValue:
 def rewrite(text: str, move: Rewrite) -> str | None:
     """train.py after the move; None where it was made already or does not fit the code as it is now."""
     after = _replaced(text, move)
-    return after if after is not None and _is_allowed(after) else None
+    return after if after is not None and _is_allowed(after, text) else None
 
 
 def _replaced(text: str, move: Rewrite) -> str | None:
@@ -94,33 +99,60 @@ def _replaced(text: str, move: Rewrite) -> str | None:
         after = apply_edits(text, [Edit(old, new) for old, new in move.edits])
     except TrainingError:
         return None
-    for name in move.unused:
-        after = _without(after, name)
+    try:
+        for name in move.unused:
+            after = _without(after, name)
+    except SyntaxError:  # the code around the edits is no longer what they were written for
+        return None
     return after
 
 
-def _is_allowed(text: str) -> bool:
+def _is_allowed(text: str, before: str) -> bool:
+    """Whether a rewritten text passes the checks and names nothing that the edited code calls otherwise."""
     try:
         check_train_py(text)
     except TrainingError:
         return False
-    return True
+    return _unknown_names(text) <= _unknown_names(before)
+
+
+def _unknown_names(text: str) -> set[str]:
+    """Names that a text uses and defines nowhere, whatever the scope."""
+    known, used = set(dir(builtins)) | {"__file__", "__name__"}, set[str]()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else known).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            known.add(node.name)
+        elif isinstance(node, ast.arg):
+            known.add(node.arg)
+        elif isinstance(node, ast.alias):
+            known.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            known.add(node.name or "")
+    return used - known
 
 
 def _without(text: str, name: str) -> str:
-    """`text` without the top-level function or class `name`, unless something else names it."""
+    """`text` without the top-level function, class or knob `name`, unless something else names it."""
     tree = ast.parse(text)
-    found = next(
-        (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name), None
-    )
-    if found is None or any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree)):
+    found = next((node for node in tree.body if _defines(node, name)), None)
+    named = sum(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
+    if found is None or named > isinstance(found, ast.Assign):
         return text
-    lines = text.split("\n")
-    first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)]) - 1
+    lines = _LINE.findall(text)
+    decorators = [] if isinstance(found, ast.Assign) else found.decorator_list
+    first = min([found.lineno, *(decorator.lineno for decorator in decorators)]) - 1
     end = found.end_lineno or found.lineno
-    while end < len(lines) and not lines[end].strip():
+    while not isinstance(found, ast.Assign) and end < len(lines) and not lines[end].strip():
         end += 1
-    return "\n".join([*lines[:first], *lines[end:]])
+    return "".join([*lines[:first], *lines[end:]])
+
+
+def _defines(node: ast.stmt, name: str) -> TypeGuard[ast.FunctionDef | ast.ClassDef | ast.Assign]:
+    if isinstance(node, ast.Assign):
+        return [ast.unparse(target) for target in node.targets] == [name]
+    return isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name
 
 
 # --- which move now -------------------------------------------------------------------------
@@ -155,7 +187,7 @@ def _turned(space: Space, move: Turn) -> Proposal | None:
 def _rewritten(space: Space, move: Rewrite) -> Proposal | None:
     text = _replaced(space.context.train_py, move)
     # What was tried is looked for before the checks, which parse the code: most rewrites were, late in a night.
-    if text is None or not space.is_new_text(text) or not _is_allowed(text):
+    if text is None or not space.is_new_text(text) or not _is_allowed(text, space.context.train_py):
         return None
     return space.rewritten(text, f"{move.title}: {move.reason}", "A change of the code from the playbook.", _EFFECT)
 

@@ -97,7 +97,7 @@ ADAMW = Rewrite(
     ),
     "ADAM_SHARE",
     "cheaper steps: Muon's update costs up to half of one on a CPU",
-    unused=("Muon", "wide", "orthogonal"),
+    unused=("Muon", "wide", "orthogonal", "NEWTON_STEPS"),
 )
 FEWER_NEWTON_STEPS = Rewrite(
     "orthogonalise in fewer steps",
