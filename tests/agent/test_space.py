@@ -119,11 +119,22 @@ def test_a_size_that_worked_later_takes_the_limit_away() -> None:
     assert not space.is_too_much({**space.head, "TARGET_PARAMS_M": 50.0})
 
 
+def test_a_size_that_is_a_word_is_no_limit() -> None:
+    """Words have no order: what counts is the sizes that are numbers, and a night goes on."""
+    text = TEXT.replace("TARGET_PARAMS_M = 1.0  # knob: float log 0.1..100", 'WIDTH = "thin"  # knob: choice thin wide')
+    space = space_of(text, past(text, Status.OOM, None, WIDTH="wide", BATCH_TOKENS=2048))
+    assert space.is_too_much({**space.head, "BATCH_TOKENS": 4096})
+    assert not space.is_too_much({**space.head, "WIDTH": "wide"})
+    only = 'WIDTH = "thin"  # knob: choice thin wide\nSTEP = 0.02  # knob: float log 1e-4..1e-1\n'
+    fallen = past(only, Status.OOM, None, parent=only, WIDTH="wide")
+    assert not space_of(only, fallen).is_too_much({"WIDTH": "wide", "STEP": 0.1})
+
+
 def test_search_never_asks_again_for_what_was_too_much() -> None:
     """A machine on which everything larger than the start fails."""
     history: list[PastExperiment] = []
     proposer = make_proposer("search")
-    for number in range(40):
+    for number in range(24):
         context = ResearchContext("", TEXT, revision_digest(TEXT), tuple(history), {}, {}, 0, 0.01)
         proposal = proposer.propose(context)
         assert proposal is not None

@@ -10,10 +10,10 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from ...contracts import KnobValue, Proposal, Rate, Status
+from ...contracts import Knob, KnobValue, Proposal, Rate, Status
 from ..edits import parse_knobs
 from .moves import moved, times
-from .space import Space, shown
+from .space import Space, is_word, shown
 
 FACTORS: Mapping[str, tuple[float, ...]] = {
     "TARGET_PARAMS_M": (1.0, 0.5, 2.0, 0.25, 4.0),
@@ -38,9 +38,14 @@ on one core that the rule was made from come out in their order (docs/proposers.
 guess."""
 
 
+def size_knobs(text: str) -> list[Knob]:
+    """The knobs of a train.py that are measured: those that are named for a size and are a number."""
+    return [knob for knob in parse_knobs(text) if knob.name in FACTORS and not is_word(knob)]
+
+
 def settings(text: str) -> Iterator[Mapping[str, KnobValue]]:
     """Settings of the size knobs that a train.py has: its own first, then those that differ least."""
-    knobs = [knob for knob in parse_knobs(text) if knob.name in FACTORS]
+    knobs = size_knobs(text)
     ways = sorted(
         itertools.product(*(FACTORS[knob.name] for knob in knobs)),
         key=lambda factors: sum(abs(math.log2(factor)) for factor in factors),

@@ -26,7 +26,7 @@ FAILED = frozenset({Status.INVALID, Status.CRASHED, Status.TIMEOUT, Status.OOM, 
 TOO_MUCH = frozenset({Status.TIMEOUT, Status.OOM})
 """Failures that a larger size can only repeat."""
 SIZES = ("TARGET_PARAMS_M", "BATCH_TOKENS", "CONTEXT", "DEPTH", "LAYERS", "WIDTH")
-"""Knobs of which more needs more memory and time."""
+"""Knobs of which more needs more memory and time, where they are numbers."""
 
 _DRAWS = 1000
 _COUNTABLE = 100_000
@@ -228,23 +228,31 @@ class Space:
 
     def is_too_much(self, assignment: Assignment) -> bool:
         """Whether sizes as large as these ran out of memory or time before, and none as large ever worked."""
-        names = [knob.name for knob in self.knobs if knob.name in SIZES]
-        if not names:
-            return False
+        sizes = self._sizes(assignment)
+        return any(_covers(sizes, limit) for limit in self._limits)
 
-        def covers(large: Assignment, small: Assignment) -> bool:
-            return all(float(large[name]) >= float(small[name]) for name in names)
+    @cached_property
+    def _limits(self) -> frozenset[tuple[float, ...]]:
+        """Sizes that were too much; none where nothing among the knobs is a size."""
+        if not self._sizes(self.head):
+            return frozenset()
+        worked = {self._sizes(trial.assignment) for trial in self.trials if trial.loss is not None}
+        worked.add(self._sizes(self.head))
+        failed = {self._sizes(trial.assignment) for trial in self.trials if trial.status in TOO_MUCH}
+        return frozenset(limit for limit in failed if not any(_covers(fine, limit) for fine in worked))
 
-        worked = [self.head, *(trial.assignment for trial in self.trials if trial.loss is not None)]
-        failed = [trial.assignment for trial in self.trials if trial.status in TOO_MUCH]
-        limits = [limit for limit in failed if not any(covers(fine, limit) for fine in worked)]
-        return any(covers(assignment, limit) for limit in limits)
+    def _sizes(self, assignment: Assignment) -> tuple[float, ...]:
+        return tuple(float(assignment[knob.name]) for knob in self.knobs if knob.name in SIZES and not is_word(knob))
 
     def _cost(self, past: PastExperiment) -> float | None:
         """The score, lower is better. A pruned run's is that of an unfinished training, an invalid one is none."""
         if past.status not in SCORED or past.dev_score is None or not math.isfinite(past.dev_score):
             return None
         return past.dev_score if self.context.direction == "min" else -past.dev_score
+
+
+def _covers(large: tuple[float, ...], small: tuple[float, ...]) -> bool:
+    return all(more >= less for more, less in zip(large, small, strict=True))
 
 
 def draw(space: Space, why: str, assignments: Iterable[Assignment] | None = None) -> Proposal | None:
