@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..contracts import KnobValue, Rate, Status
 from ..train.executor import device_lock
 from . import edits, planner
-from .proposers.rates import FACTORS, promises, setting_words, settings
+from .proposers.rates import promises, setting_words, settings, size_knobs
 
 if TYPE_CHECKING:
     from .running import Runs
@@ -28,7 +28,7 @@ STEPS = 4
 FEWEST_EXPERIMENTS = 10
 """In a shorter night the first experiments find out as much."""
 SHARE = 0.05
-"""Of the training seconds of the planned experiments, at most."""
+"""Of the training seconds of the experiments that this night has planned, at most."""
 SHORTEST_SECONDS = 10.0
 """With less time than this, too few settings would be measured to promise anything."""
 FOLDER = "rates"
@@ -38,12 +38,12 @@ def is_due(runs: Runs, state: CampaignState) -> bool:
     """Whether rates are still to be measured: once per campaign, by the clock, when the night is long enough."""
     if state.rates is not None or allowed_seconds(runs, state) < SHORTEST_SECONDS:
         return False
-    return any(knob.name in FACTORS for knob in edits.parse_knobs(state.revisions[state.head]))
+    return bool(size_knobs(state.revisions[state.head]))
 
 
 def allowed_seconds(runs: Runs, state: CampaignState) -> float:
     """What measuring may cost; 0 where the budget counts steps, to which speed makes no difference."""
-    experiments = int(state.facts.get("experiments_planned") or 0)
+    experiments = int(state.facts.get("experiments_planned") or 0) - int(state.facts.get("plan", {}).get("from", 0))
     seconds = runs.recipe.budget.seconds
     return SHARE * experiments * seconds if seconds is not None and experiments >= FEWEST_EXPERIMENTS else 0.0
 

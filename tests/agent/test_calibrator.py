@@ -18,7 +18,7 @@ from slm_ar.core.agent.edits import parse_knobs, revision_digest
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import research_context
 from slm_ar.core.agent.proposers import make_proposer
-from slm_ar.core.agent.proposers.rates import TITLE, next_promise, predicted, promises, settings
+from slm_ar.core.agent.proposers.rates import TITLE, next_promise, predicted, promises, settings, size_knobs
 from slm_ar.core.agent.proposers.space import Space
 from slm_ar.core.agent.replay import replay
 from slm_ar.core.contracts import PastExperiment, Rate, ResearchContext, Status
@@ -88,6 +88,13 @@ def test_settings_begin_with_the_code_as_it_is_and_go_outwards() -> None:
     away = [abs(math.log2(float(setting["TARGET_PARAMS_M"]) / float(found[0]["TARGET_PARAMS_M"]))) for setting in found]
     assert max(away[:5]) <= 1.01
     assert [*settings(TINY_TRAIN_PY)] != [{}]
+
+
+def test_a_size_that_is_a_word_is_not_timed() -> None:
+    words = 'CONTEXT = "long"  # knob: choice long short\n'
+    assert size_knobs(words) == []
+    both = words + "BATCH_TOKENS = 512  # knob: choice 256 512 1024\n"
+    assert [set(setting) for setting in settings(both)] == [{"BATCH_TOKENS"}] * 3
 
 
 # --- the proposal ---------------------------------------------------------------------------
@@ -178,6 +185,16 @@ def test_a_night_times_settings_once_and_writes_them_down(
     night(campaign, proposer, 2)
     assert len(timed(journal)) == 1 and len(executor.tried) == count
     assert not (workspace / ".slm" / "runs" / calibrator.FOLDER).exists()
+
+
+def test_a_later_night_counts_its_own_experiments_only(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    campaign = opened(workspace, journal, tiny_data, TimedExecutor(), toy_recipe(**LONG))
+    state = campaign.state
+    for first, seconds in ((0, 45.0), (20, 15.0), (21, 0.0)):
+        later = replace(state, facts={**state.facts, "experiments_planned": 30, "plan": {"night": 0, "from": first}})
+        assert calibrator.allowed_seconds(campaign, later) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
