@@ -61,6 +61,20 @@ def test_equal_values_make_a_flat_surface() -> None:
     assert np.allclose(mean, 2.0)
 
 
+def test_values_that_only_rounding_keeps_apart_are_equal() -> None:
+    points = np.random.default_rng(0).random((7, 3))
+    values = np.full(7, 0.1 + 0.2)
+    values[3] = 0.3
+    mean, spread = GaussianProcess(points, values, np.ones(7)).predict(points)
+    assert np.allclose(mean, 0.3) and spread.min() > 1e-3  # nothing is known for certain of seven noisy values
+
+
+def test_one_point_many_times_is_no_trouble() -> None:
+    points, values = np.full((30, 4), 0.5), np.random.default_rng(0).normal(size=30)
+    mean, spread = GaussianProcess(points, values, np.ones(30)).predict(points[:1])
+    assert mean[0] == pytest.approx(values.mean(), abs=0.2) and np.isfinite(spread).all()
+
+
 def test_more_is_expected_of_lower_means_and_of_the_unknown() -> None:
     points, values = np.array([[0.0], [0.4], [1.0]]), np.array([1.0, 0.2, 1.0])
     model = GaussianProcess(points, values, np.ones(3))
@@ -114,6 +128,26 @@ def test_few_results_are_enough_to_suggest_something() -> None:
         assert suggest(Space(context_of(UNKNOWN, history))) is not None
     one = "SIZE = 1.0  # knob: float 0..2\n"
     assert suggest(Space(context_of(one))) is not None
+
+
+def test_of_many_results_the_best_and_the_newest_are_used() -> None:
+    """The time that the process takes grows with the cube of what it is given."""
+    from slm_ar.core.agent.proposers import optimiser
+
+    _, history = play("random", UNKNOWN, toy, 1)
+    statuses = [Status.CRASHED if number % 5 == 0 else REVERTED for number in range(500)]
+    many = [
+        replace(history[0], status=status, dev_score=None if status is Status.CRASHED else 9.0 - number % 250)
+        for number, status in enumerate(statuses)
+    ]
+    trials = Space(context_of(UNKNOWN, many)).trials
+    losses = optimiser._losses(trials)
+    chosen = optimiser._telling(trials, losses)
+    assert len(chosen) == len(set(chosen)) == optimiser._MOST and chosen == sorted(chosen)
+    scored = [index for index in range(500) if trials[index].loss is not None]
+    assert set(sorted(scored, key=lambda index: losses[index])[: optimiser._MOST // 2]) <= set(chosen)
+    assert 485 in chosen and 486 in chosen  # a failure and a score, both new
+    assert optimiser._telling(trials[:60], losses[:60]) == list(range(60))
 
 
 # --- for language models ---

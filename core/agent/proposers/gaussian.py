@@ -31,7 +31,9 @@ class GaussianProcess:
         from scipy.optimize import minimize
 
         self._points, self._doubt = points, doubt
-        self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
+        self._mean, self._scale = float(values.mean()), float(values.std())
+        if self._scale < 1e-9:  # equal values, which rounding keeps apart
+            self._scale = 1.0
         self._values = (values - self._mean) / self._scale
         axes = points.shape[1]
         self._squares = (points[:, None, :] - points[None, :, :]) ** 2
@@ -79,7 +81,7 @@ class GaussianProcess:
     def _covariance(self, settings: Floats) -> tuple[Floats, Floats]:
         """The covariance of the values, and the distances behind it."""
         lengths = np.exp(settings[:-2])
-        distance = np.sqrt((self._squares / lengths**2).sum(-1))
+        distance = np.sqrt(self._squares @ lengths**-2)
         noise = math.exp(settings[-1]) * self._doubt + 1e-8
         return math.exp(settings[-2]) * _matern(distance) + np.diag(noise), distance
 
@@ -92,7 +94,7 @@ class GaussianProcess:
         inner = np.outer(weights, weights) - inverse
         variance = math.exp(settings[-2])
         slope = variance * (5.0 / 3.0) * (1.0 + _ROOT * distance) * np.exp(-_ROOT * distance)
-        by_length = np.einsum("ij,ijk->k", inner * slope, self._squares) / np.exp(2 * settings[:-2])
+        by_length = np.tensordot(inner * slope, self._squares, 2) / np.exp(2 * settings[:-2])
         by_variance = (inner * variance * _matern(distance)).sum()
         by_noise = (np.diag(inner) * math.exp(settings[-1]) * self._doubt).sum()
         off = (settings - self._centre) / self._width

@@ -38,6 +38,8 @@ _FEWEST = 3
 """Scores before the process is asked; until then the first candidate of CMA-ES is taken."""
 _FOREIGN_DOUBT = 4.0
 """Noise of a result from before an edit of the code, in units of the others'."""
+_MOST = 150
+"""Results that the process is given: its time grows with their cube."""
 _PRUNED_QUANTILE = 0.8
 """Where a pruned run stands among the losses that are known."""
 
@@ -76,7 +78,8 @@ def suggest(space: Space) -> Suggestion | None:
         return None
     if sum(trial.loss is not None for trial in trials) < _FEWEST:
         return Suggestion(candidates[0], len(space.trials))
-    model, best = _model(space, trials, losses)
+    chosen = _telling(trials, losses)
+    model, best = _model(space, [trials[index] for index in chosen], losses[chosen])
     gains = model.expected_improvement(_points(space, candidates), best)
     return Suggestion(candidates[int(np.argmax(gains))], len(space.trials))
 
@@ -103,6 +106,14 @@ def _losses(trials: Sequence[Trial]) -> Floats:
             for trial in trials
         ]
     )
+
+
+def _telling(trials: Sequence[Trial], losses: Floats) -> list[int]:
+    """Which results the process is given: all, or of many the best half and otherwise the newest, oldest first."""
+    order = [int(index) for index in np.argsort(losses, kind="stable") if trials[index].loss is not None]
+    best = set(order[: _MOST // 2])
+    others = [index for index in range(len(trials)) if index not in best]
+    return sorted(best.union(others[len(best) - _MOST :]))
 
 
 def _points(space: Space, assignments: Sequence[Assignment]) -> Floats:
