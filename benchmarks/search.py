@@ -1,6 +1,6 @@
 """Proposers on made-up landscapes, without training: how good is the code that a night of 10 to 40 experiments keeps?
 
-    python benchmarks/search.py [--seeds 20] [--names search tpe] [--workers 2] [--json OUT.json]
+    python benchmarks/search.py [--seeds 20] [--first 0] [--names search tpe] [--workers 2] [--json OUT.json]
 
 Each landscape is drawn from a seed over the knobs of the shipped train.py: where the optimum lies (on either side of
 the start, so that no move is right by construction), how much each knob matters, how knobs depend on each other, and
@@ -87,18 +87,20 @@ class Landscape:
         return Status.CRASHED if places["MATRIX_LR"] > self.fastest else None
 
 
-SHAPES = ("bowl", "sparse", "leaning", "failing", "rippled")
+SHAPES = ("bowl", "sparse", "leaning", "failing", "rippled", "anywhere")
 
 
 def landscape(shape: str, seed: int) -> Landscape:
     """A landscape that is a function of its shape and seed.
 
     bowl: all knobs matter somewhat; sparse: three do; leaning: knobs depend on each other; failing: half of the ranges
-    fails; rippled: many shallow dents.
+    fails; rippled: many shallow dents; anywhere: a bowl whose start is no better a guess than any other point.
     """
     rng = np.random.default_rng([SHAPES.index(shape), seed])
     start = np.array([place_of(knob, knob.value) for knob in KNOBS])
     optimum = np.clip(start + rng.normal(scale=0.22, size=len(KNOBS)), 0.0, 1.0)
+    if shape == "anywhere":
+        optimum = rng.random(len(KNOBS))
     weights = rng.lognormal(mean=-1.5, sigma=1.0, size=len(KNOBS))
     if shape == "sparse":
         weights[rng.permutation(len(KNOBS))[3:]] *= 0.03
@@ -213,11 +215,13 @@ def table(nights: Mapping[tuple[str, str, int], Night], names: list[str]) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20, help="landscapes per shape")
+    parser.add_argument("--first", type=int, default=0, help="first of these seeds")
     parser.add_argument("--names", nargs="+", default=list(OFFLINE), choices=OFFLINE)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    keys = [(name, shape, seed) for name in arguments.names for shape in SHAPES for seed in range(arguments.seeds)]
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    keys = [(name, shape, seed) for name in arguments.names for shape in SHAPES for seed in seeds]
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads for matrices of this size only take cores from each other
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, context) as pool:
