@@ -214,9 +214,11 @@ def test_whatever_becomes_of_the_folder_it_is_removed(
     assert (out / "kept").exists() == ("kept" in body), "a link is removed, not what it names"
 
 
-def test_a_repetition_is_refused(make: Make) -> None:
+@pytest.mark.parametrize("is_parent", [False, True])
+def test_a_repetition_is_refused(make: Make, is_parent: bool) -> None:
     text = TINY_TRAIN_PY.replace("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.04 ")
-    past = PastExperiment(4, revision_digest(text), "b", "search", "h", Status.REVERTED, 2.0, {}, "t")
+    revisions = ("b", revision_digest(text)) if is_parent else (revision_digest(text), "b")
+    past = PastExperiment(4, *revisions, "search", "h", Status.REVERTED, 2.0, {}, "t")
     proposal = proposed(make(f'if "cannot be used" not in sys.argv[1]:\n    {GOOD.splitlines()[0]}\n'), replace(
         CONTEXT, history=(past,)))  # fmt: skip
     assert "was there before, in or before experiment 4" in proposal.unusable
@@ -328,14 +330,21 @@ def test_a_flood_of_words_is_cut(make: Make, work: Path) -> None:
     assert said.startswith("beginxxx") and "bytes left out]" in said and len(said) < errand.MOST_KEPT_OUTPUT + 100
 
 
-@given(st.integers(0, 200_000), st.integers(1, 70_000), st.booleans())
+# Anywhere, and where what is kept of 200,095 bytes is cut: behind its first 16,000 and before its last 48,000.
+@given(
+    st.one_of(st.integers(0, 200_000), st.integers(15_900, 16_010), st.integers(151_990, 152_100)),
+    st.integers(1, 70_000),
+    st.booleans(),
+)
 def test_no_part_of_a_key_stands_at_the_cut(before: int, chunk: int, is_known_by_its_looks: bool) -> None:
     words = errand._Words()
-    said = b"x" * before + b" " + CANARY.encode() * 3 + b" " + b"y" * (200_000 - before)
+    key = CANARY if is_known_by_its_looks else "correct-horse-battery-staple-ok"
+    said = b"x" * before + b" " + key.encode() * 3 + b" " + b"y" * (200_000 - before)
     for start in range(0, len(said), chunk):
         words.add(said[start : start + chunk])
-    kept = words.plain([] if is_known_by_its_looks else [CANARY])
-    assert "canary" not in kept and "-secret" not in kept and len(kept) <= errand.MOST_KEPT_OUTPUT + 100
+    kept = words.plain([] if is_known_by_its_looks else [key])
+    assert not [part for part in ("canary", "-secret", "corre", "le-ok") if part in kept]
+    assert len(kept) <= errand.MOST_KEPT_OUTPUT + 100
 
 
 def test_a_flood_without_end_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,9 +384,11 @@ def test_a_key_that_is_handed_over_is_kept_nowhere(make: Make, work: Path, monke
     passed = {"pass_environment": ["ANTHROPIC_API_KEY"]}
     proposal = proposed(make(f"{GOOD}print(f'HYPOTHESIS: {{{key}}} sk-other-0123456789')", **passed))
     assert proposal.hypothesis == "[key] [key]"
+    written = proposed(make(f"{GOOD.splitlines()[0]}\nopen('hypothesis.txt', 'w').write({key})", **passed))
+    assert written.hypothesis == "[key]"
     unusable = proposed(make(f'edit("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.04  # " + {key} + " ")', **passed))
     assert "holds a key" in unusable.unusable
-    assert len(transcript(work)) == 2, "what holds a key is not handed over again to be mended"
+    assert len(transcript(work)) == 3, "what holds a key is not handed over again to be mended"
     assert not files_with(work, CANARY)
 
 
@@ -398,6 +409,14 @@ def test_a_program_that_only_fails_is_given_up(make: Make) -> None:
     assert "by hand" in failure.value.hint
 
 
+def test_a_program_that_only_hangs_is_given_up(make: Make) -> None:
+    proposer = make("time.sleep(600)", agent_seconds=0.1)
+    for _ in range(MOST_FAILURES - 1):
+        assert "not ready within" in proposed(proposer).unusable
+    with pytest.raises(ProposerError, match=r"3 times in a row.*not ready within"):
+        proposer.propose(CONTEXT)
+
+
 def test_an_edit_in_between_starts_the_count_anew(make: Make, tmp_path: Path) -> None:
     proposer = make("sys.exit(4)")
     for _ in range(3):
@@ -412,6 +431,10 @@ def test_the_end_of_the_night_ends_the_program(make: Make) -> None:
     told: list[str] = []
     proposer = make("time.sleep(600)", told, stop_at=time.monotonic())
     assert proposer.propose(CONTEXT) is None and "the time is up" in told[0]
+
+
+def test_what_is_ready_before_the_end_of_the_night_counts(make: Make) -> None:
+    assert not proposed(make(GOOD, stop_at=time.monotonic() + 500, agent_seconds=900)).unusable
 
 
 def test_a_program_that_cannot_be_started(make: Make, tmp_path: Path) -> None:

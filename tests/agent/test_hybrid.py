@@ -129,6 +129,7 @@ def test_where_no_knob_is_left_the_model_takes_every_turn(tmp_path: Path) -> Non
     for count in range(FIRST_TURNS, FIRST_TURNS + 4):
         skipped = hybrid.propose(replace(CONTEXT, train_py=without, history=(past,) * count))
         assert skipped is not None and skipped.unusable and hybrid.name == "hybrid:claude"
+    assert len(partner.notes) == FIRST_TURNS + 8, "it is asked once a turn"
     partner.is_done = True
     assert hybrid.propose(replace(CONTEXT, train_py=without)) is None
 

@@ -88,7 +88,8 @@ def _transcript(folder: Path) -> Finding:
         count = sum(1 for _ in Transcript(folder).calls())
     except SlmArError as error:
         return Finding("transcript", False, error.message, error.hint)
-    return Finding("transcript", True, f"{count} calls are recorded in {folder}" if count else "no call so far")
+    words = f"{count} call{'s' * (count != 1)} so far, recorded in {folder}" if count else "no call so far"
+    return Finding("transcript", True, words)
 
 
 def _asked(endpoint: Endpoint, client: anthropic.Anthropic) -> Iterator[Finding]:

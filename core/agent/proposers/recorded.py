@@ -58,7 +58,8 @@ class ReplayProposer:
     @property
     def opening_line(self) -> str:
         """What is replayed, for the person who starts the night."""
-        return f"replay of {len(self._recorded)} recorded experiments of {self._path}"
+        count = len(self._recorded)
+        return f"replay of {count} recorded experiment{'s' * (count != 1)} of {self._path}"
 
     def propose(self, context: ResearchContext) -> Proposal | None:
         """The first recorded experiment that the history does not hold; None after the last."""
