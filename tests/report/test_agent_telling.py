@@ -19,8 +19,8 @@ from report_states import (
 )
 from toys import toy_recipe
 
-from slm_ar.core.agent.state import CampaignState
-from slm_ar.core.contracts import Status
+from slm_ar.core.agent.state import CampaignState, RunRecord
+from slm_ar.core.contracts import ObjectiveScore, Status
 from slm_ar.core.errors import DataError, TrainingError, UsageError, WorkspaceBusyError
 from slm_ar.core.mcp import telling
 from slm_ar.core.mcp.telling import View
@@ -81,6 +81,48 @@ def test_nobody_tells_the_agent_to_open_test(make: object) -> None:
     """What a person could do next stands in `slm-ar status`; an agent with a shell might take it for its task."""
     told = telling.report(make())  # type: ignore[operator]
     assert "Next" not in told and "slm-ar run" not in told and "slm-ar adopt" not in told
+
+
+def with_metric(state: CampaignState) -> CampaignState:
+    """The same with a [metric]: what was bits per byte is the cost of answers, in slices too; and after an exam."""
+
+    def costed(run: RunRecord | None) -> RunRecord | None:
+        if run is None or run.dev is None:
+            return run
+        cost = ObjectiveScore("bits per answer", run.dev.bits_per_byte, run.dev.groups)
+        dev = replace(run.dev, bits_per_byte=1.23456789, objective=cost, slices={"customer": {CANARY: 1.0}})
+        return replace(run, dev=dev)
+
+    result = {
+        "task": "cause",
+        "metric": "accuracy",
+        "direction": "max",
+        "questions": 7,
+        "model": {"accuracy": 0.654321},
+        "baselines": {},
+        "differences": {},
+    }
+    return replace(
+        state,
+        runs=tuple(run for run in map(costed, state.runs) if run is not None),
+        experiments=tuple(replace(item, run=costed(item.run)) for item in state.experiments),
+        facts={**state.facts, "metric": {"dev_unit": "bits per answer", "claim_unit": "bits per answer"}},
+        exam=("test", (result,)),
+    )
+
+
+def test_scores_of_a_metric_are_rounded_like_bits_per_byte() -> None:
+    state = with_metric(certified_state())
+    told = everything(state)
+    plain = everything(certified_state())
+    costs = {f"{item.run.dev.bits_per_byte:.4f}" for item in certified_state().experiments if item.run and item.run.dev}
+    exact = {cost for cost in costs if cost not in plain}
+    assert exact and not [cost for cost in exact if cost in told]
+    assert "bits per answer" in told and "1.23" in told
+    assert "1.234" not in told and "1.235" not in told  # the text as a whole is not in units of the noise
+    assert "0.65" not in told and CANARY not in told
+    for run in telling.as_told(state).runs:
+        assert run.dev is None or (run.dev.slices, run.dev.groups, run.dev.judged_groups) == ({}, (), ())
 
 
 def test_results_and_report_say_the_same_of_the_current_code() -> None:
