@@ -53,7 +53,8 @@ def open_replay(corpus: str, path: Path, runs: int) -> Replay:
     for number, row in enumerate(content, 2):
         if FIELD not in row and (wrong := _wrong_with(row, space)):
             raise DataError(f"{path}, line {number}: {wrong}", "restore the file")
-    surrogate = Surrogate(knobs, trainings_of(content))
+    with _one_thread():
+        surrogate = Surrogate(knobs, trainings_of(content))
     world = SurrogateWorld(
         surrogate, train_py, header, identity, *rates_of(content, allowed_seconds(runs, budget_seconds))
     )

@@ -136,6 +136,7 @@ class Surrogate:
         self._failed = [(self.space.point(group[0]["knobs"]), group[0]) for group in failed]
         self._cost, self._cost_model = self._fit_cost(features, scored, seed)
         self._values: dict[tuple[KnobValue, ...], float] = {}
+        self._risks: dict[tuple[KnobValue, ...], float] = {}
         self.facts = Facts(
             configurations=len(groups),
             scored=len(scored),
@@ -165,7 +166,11 @@ class Surrogate:
         """Probability that a training of this configuration gives no score."""
         if self._failures is None:
             return 0.0
-        return float(self._failures.predict_proba(np.array([self.space.features(values)]))[0, 1])
+        key = self.space.key(values)
+        if key not in self._risks:  # a forest takes ten milliseconds for one answer
+            features = np.array([self.space.features(values)])
+            self._risks[key] = float(self._failures.predict_proba(features)[0, 1])
+        return self._risks[key]
 
     def seconds(self, values: Mapping[str, KnobValue]) -> float:
         """What a training that gives a score takes."""

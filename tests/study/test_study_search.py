@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_toys import TRAIN_PY, BowlWorld, Coder, Guesser, Scripted, bowl
 
@@ -25,6 +25,7 @@ def searched(proposer: object, seconds: float, sigma: float = 0.0, seed: int = 0
     return search("bowl", "x", proposer, BowlWorld(sigma), seed, seconds)  # type: ignore[arg-type]
 
 
+@settings(max_examples=30)
 @given(st.floats(15, 400), st.integers(0, 1000), st.sampled_from([1.0, 0.4]))
 def test_nothing_that_ends_after_the_seconds_counts(seconds: float, seed: int, share: float) -> None:
     trace = searched(Guesser("guesser", share), seconds, 0.02, seed)
