@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_toys import TRAIN_PY, BowlWorld, Coder, Guesser, Scripted, bowl
 
-from slm_ar.core.agent.edits import parse_knobs, revision_digest
-from slm_ar.core.agent.gate import rounded
+from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs
+from slm_ar.core.agent.gate import keeps, rounded
 from slm_ar.core.agent.planner import WINDOW
 from slm_ar.core.agent.proposers import make_proposer
-from slm_ar.core.contracts import Rate, Status
+from slm_ar.core.contracts import Proposal, Rate, ResearchContext, Status
 from slm_ar.core.errors import TrainingError
-from slm_ar.core.study.loop import SHARES, Trace, failed_share, search
+from slm_ar.core.study.loop import SHARES, Measured, Trace, failed_share, search, training_seed
 
 START = {knob.name: knob.value for knob in parse_knobs(TRAIN_PY)}
 BETTER, WORSE, TOO_LARGE = START | {"SIZE": 1.0}, START | {"SIZE": 40.0}, START | {"SIZE": 100.0}
@@ -71,6 +71,50 @@ def test_the_current_code_is_measured_again_every_window() -> None:
     seeds = [seed for _, seed in world.asked]
     assert len(set(seeds)) == 3, "one seed per window, the same for the current code and its rivals"
     assert seeds[: WINDOW + 1] == [seeds[0]] * (WINDOW + 1)
+
+
+def test_the_least_gain_is_kept_and_nothing_else() -> None:
+    """However large the noise is: the rule of a campaign has no margin."""
+    trace = searched(Guesser("guesser", 0.6), 320, 0.2, seed=2)
+    current = trace.steps[0].score
+    assert current is not None
+    seen = set()
+    for step in trace.steps[1:]:
+        if step.score is None:
+            continue
+        assert (step.status == "kept") == keeps(step.score, current, 6, 6)
+        seen.add(step.status)
+        current = min(current, step.score)
+    assert seen == {"kept", "reverted"}
+
+
+def test_nothing_is_kept_where_the_current_code_failed_with_the_seed_of_the_window() -> None:
+    class Failing(BowlWorld):
+        def measure(self, train_py: str, seed: int) -> Measured | str:
+            if seed != training_seed("search", 0, 0) and train_py == texts[-1]:
+                return Measured(Status.CRASHED, None, 1.0)
+            return super().measure(train_py, seed)
+
+    # The last one is the code that the first window ends with; what follows is better still.
+    worse = [START | {"SIZE": 20.0 + number} for number in range(WINDOW - 1)]
+    script = [START | {"SIZE": 2.0}, *worse, BETTER]
+    texts = [set_knobs(TRAIN_PY, script[0])]
+    trace = search("bowl", "x", Scripted(script), Failing(0.0), 0, 1000)
+    assert [step.status for step in trace.steps if step.role == "window"] == ["crashed"]
+    assert trace.steps[-1].status == "reverted" and trace.steps[-1].score is not None
+    assert trace.texts[trace.returned_at(1.0)] == texts[-1]
+
+
+def test_the_current_code_itself_teaches_nothing() -> None:
+    class Same(Guesser):
+        def propose(self, context: ResearchContext) -> Proposal | None:
+            super().propose(context)
+            return Proposal("again", "", context.train_py)
+
+    proposer = Same("same", 1.0)
+    trace = searched(proposer, 50)
+    assert [step.status for step in trace.steps] == ["measured", *["reverted"] * 4]
+    assert all(context.history == () for context in proposer.contexts), "as in a campaign"
 
 
 def test_timing_is_paid_for_by_those_that_want_it() -> None:
