@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 from fake_messages import (
     FakeServer,
+    Handler,
     Step,
     cut,
     drips,
@@ -31,7 +35,7 @@ from toys import TINY_TRAIN_PY
 
 from slm_ar.core import egress
 from slm_ar.core.agent.edits import revision_digest
-from slm_ar.core.agent.proposers import calls, endpoint, make_proposer
+from slm_ar.core.agent.proposers import calls, endpoint, hangup, make_proposer
 from slm_ar.core.agent.proposers.calls import Setting
 from slm_ar.core.agent.proposers.messages import REPAIRS, MessagesProposer
 from slm_ar.core.agent.proposers.spending import Transcript
@@ -638,6 +642,43 @@ def test_after_the_nights_end_nothing_is_asked(make: Make, server: FakeServer) -
     proposer = make("claude", tool(GOOD), stop_at=time.monotonic())
     assert proposer.propose(CONTEXT) is None
     assert "time was up" in proposer.why_nothing and not server.asked
+
+
+def headers_without_end(handler: Handler) -> None:
+    """Never silent, and its answer never begins."""
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-a: ")
+        for _ in range(3000):
+            handler.wfile.write(b"a")
+            time.sleep(0.02)
+    handler.close_connection = True
+
+
+def test_headers_that_dribble_end_with_the_night(make: Make, tmp_path: Path) -> None:
+    proposer = make("local", headers_without_end, stop_at=time.monotonic() + 0.5)
+    assert proposer.propose(CONTEXT) is None
+    assert "broke off" in proposer.why_nothing and "time was up" in proposer.why_nothing
+    assert Transcript(tmp_path).spent("campaign").tokens.output == 16_000
+
+
+def test_a_line_that_comes_when_the_time_is_over_is_closed_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        over = hangup.HangUp(0.0)
+        over._hang_up()
+        facts = {"return_value": SimpleNamespace(get_extra_info={"socket": ours}.get)}
+        over.heard("http11.send_request_body.complete", facts)
+        theirs.settimeout(0.0)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        over.heard("connection.connect_tcp.complete", facts)
+        assert theirs.recv(1) == b""
+
+
+def test_a_call_that_is_over_leaves_no_clock_running(make: Make) -> None:
+    assert proposed(make("local", tool(GOOD))).train_py == AFTER
+    clocks = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert all(clock.finished.is_set() for clock in clocks)
 
 
 @pytest.mark.parametrize("step", [drips(3000, 0.02), silent(60.0)])

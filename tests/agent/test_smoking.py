@@ -159,6 +159,8 @@ def test_failures_of_runs_count_in_the_share(workspace: Path, journal: Journal, 
     assert smoking.failed_share(campaign.state) is None
     night(campaign, Edits(edited(1), edited(2)), 2)
     assert smoking.failed_share(campaign.state) == pytest.approx(0.75)
+    pruned = [replace(run, outcome=replace(run.outcome, status=Status.PRUNED)) for run in campaign.state.runs]
+    assert smoking.failed_share(replace(campaign.state, runs=tuple(pruned))) == 0, "a hopeless idea is no failure"
     assert "75.0 % of the training time went into failures" in " ".join(status_text(summarise(campaign.state)).split())
 
 

@@ -22,6 +22,7 @@ from ... import egress
 from ...errors import ProposerError, SlmArError, UsageError
 from ...recipe import ProposerTable
 from .answers import one_line
+from .hangup import HangUp
 from .spending import price_list
 
 if TYPE_CHECKING:
@@ -203,7 +204,9 @@ def open_client(
         request.headers["user-agent"] = "slm-ar"
         request.headers["accept-encoding"] = "identity"
         request.headers["authorization"] = f"Bearer {endpoint.key}"
+        request.extensions["trace"] = hang_up.heard
         before(request.read())
+        hang_up.begin()
 
     def arriving(response: httpx2.Response) -> None:
         kind = response.headers.get("content-type", "nothing").partition(";")[0].strip()
@@ -213,8 +216,14 @@ def open_client(
             raise httpx2.DecodingError("the answer is compressed, which was not asked for", request=response.request)
         response.stream = _bounded(response, now, min(most_seconds, CALL_SECONDS))
 
+    class Client(httpx2.Client):
+        def close(self) -> None:
+            hang_up.cancel()
+            super().close()
+
+    hang_up = HangUp(min(most_seconds, CALL_SECONDS))
     silence = CLAUDE_SILENCE_SECONDS if endpoint.is_claude else SILENCE_SECONDS
-    http = httpx2.Client(
+    http = Client(
         event_hooks={"request": [leaving], "response": [arriving]},
         timeout=httpx2.Timeout(min(silence, max(1.0, most_seconds)), connect=CONNECT_SECONDS),
         follow_redirects=False,
