@@ -25,7 +25,8 @@ def test_a_desk_hands_a_proposal_over_once_and_knows_when_to_interrupt() -> None
     desk = Desk()
     pending = Pending("abc", "def", "text", "idea", "")
     assert desk.put(pending) and not desk.is_working
-    desk.send("", 0, 0)
+    errand = desk.send("", 0, 0)
+    assert desk.send("", 0, 0) is errand  # who calls at the same time joins it
     assert desk.is_working and not desk.put(pending)
     assert desk.take("abc", ()) is pending and desk.pending is None
     assert desk.is_working and desk.take("abc", ()) is None and not desk.is_working

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ import anyio
 import pytest
 from commands_in_process import Command, told
 from mcp import Client
-from toys import TINY_TRAIN_PY, toy_recipe
+from toys import TINY_TRAIN_PY, make_toy_workspace, toy_recipe
 
 from slm_ar.core.egress import Ledger
-from slm_ar.core.mcp.desk import Desk
+from slm_ar.core.errors import UsageError
+from slm_ar.core.mcp.desk import Desk, Errand
 from slm_ar.core.mcp.server import make_server
 from slm_ar.core.mcp.telling import View
 from slm_ar.core.mcp.tools import DESCRIPTIONS, Tools
@@ -40,6 +43,28 @@ def test_a_missing_extra_is_named(slm_ar: Command, monkeypatch: pytest.MonkeyPat
 def test_a_folder_that_is_no_workspace(slm_ar: Command, tmp_path: Path) -> None:
     told(slm_ar("mcp", "--workspace", str(tmp_path)), 2, "is not a workspace", "slm-ar new")
     told(slm_ar("mcp", "--workspace", str(tmp_path / "nowhere")), 2, "is not a workspace")
+
+
+def test_a_report_that_cannot_be_written_does_not_end_the_server(
+    slm_ar: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = make_toy_workspace(tmp_path / "toy")
+    errands: list[Errand] = []
+
+    @contextmanager
+    def one_errand(tools: Tools, desk: Desk) -> Iterator[None]:
+        errands.append(desk.send("", 0, 0))
+        yield
+
+    def drive(desk: Desk, *others: object) -> None:
+        desk.hang_up()
+        raise PermissionError(13, "Permission denied", "report.html")
+
+    monkeypatch.setattr("slm_ar.core.mcp.server.serving", one_errand)
+    monkeypatch.setattr("slm_ar.core.cli.mcp._drive", drive)
+    ended = slm_ar("mcp", "--workspace", str(root))
+    assert ended.code == 0 and "report.html" in ended.error and "the coding agent has left" in ended.error
+    assert isinstance(errands[0].failure, UsageError)
 
 
 # --- the protocol ---------------------------------------------------------------------------
