@@ -164,7 +164,7 @@ def opened(corpus: CorpusTable, home: Path, display: Display, stack: ExitStack) 
             f"corpus {corpus.name} names no workspace, and training needs one",
             f'make one with `slm-ar new {corpus.name}`, and set workspace = "{corpus.name}" in its [[corpora]] table',
         )
-    root = (home / Path(corpus.workspace).expanduser()).resolve()
+    root = path_from(home, corpus.workspace).resolve()
     if not root.is_dir():
         raise UsageError(f"corpus {corpus.name}: there is no folder {root}", "make it with `slm-ar new`")
     workspace = find_workspace(root)
@@ -190,14 +190,24 @@ def opened(corpus: CorpusTable, home: Path, display: Display, stack: ExitStack) 
 
 def results_folder(plan: Study, home: Path) -> Path:
     """Where tables and results lie."""
-    return home / Path(plan.folder).expanduser()
+    return path_from(home, plan.folder)
 
 
 def table_path(plan: Study, corpus: CorpusTable, home: Path) -> Path:
     """Where a corpus's table lies."""
     if corpus.table is not None:
-        return home / Path(corpus.table).expanduser()
+        return path_from(home, corpus.table)
     return results_folder(plan, home) / f"{corpus.name}.table.jsonl"
+
+
+def path_from(home: Path, text: str) -> Path:
+    """A path as the file names it, counted from its folder. Raises UsageError for a name that no file can have."""
+    try:
+        if "\0" not in text:
+            return home / Path(text).expanduser()
+    except RuntimeError:  # there is no such person
+        pass
+    raise UsageError(f"{text!r} names no file or folder", "write the path out in the study file")
 
 
 def check_proposers(plan: Study) -> None:
