@@ -145,10 +145,12 @@ class Runs:
         lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if job.budget_seconds is not None:
             lock = device_lock(self.executor.machine.device, self.display.note)
-        with lock:
-            smoke = self.executor.smoke(job, folder, context=self.recipe.evaluation.context)
+        try:
+            with lock:
+                smoke = self.executor.smoke(job, folder, context=self.recipe.evaluation.context)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         self.journal.append("smoked", {"experiment": experiment.id, **asdict(smoke)})
-        shutil.rmtree(folder, ignore_errors=True)
         return smoke
 
     def _look_at(self, state: CampaignState, step: planner.TrainStep, looks: list[tuple[float, float]]) -> Look:

@@ -65,6 +65,7 @@ class FakeExecutor:
         self.jobs: list[TrainJob] = []
         self.scored: list[str] = []
         self.tried: list[TrainJob] = []
+        self.windows: list[int] = []
         self.smokes: Callable[[TrainJob], Smoke] = lambda job: WORKS
         self.happens = happens or (lambda job: OUTCOME)
 
@@ -78,6 +79,8 @@ class FakeExecutor:
 
     def smoke(self, job: TrainJob, folder: Path, steps: int = 2, context: int = 16) -> Smoke:
         self.tried.append(job)
+        self.windows.append(context)
+        folder.mkdir(parents=True, exist_ok=True)
         return self.smokes(job)
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:

@@ -70,6 +70,7 @@ def test_rates_are_not_tried_and_larger_batches_and_models_are(
     night(campaign, Scripted(*changes), 5)
     assert [item.smoke is not None for item in campaign.state.experiments] == [False, True, True, False, False]
     assert len(executor.tried) == 2
+    assert executor.windows == 2 * [campaign.recipe.evaluation.context]
     assert not (workspace / ".slm" / "runs" / SMOKE_FOLDER).exists()
 
 
@@ -199,6 +200,7 @@ def test_killed_in_a_try_the_night_tries_again(workspace: Path, tiny_data: Prepa
         night(opened(workspace, journal, tiny_data, executor, NO_CLAIMS), Edits(edited(1)), 1)
     with Journal(workspace / ".slm") as journal:
         assert "smoked" not in kinds(journal)
+        assert not (workspace / ".slm" / "runs" / SMOKE_FOLDER).exists()
         campaign = opened(workspace, journal, tiny_data, FakeExecutor(), NO_CLAIMS)
         assert night(campaign, Edits(edited(1))) == "planned experiments done"
         assert len(campaign.state.experiments) == 1 and kinds(journal).count("smoked") == 1
