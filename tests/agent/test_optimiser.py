@@ -85,7 +85,7 @@ def test_more_is_expected_of_lower_means_and_of_the_unknown() -> None:
 
 def test_a_region_that_fails_is_left() -> None:
     """The same history, once with the far side failed: the next suggestions lie on the near side."""
-    _, history = play("search", UNKNOWN, toy, 20)
+    _, history = play("random", UNKNOWN, toy, 20)
     middle = math.sqrt(0.05 * 200)
     fallen = [
         replace(entry, status=Status.CRASHED, dev_score=None) if float(entry.knobs["SIZE"]) > middle else entry
@@ -103,7 +103,7 @@ def test_a_pruned_run_is_worse_than_most_and_better_than_a_failure() -> None:
     """Only the order matters here: what a crash says is not said by a run that was ended for being behind."""
     from slm_ar.core.agent.proposers.optimiser import _losses
 
-    _, history = play("search", UNKNOWN, toy, 12)
+    _, history = play("random", UNKNOWN, toy, 12)
     ends = {3: Status.PRUNED, 5: Status.CRASHED}
     odd = [
         replace(entry, status=ends[place], dev_score=None) if place in ends else entry
@@ -116,7 +116,7 @@ def test_a_pruned_run_is_worse_than_most_and_better_than_a_failure() -> None:
 
 
 def test_suggestions_are_new_and_a_function_of_the_context() -> None:
-    _, history = play("search", UNKNOWN, toy_with_crashes, 20)
+    _, history = play("random", UNKNOWN, toy_with_crashes, 20)
     one, same, other = (suggest(Space(context_of(UNKNOWN, history, seed))) for seed in (3, 3, 4))
     assert one == same and one is not None and other is not None
     assert Space(context_of(UNKNOWN, history)).is_new(one.assignment)
@@ -124,7 +124,7 @@ def test_suggestions_are_new_and_a_function_of_the_context() -> None:
 
 def test_few_results_are_enough_to_suggest_something() -> None:
     for rounds in (0, 1, 2, 3):
-        _, history = play("search", UNKNOWN, toy, rounds)
+        _, history = play("random", UNKNOWN, toy, rounds)
         assert suggest(Space(context_of(UNKNOWN, history))) is not None
     one = "SIZE = 1.0  # knob: float 0..2\n"
     assert suggest(Space(context_of(one))) is not None
@@ -154,7 +154,7 @@ def test_of_many_results_the_best_and_the_newest_are_used() -> None:
 
 
 def test_the_state_tells_the_best_points_the_good_region_and_the_next_one() -> None:
-    head, history = play("search", UNKNOWN, toy_with_crashes, 24)
+    head, history = play("random", UNKNOWN, toy_with_crashes, 24)
     text = optimiser_state(context_of(head, history))
     lines = text.split("\n")
     assert lines[0].startswith("24 past results over 6 knobs")
