@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from test_campaign import OUTCOME, RATES, WORKS, FakeExecutor, Scripted, StopError, kinds, night, opened
 from toys import TINY_TRAIN_PY, toy_recipe
 
-from slm_ar.core.agent import smoking
+from slm_ar.core.agent import running, smoking
 from slm_ar.core.agent.campaign import MOST_FAILURES_IN_A_ROW
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import research_context
@@ -185,6 +187,36 @@ def test_the_start_placebos_and_claims_are_not_tried(
     night(campaign, Scripted(*RATES))
     assert {run.role for run in campaign.state.runs} >= {"calibrate", "search", "claim"}
     assert executor.tried == []
+
+
+@pytest.mark.parametrize(("budget", "is_held"), [({"steps": None, "seconds": 30.0}, True), ({}, False)])
+def test_by_the_clock_nothing_is_timed_beside_a_try(
+    workspace: Path,
+    journal: Journal,
+    tiny_data: PreparedData,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: dict[str, Any],
+    is_held: bool,
+) -> None:
+    inside: list[str] = []
+    held: list[bool] = []
+
+    @contextmanager
+    def lock(device: str, tell: Callable[[str], None]) -> Iterator[None]:
+        inside.append(device)
+        yield
+        inside.pop()
+
+    def smoke(job: TrainJob) -> Smoke:
+        held.append(bool(inside))
+        return CRASH
+
+    monkeypatch.setattr(running, "device_lock", lock)
+    executor = FakeExecutor()
+    executor.smokes = smoke
+    recipe = toy_recipe(gate={"claim_every": 50}, budget=budget)
+    night(opened(workspace, journal, tiny_data, executor, recipe), Edits(edited(1)), 1)
+    assert held == [is_held]
 
 
 # --- kills ----------------------------------------------------------------------------------
