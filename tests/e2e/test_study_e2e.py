@@ -94,6 +94,7 @@ def test_record_killed_resumed_then_searched_on(tmp_path: Path, study: Path, env
 @pytest.mark.slow
 def test_two_at_a_time_and_live(tmp_path: Path, study: Path, environment: dict[str, str]) -> None:
     make_toy_workspace(tmp_path / "toy")
+    study.write_text(STUDY.replace("runs = 4", "runs = 2"), encoding="utf-8")
     out, _ = call(tmp_path, environment, "study", "STUDY.toml", "--mode", "live", "--json", "--quiet")
     assert json.loads(out.splitlines()[-1])["toy, search against random"].count("cannot be told") == 3
     runs = (tmp_path / "study" / "toy.live.jsonl").read_bytes()
