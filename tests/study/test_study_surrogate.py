@@ -76,6 +76,15 @@ def test_it_fails_where_trainings_failed(surrogate: Surrogate, world: SurrogateW
     assert surrogate.facts.failure_auc is not None and surrogate.facts.failure_auc > 0.9
 
 
+def test_the_start_never_fails_whatever_its_neighbours_do(
+    world: SurrogateWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Surrogate, "failure", lambda *_: 1.0)
+    start, other = world.measure(world.start, 0), world.measure(set_knobs(world.start, {"SIZE": 2.0}), 0)
+    assert isinstance(start, Measured) and start.status is None and start.score is not None
+    assert isinstance(other, Measured) and other.status is Status.OOM
+
+
 def test_its_noise_is_that_of_the_repeated_seeds(surrogate: Surrogate, world: SurrogateWorld) -> None:
     assert surrogate.sigma == pytest.approx(0.01, rel=0.8)
     text = set_knobs(world.start, SPACE.start | {"SIZE": 1.0})
