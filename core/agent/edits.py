@@ -283,6 +283,13 @@ def check_train_py(text: str) -> None:
     for name, signature in (("build_model", "build_model(config)"), ("main", "main()")):
         if name not in functions:
             raise TrainingError(f"train.py defines no function {name}.", f"Add it at the top level: def {signature}:")
+    try:
+        _check_top_level(tree, len(_lines(text)))
+    except RecursionError:
+        raise TrainingError("train.py: a statement is nested too deeply.", "Simplify it.") from None
+
+
+def _check_top_level(tree: ast.Module, last_line: int) -> None:
     for index, statement in enumerate(tree.body):
         if not _is_declaration(statement, first=index == 0):
             raise TrainingError(
@@ -291,7 +298,7 @@ def check_train_py(text: str) -> None:
             )
     if not any(_is_guard(statement) for statement in tree.body):
         raise TrainingError(
-            f"train.py line {len(_lines(text))}: the guard at the end is missing.",
+            f"train.py line {last_line}: the guard at the end is missing.",
             'End the file with: if __name__ == "__main__": main()',
         )
 

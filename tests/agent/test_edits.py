@@ -263,6 +263,12 @@ def test_a_bad_train_py_is_refused_with_its_line(old: str, new: str, message: st
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("nested", ["if " + "not " * 900 + "A: B = 1", "-".join(["1"] * 900)])
+def test_what_is_nested_too_deeply_to_be_read_is_refused(nested: str) -> None:
+    with pytest.raises(TrainingError, match=r"nested too deeply|no Python source"):
+        check_train_py(TRAIN_PY.replace(GUARD, f"{nested}\n{GUARD}"))
+
+
 def test_the_longest_allowed_file_passes() -> None:
     check_train_py(TRAIN_PY + "\n" * (MAX_LINES - TRAIN_PY.count("\n")))
 
