@@ -315,6 +315,13 @@ def test_what_failed_is_tried_again_last_and_only_where_the_code_has_changed() -
     assert "gate with GELU" not in titles  # the code has no such gate any more
 
 
+@pytest.mark.parametrize("status", [Status.DISTURBED, Status.SKIPPED, Status.INTERRUPTED])
+def test_a_rewrite_without_a_verdict_is_no_setback_and_not_made_again(status: Status) -> None:
+    tried = past(made(TEXT, SMEAR), "an edit by somebody else", status, TEXT, None)
+    assert next_move(Space(context_of(TEXT, [tried])), [SMEAR]) is None
+    assert next_move(Space(context_of(TEXT)), [SMEAR]) is not None
+
+
 def test_an_edited_head_is_left_alone_where_a_move_no_longer_fits() -> None:
     edited = TEXT.replace("        x = self.embed_tokens(ids)\n", "        x = self.embed_tokens(ids) * 2.0\n")
     assert rewrite(edited, SMEAR) is None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs, template_digest
 from slm_ar.core.agent.proposers import make_proposer
+from slm_ar.core.agent.proposers.optimiser import _candidates, _losses
 from slm_ar.core.agent.proposers.space import Space, place_of, value_at
 from slm_ar.core.contracts import Knob, PastExperiment, ResearchContext, Status
 
@@ -128,6 +130,14 @@ def test_a_size_that_is_a_word_is_no_limit() -> None:
     only = 'WIDTH = "thin"  # knob: choice thin wide\nSTEP = 0.02  # knob: float log 1e-4..1e-1\n'
     fallen = past(only, Status.OOM, None, parent=only, WIDTH="wide")
     assert not space_of(only, fallen).is_too_much({"WIDTH": "wide", "STEP": 0.1})
+
+
+def test_no_candidate_of_the_optimiser_is_too_much() -> None:
+    failed = past(TEXT, Status.OOM, None, TARGET_PARAMS_M=1.5, BATCH_TOKENS=512)
+    space = space_of(TEXT, failed, past(TEXT, Status.REVERTED, 3.0, STEP=0.03))
+    candidates = list(_candidates(space, space.trials, _losses(space.trials), np.random.default_rng(0)))
+    assert len(candidates) > 100
+    assert max(float(candidate["TARGET_PARAMS_M"]) for candidate in candidates) < 1.5
 
 
 def test_search_never_asks_again_for_what_was_too_much() -> None:
