@@ -214,25 +214,26 @@ def test_a_fresh_process_gives_the_same_proposals() -> None:
 
 
 def fingerprint() -> str:
-    return ",".join(entry.revision for name in OFFLINE for entry in play(name, UNKNOWN, toy_with_crashes, 16)[1])
+    return ",".join(entry.revision for name in OFFLINE for entry in play(name, UNKNOWN, toy_with_crashes, 13)[1])
 
 
 @pytest.mark.parametrize("text", [TRAIN_PY, UNKNOWN])
 @pytest.mark.parametrize("name", OFFLINE)
-def test_nothing_is_proposed_twice_in_60_rounds(name: str, text: str) -> None:
+def test_nothing_is_proposed_twice(name: str, text: str) -> None:
     def objective(values: Values) -> float:
         return sum(distance(value, 1.0) for value in values.values() if not isinstance(value, str) and value)
 
-    _, history = play(name, text, objective, 60)
+    rounds = 30
+    _, history = play(name, text, objective, rounds)
     revisions = [entry.revision for entry in history]
-    assert len(set(revisions)) == 60
+    assert len(set(revisions)) == rounds
     assert revision_digest(text) not in revisions
 
 
 @pytest.mark.parametrize("name", ["search", "tpe"])
 def test_a_model_beats_random_draws(name: str) -> None:
     def final(proposer: str) -> list[float]:
-        return [toy(values_of(play(proposer, UNKNOWN, toy, 40, seed)[0])) for seed in range(5)]
+        return [toy(values_of(play(proposer, UNKNOWN, toy, 25, seed)[0])) for seed in range(3)]
 
     by_model, by_chance = final(name), final("random")
     assert statistics.mean(by_model) - 1.0 < 0.75 * (statistics.mean(by_chance) - 1.0)
@@ -250,12 +251,14 @@ def test_the_opening_beats_tpe_alone_where_the_moves_lead_the_right_way() -> Non
     assert sum(entry.status is KEPT for entry in history) >= 8
 
 
-def test_failures_are_avoided() -> None:
+def test_failures_are_avoided_once_they_are_known() -> None:
+    """A start close to what fails: the first experiments find out where that is."""
+
     def failures(name: str) -> int:
-        runs = [play(name, UNKNOWN, toy_with_crashes, 40, seed)[1] for seed in range(4)]
+        runs = [play(name, UNKNOWN, toy_with_crashes, 40, seed)[1][20:] for seed in range(2)]
         return sum(entry.status is Status.CRASHED for run in runs for entry in run)
 
-    assert failures("search") < 0.75 * failures("random")
+    assert failures("search") < 0.6 * failures("random")
 
 
 def test_scores_without_a_verdict_are_not_learnt_from() -> None:
