@@ -162,6 +162,17 @@ def test_a_file_that_was_moved_away_or_cut_is_read_anew(tmp_path: Path) -> None:
             transcript.spent("c")
 
 
+def test_another_file_in_its_place_is_read_from_its_beginning(tmp_path: Path) -> None:
+    """Also one that is longer, as a copy that was put back."""
+    first, other = Transcript(tmp_path), Transcript(tmp_path / "other")
+    first.end(first.begin("c", "m", "host", "d", MOST), Tokens(1), {})
+    assert first.spent("c").tokens == Tokens(1)
+    for _ in range(2):
+        other.end(other.begin("c", "m", "host", "d", MOST), Tokens(5), {})
+    (tmp_path / "other" / "proposer.jsonl").replace(tmp_path / "proposer.jsonl")
+    assert first.spent("c").tokens == Tokens(10)
+
+
 # --- the cap of a night ---------------------------------------------------------------------
 
 
