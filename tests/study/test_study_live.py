@@ -14,7 +14,7 @@ from study_toys import CODE, FakeCrew, Guesser, Killed, bowl
 from toys import toy_machine, toy_recipe
 
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs
-from slm_ar.core.contracts import Proposal, ResearchContext
+from slm_ar.core.contracts import Proposal, ResearchContext, Status
 from slm_ar.core.errors import TrainingError, UsageError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.terminal import QuietDisplay
@@ -23,7 +23,7 @@ from slm_ar.core.study.compare import AHEAD, BEHIND, compare
 from slm_ar.core.study.live import CALIBRATION_RUNS, live_corpus
 from slm_ar.core.study.loop import SHARES, Trace, training_seed
 from slm_ar.core.study.store import RUNS, Store, identity_of, read_store
-from slm_ar.core.study.training import Bench, Crew
+from slm_ar.core.study.training import Bench, Crew, Order, Trained
 
 PROPOSERS = {"near": Guesser("near", 0.4), "wide": Guesser("wide", 1.0)}
 
@@ -93,6 +93,22 @@ def test_luck_in_the_true_values_is_no_difference(
     (near,) = (item for item in compare(traces, "wide", {"toy": 0.01}, knows_all=False) if item.proposer == "near")
     end = near.differences[-1]
     assert end.high - end.low > 0.005 and end.verdict not in (AHEAD, BEHIND)
+
+
+def test_what_fails_with_a_fresh_seed_is_worth_what_the_start_is(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Frail(FakeCrew):
+        def next(self) -> tuple[Order, Trained]:
+            order, trained = super().next()
+            if order.train_py != CODE and "true value" in order.title:
+                trained = replace(trained, status=Status.CRASHED, score=None)
+            return order, trained
+
+    start = bowl({knob.name: knob.value for knob in parse_knobs(CODE)})
+    traces = lived(monkeypatch, tmp_path / "a.jsonl", bench, Frail(1))
+    values = [value for trace in traces for value in trace.values.values()]
+    assert values and all(start <= value <= start + 0.006 for value in values)
 
 
 def test_a_killed_study_goes_on(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

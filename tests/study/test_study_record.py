@@ -13,12 +13,14 @@ import pytest
 from study_toys import CODE, SPACE, FakeCrew, Killed
 from toys import toy_machine, toy_recipe, with_main
 
+from slm_ar.core.agent.edits import parse_knobs
 from slm_ar.core.contracts import Display
 from slm_ar.core.errors import TrainingError, UsageError, WorkspaceBusyError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.study import record
 from slm_ar.core.study.plan import RecordTable
 from slm_ar.core.study.record import next_request, record_table, to_repeat
+from slm_ar.core.study.space import Space
 from slm_ar.core.study.store import TABLE, Store, read_store
 from slm_ar.core.study.training import Bench, Crew, refuse_jobs
 
@@ -211,6 +213,15 @@ def test_nothing_is_repeated_before_all_have_a_score() -> None:
     assert next_request(SPACE, rows, table, busy) is None
     request = next_request(SPACE, [*rows, {**rows[0], "configuration": 3}], table, {})
     assert request is not None and request.repeat == 1
+
+
+def test_what_is_being_trained_is_not_drawn_again() -> None:
+    space = Space(parse_knobs("A = 1  # knob: int 1..2\n"))
+    rows = [{"configuration": 0, "repeat": 0, "knobs": {"A": 1}, "status": None, "score": 1.0, "origin": "start"}]
+    table = RecordTable(configurations=4, repeats=2, seeds=2)
+    only = next_request(space, rows, table, {})
+    assert only is not None and only.values == {"A": 2}
+    assert next_request(space, rows, table, {(1, 0): {"configuration": 1, "repeat": 0, "knobs": {"A": 2}}}) is None
 
 
 def test_rows_are_plain_json(bench: Bench, path: Path) -> None:
