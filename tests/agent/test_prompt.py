@@ -50,6 +50,7 @@ def test_program_md_explains_the_words_of_the_history() -> None:
 @pytest.mark.parametrize(
     ("reason", "shown"),
     [
+        ("one step took 8.1 s, the budget is 6.0 s", ["one step took"]),
         ("KeyError: 'Mrs Miller, 12 Main St'", ["KeyError"]),
         ("torch.OutOfMemoryError: tried to", ["OutOfMemoryError"]),
         ("out of memory: RuntimeError: Mrs Miller", ["out of memory", "RuntimeError"]),

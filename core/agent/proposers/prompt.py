@@ -208,6 +208,7 @@ _HARNESS_WORDS = (
     "no complete checkpoint",
     "not every token was scored",
     "not ready within",
+    "one step took",
     "out of memory",
     "started more than",
     "the current code failed with this seed",
