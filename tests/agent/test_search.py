@@ -170,6 +170,15 @@ def test_a_run_that_was_cut_short_is_no_setback() -> None:
     assert len(set(texts)) == 3
 
 
+@pytest.mark.parametrize("status", [Status.SKIPPED, Status.INTERRUPTED])
+def test_what_was_not_trained_takes_no_turn_of_the_opening(status: Status) -> None:
+    _, history = play("random", TRAIN_PY, lambda values: 1.0, OPENING_MOVES + 1)
+    for ended, opening_words in ((status, "halve the model"), (REVERTED, "follow the optimiser")):
+        context = context_of(TRAIN_PY, [replace(entry, status=ended) for entry in history])
+        proposal = make_proposer("search").propose(context)
+        assert proposal is not None and proposal.hypothesis.startswith(opening_words)
+
+
 def test_moves_skip_what_is_not_declared_or_cannot_move() -> None:
     text = "BATCH_TOKENS = 2  # knob: choice 2 4 8\nDEPTH = 1  # knob: int 1..3\nLABEL = 1  # knob: int 0..1\n"
     expected = ["use more layers: 1 -> 2 layers", "double the batch: 2 -> 4 tokens per step"]
