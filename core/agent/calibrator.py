@@ -76,7 +76,8 @@ def _timed(runs: Runs, state: CampaignState) -> list[Rate]:
         if _is_too_much(setting, rates):
             continue
         started = time.monotonic()
-        smoke = runs.executor.smoke(runs.job(edits.set_knobs(text, setting), seed), folder, STEPS)
+        job = runs.job(edits.set_knobs(text, setting), seed)
+        smoke = runs.executor.smoke(job, folder, STEPS, runs.recipe.evaluation.context)
         updates = budget_seconds / smoke.step_seconds if smoke.step_seconds > 0 else 0.0
         passes = updates * smoke.tokens_per_step / max(1, train_tokens)
         rates.append(Rate(setting, smoke.status, smoke.tokens_per_step, smoke.parameters, updates, passes))

@@ -150,7 +150,7 @@ def _attempt(
     by_clock = job.budget_seconds is not None
     try:
         with device_lock(bench.machine.device, display.note) if by_clock else nullcontext():
-            smoke = executor.smoke(job, folder)
+            smoke = executor.smoke(job, folder, context=context)
             if smoke.is_failure:
                 return _not_trained(smoke)
             if by_clock:

@@ -142,7 +142,7 @@ class TimedExecutor(FakeExecutor):
         self.tried: list[dict[str, Any]] = []
         self.smoked = smoked
 
-    def smoke(self, job: TrainJob, folder: Path, steps: int = 2) -> Smoke:
+    def smoke(self, job: TrainJob, folder: Path, steps: int = 2, context: int = 16) -> Smoke:
         knobs = {knob.name: knob.value for knob in parse_knobs(job.train_py)}
         self.tried.append(knobs)
         folder.mkdir(parents=True, exist_ok=True)
