@@ -28,33 +28,39 @@ STEPS = 4
 FEWEST_EXPERIMENTS = 10
 """In a shorter night the first experiments find out as much."""
 SHARE = 0.05
-"""Of the training seconds of the experiments that this night has planned, at most."""
+"""Of the training seconds of the experiments that this night has planned, and of what is left of it, at most."""
 SHORTEST_SECONDS = 10.0
 """With less time than this, too few settings would be measured to promise anything."""
 FOLDER = "rates"
 
 
-def is_due(runs: Runs, state: CampaignState) -> bool:
+def is_due(runs: Runs, state: CampaignState, seconds_left: float | None = None) -> bool:
     """Whether rates are still to be measured: once per campaign, by the clock, when the night is long enough."""
-    if state.rates is not None or allowed_seconds(runs, state) < SHORTEST_SECONDS:
+    if state.rates is not None or allowed_seconds(runs, state, seconds_left) < SHORTEST_SECONDS:
         return False
     return bool(size_knobs(state.revisions[state.head]))
 
 
-def allowed_seconds(runs: Runs, state: CampaignState) -> float:
-    """What measuring may cost; 0 where the budget counts steps, to which speed makes no difference."""
+def allowed_seconds(runs: Runs, state: CampaignState, seconds_left: float | None = None) -> float:
+    """What measuring may cost; 0 where the budget counts steps, to which speed makes no difference.
+
+    `seconds_left`: until nothing new is proposed, where the night has an end.
+    """
     experiments = int(state.facts.get("experiments_planned") or 0) - int(state.facts.get("plan", {}).get("from", 0))
     seconds = runs.recipe.budget.seconds
-    return SHARE * experiments * seconds if seconds is not None and experiments >= FEWEST_EXPERIMENTS else 0.0
+    if seconds is None or experiments < FEWEST_EXPERIMENTS:
+        return 0.0
+    planned = experiments * seconds
+    return SHARE * (planned if seconds_left is None else min(planned, seconds_left))
 
 
-def measure_rates(runs: Runs, state: CampaignState) -> None:
+def measure_rates(runs: Runs, state: CampaignState, seconds_left: float | None = None) -> None:
     """Time the settings around the current code, nearest first, and write down what came of it.
 
     An interrupt leaves nothing behind, and they are measured again.
     """
     with device_lock(runs.executor.machine.device, runs.display.note):  # beside a timed run nothing may compute
-        rates = _timed(runs, state)
+        rates = _timed(runs, state, allowed_seconds(runs, state, seconds_left))
     text = state.revisions[state.head]
     runs.journal.append(
         "rates_measured", {"template": edits.template_digest(text), "rates": [asdict(rate) for rate in rates]}
@@ -64,12 +70,12 @@ def measure_rates(runs: Runs, state: CampaignState) -> None:
     runs.display.note(f"timed {len(rates)} settings of size, batch and context{words}")
 
 
-def _timed(runs: Runs, state: CampaignState) -> list[Rate]:
+def _timed(runs: Runs, state: CampaignState, allowed: float) -> list[Rate]:
     runs.display.phase("timing sizes of model, batch and context")
     text, seed = state.revisions[state.head], planner.window_seed(state, 0)
     budget_seconds = runs.recipe.budget.seconds or 0.0
     train_tokens = runs.executor.data.manifest.train_tokens
-    stop_at = time.monotonic() + allowed_seconds(runs, state)
+    stop_at = time.monotonic() + allowed
     folder = runs.runs_folder / FOLDER
     rates: list[Rate] = []
     for setting in itertools.islice(settings(text), MOST_SETTINGS):

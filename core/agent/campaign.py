@@ -70,6 +70,7 @@ class Campaign(Runs):
         self.program = program
         self._is_git = is_git_workspace(workspace)
         self._refused_edit = ""
+        self._search_end: float | None = None
 
     def run(self, proposer: Proposer, experiments: int, limits: Limits) -> str:
         """Work until `experiments` are judged and the last claim is closed, or a limit; returns the reason.
@@ -81,7 +82,7 @@ class Campaign(Runs):
         over = ""  # why nothing new is proposed
         while True:
             state = self.state
-            search_end = limits.search_end(state, self.recipe)
+            search_end = self._search_end = limits.search_end(state, self.recipe)
             if not over and search_end is not None and time.monotonic() > search_end:
                 over = limits.reason
             step = planner.next_step(state, self._plan(state, experiments, bool(over)))
@@ -161,8 +162,9 @@ class Campaign(Runs):
         if hand_edit is not None:
             self._append_proposal(state, window, "human", "a hand edit of train.py", "", hand_edit)
             return ""
-        if getattr(proposer, "wants_rates", False) and calibrator.is_due(self, state):
-            calibrator.measure_rates(self, state)
+        left = None if self._search_end is None else max(0.0, self._search_end - time.monotonic())
+        if getattr(proposer, "wants_rates", False) and calibrator.is_due(self, state, left):
+            calibrator.measure_rates(self, state, left)
             return ""  # it took its time: the limits are looked at before anybody is asked
         self.display.phase("searching")
         proposal = proposer.propose(research_context(state, self.program, self.recipe, self.executor.machine))

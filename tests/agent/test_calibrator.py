@@ -195,6 +195,8 @@ def test_a_later_night_counts_its_own_experiments_only(
     for first, seconds in ((0, 45.0), (20, 15.0), (21, 0.0)):
         later = replace(state, facts={**state.facts, "experiments_planned": 30, "plan": {"night": 0, "from": first}})
         assert calibrator.allowed_seconds(campaign, later) == pytest.approx(seconds)
+        assert calibrator.allowed_seconds(campaign, later, 1e6) == pytest.approx(seconds)
+        assert calibrator.allowed_seconds(campaign, later, 100.0) == min(5.0, seconds), "a night that ends soon"
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,12 @@ def test_nothing_is_asked_for_when_the_end_came_while_sizes_were_timed(
         def propose(self, context: ResearchContext) -> Proposal | None:
             raise AssertionError("asked after the end")
 
-    def slow(runs: Campaign, state: CampaignState) -> None:
+    def slow(runs: Campaign, state: CampaignState, left: float | None) -> None:
+        assert left is not None and 0 < left <= 300
         executor.now += 500
         journal.append("rates_measured", {"template": "", "rates": []})
 
-    monkeypatch.setattr(calibrator, "is_due", lambda runs, state: state.rates is None)
+    monkeypatch.setattr(calibrator, "is_due", lambda runs, state, left: state.rates is None)
     monkeypatch.setattr(calibrator, "measure_rates", slow)
     campaign = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
     assert campaign.run(Asked(), 1, limits(300)) == REASON
