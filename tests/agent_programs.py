@@ -24,11 +24,16 @@ if "--version" in sys.argv:
 GOOD = 'edit("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.04 ")\nprint("I doubled it.\\nHYPOTHESIS: double the rate")\n'
 
 
+def as_program(body: str) -> str:
+    """`body` as the text of an executable; a first line of Python's own path would not survive a blank in it."""
+    return f"#!/bin/sh\n''':'\nexec '{sys.executable}' -I \"$0\" \"$@\"\n'''\n{body}"
+
+
 def make_program(folder: Path, body: str, name: str = "agent") -> Path:
     """An executable that runs `body` in the folder it is started in, after the prelude."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    path.write_text(f"#!{sys.executable} -I\n{PRELUDE}{body}", encoding="utf-8")
+    path.write_text(as_program(PRELUDE + body), encoding="utf-8")
     path.chmod(0o755)
     return path
 

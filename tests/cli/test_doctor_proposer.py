@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
-from agent_programs import make_program
+from agent_programs import as_program, make_program
 from commands_in_process import Command, told
 from fake_messages import FakeServer, fake_messages_server, raw, status
 from toys import make_toy_workspace
@@ -177,7 +176,7 @@ def test_a_program_that_is_not_what_it_seems(
     slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     path = make_program(tmp_path / "bin", "", "codex")
-    path.write_text(f"#!{sys.executable} -I\n{body}\n", encoding="utf-8")
+    path.write_text(as_program(f"{body}\n"), encoding="utf-8")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(checkup, "VERSION_SECONDS", 2.0 if "sleep" in body else 60.0)
     ended = slm_ar("doctor", "--proposer", "cli:codex")
@@ -189,7 +188,7 @@ def test_outside_a_workspace_nothing_is_kept_from_a_program(
 ) -> None:
     """Also where the command is given in the home folder, above it, or in the folder for temporary files."""
     path = make_program(tmp_path / "bin", "", "codex")
-    path.write_text(f"#!{sys.executable} -I\nimport os\nprint(os.environ['HOME'])\n", encoding="utf-8")
+    path.write_text(as_program("import os\nprint(os.environ['HOME'])\n"), encoding="utf-8")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name, value in (("HOME", "/h"), ("TMPDIR", str(tmp_path)), ("PATH", str(tmp_path / "bin"))):
         monkeypatch.setenv(name, value)
@@ -202,7 +201,7 @@ def test_what_is_handed_to_a_program_is_not_shown(
     slm_ar: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_program(tmp_path / "bin", "", "own")
-    path.write_text(f"#!{sys.executable} -I\nimport os\nprint('1.2', os.environ['MY_LOGIN'])\n", encoding="utf-8")
+    path.write_text(as_program("import os\nprint('1.2', os.environ['MY_LOGIN'])\n"), encoding="utf-8")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("MY_LOGIN", "abracadabra")
     command = ["own", "--note", "two words", "--key", "abracadabra"]
