@@ -191,7 +191,8 @@ class LogitsClient:
             return
         spent = self._clock.seconds()
         extra = self._account.extra if is_whole else 0.0 if self._account.is_loaded else spent
-        if extra <= self._allowance.extra and spent <= self._allowance.total:
+        total = self._allowance.total + self._allowance.per_token * self._account.tokens
+        if extra <= self._allowance.extra and spent <= total:
             return
         self._child.end()
         self._shared.close()
@@ -201,7 +202,7 @@ class LogitsClient:
                 f"{self._allowance.extra:.1f} s are free: what trains, searches or imports much belongs into the budget"
             )
         raise InvalidCheckpointError(
-            f"the model worked {spent:.0f} s to be scored, {self._allowance.total:.0f} s are free within this budget"
+            f"the model worked {spent:.0f} s to be scored, {total:.0f} s are free within this budget"
         )
 
     def _refuse(self, reason: str) -> None:

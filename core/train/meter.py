@@ -37,6 +37,10 @@ TOTAL_SHARE = 2.0
 """All of one process: this share of what the budget holds, beside the least ..."""
 LONGEST_TOTAL_SECONDS = 3600.0
 """... or this on each thread where no budget by the clock is known."""
+TOTAL_SECONDS_PER_TOKEN_AND_MB = 0.05e-3
+"""And this for each token that was asked for and MB of the model: hundreds of questions with long prompts are honest
+work that no short budget holds (3.7 million tokens for those of the demo's city). The shipped model takes 0.016e-3 to
+0.024e-3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Allowance:
     extra: float
     """Beyond plain answering."""
     total: float
+    """All that it spends, beside `per_token` for each token that it was asked for."""
+    per_token: float = 0.0
 
 
 def allowance(device: str, threads: int, budget_seconds: float | None, checkpoint_bytes: int) -> Allowance:
@@ -53,10 +59,11 @@ def allowance(device: str, threads: int, budget_seconds: float | None, checkpoin
     is_cpu = device == "cpu"
     at_once = threads if is_cpu else 1
     extra = (FREE_SECONDS if is_cpu else FREE_SECONDS_ACCELERATOR) + FREE_SECONDS_PER_MB * checkpoint_bytes / 1e6
+    per_token = TOTAL_SECONDS_PER_TOKEN_AND_MB * checkpoint_bytes / 1e6
     if budget_seconds is None:
-        return Allowance(extra, LONGEST_TOTAL_SECONDS * at_once)
+        return Allowance(extra, LONGEST_TOTAL_SECONDS * at_once, per_token)
     held = budget_seconds * at_once
-    return Allowance(extra + FREE_SHARE * held, LEAST_TOTAL_SECONDS + TOTAL_SHARE * held)
+    return Allowance(extra + FREE_SHARE * held, LEAST_TOTAL_SECONDS + TOTAL_SHARE * held, per_token)
 
 
 class TreeClock:
@@ -125,6 +132,11 @@ class Account:
     @property
     def is_loaded(self) -> bool:
         return self._loading is not None
+
+    @property
+    def tokens(self) -> int:
+        """All that were asked for and answered."""
+        return self._tokens[-1] if self._tokens else 0
 
     def loaded(self, seconds: float) -> None:
         self._loading = seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,10 @@ def test_what_is_free_grows_with_the_budget_and_with_the_size_of_the_model() -> 
     assert minutes == Allowance(FREE_SECONDS + 12, LEAST_TOTAL_SECONDS + 1200)
     assert allowance("cuda", 8, 300.0, 0).total == LEAST_TOTAL_SECONDS + 600
     assert allowance("cpu", 1, None, 100_000_000).extra == pytest.approx(FREE_SECONDS + 2.5)
+    # An exam of the demo: 2 MB, 3.7 million tokens, up to 178 processor seconds; the split itself, 40,000 tokens.
+    demo = allowance("cpu", 2, 6.0, 2_000_000)
+    assert demo.total + demo.per_token * 3.7e6 > 2 * 178
+    assert demo.per_token * 40_000 < 5
 
 
 # --- in a process -------------------------------------------------------------------------------
@@ -144,6 +149,19 @@ def test_work_before_the_answer_is_seen_wherever_it_is_done(
     with pytest.raises(InvalidCheckpointError, match="beyond answering"), executor.client(folder, 32) as client:
         for _ in range(4):
             client.logits(np.full((8, 16), 5, np.int32), [(0, 16)] * 8)
+
+
+@pytest.mark.parametrize(("per_token", "is_refused"), [(0.0, True), (1.0, False)])
+def test_what_is_free_in_all_grows_with_what_is_asked(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_token: float, is_refused: bool
+) -> None:
+    monkeypatch.setattr(executor_module, "allowance", lambda *_: Allowance(1000.0, 0.3, per_token))
+    vocab_size = executor.data.manifest.vocab_size
+    burn = "import time; end = time.process_time() + 0.4; all(time.process_time() < end for _ in iter(int, 1))"
+    folder = write_checkpoint(tmp_path / "run", vocab_size, f"{burn}; return self.table[ids]")
+    refusal = pytest.raises(InvalidCheckpointError, match="worked 0 s to be scored, 0 s are free")
+    with refusal if is_refused else nullcontext(), executor.client(folder, 32) as client:
+        client.logits(np.full((1, 16), 5, np.int32), [(0, 16)])
 
 
 def test_the_first_rows_are_asked_alone(executor: LocalExecutor, tmp_path: Path) -> None:
