@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 # One thread per process, read when torch is imported: several that share the cores of a machine wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from toys import TINY_TRAIN_PY, ToyAdapter, toy_machine, toy_recipe
+from toys import TINY_TRAIN_PY, TOY_STUDY, ToyAdapter, toy_machine, toy_recipe
 
 from slm_ar.core.prepare.pipeline import PreparedData, prepare
 from slm_ar.core.train.device import Machine
@@ -109,3 +109,11 @@ def executor(tiny_data: PreparedData, machine: Machine) -> Iterator[LocalExecuto
     """One warm executor over the tiny corpus for all tests of a session: its incubator takes seconds to start."""
     with LocalExecutor(machine, tiny_data) as shared:
         yield shared
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study file of the workspace `toy` beside it."""
+    path = tmp_path / "STUDY.toml"
+    path.write_text(TOY_STUDY, encoding="utf-8")
+    return path

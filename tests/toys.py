@@ -204,3 +204,30 @@ def remember_machine(root: Path) -> None:
     known = {"asked": asked, "machine": toy_machine().facts}
     (root / ".slm").mkdir(exist_ok=True)
     (root / ".slm" / "machine.json").write_text(json.dumps(known), encoding="utf-8")
+
+
+TOY_STUDY = """
+name = "toy study"
+mode = "surrogate"
+
+[[corpora]]
+name = "toy"
+workspace = "toy"
+
+[record]
+configurations = 4
+repeats = 2
+seeds = 2
+
+[search]
+proposers = ["search", "random"]
+reference = "random"
+runs = 4
+
+[surrogate]
+search_seeds = 6
+
+[live]
+search_seeds = 1
+value_seeds = 1
+"""

@@ -1,6 +1,7 @@
 """Measures how fast settings of model size, batch and context train on this machine: proposers/rates.py reads them.
 
-Called by the campaign before the first proposal of a night, for proposers that say `wants_rates`. Promises: no text of
+Called by the campaign before the first proposal of a night, for proposers that say `wants_rates`, and by studies.
+Promises: no text of
 the corpus is read and nothing is scored, only steps on made-up data are timed; at most about a twentieth of the night's
 training goes into it; it is done once per campaign, and what was measured is one event of the journal.
 """
@@ -12,11 +13,14 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..contracts import KnobValue, Rate, Status
-from ..train.executor import device_lock
+from ..recipe import Recipe
+from ..train.executor import LocalExecutor, device_lock
 from . import edits, planner
+from .opening import train_job
 from .proposers.rates import promises, setting_words, settings, size_knobs
 
 if TYPE_CHECKING:
@@ -59,9 +63,12 @@ def measure_rates(runs: Runs, state: CampaignState, seconds_left: float | None =
 
     An interrupt leaves nothing behind, and they are measured again.
     """
+    runs.display.phase("timing sizes of model, batch and context")
+    text, seed = state.revisions[state.head], planner.window_seed(state, 0)
+    allowed = allowed_seconds(runs, state, seconds_left)
     with device_lock(runs.executor.machine.device, runs.display.note):  # beside a timed run nothing may compute
-        rates = _timed(runs, state, allowed_seconds(runs, state, seconds_left))
-    text = state.revisions[state.head]
+        timed = time_settings(runs.executor, runs.recipe, text, seed, runs.runs_folder / FOLDER, allowed)
+    rates = [rate for rate, _ in timed]
     runs.journal.append(
         "rates_measured", {"template": edits.template_digest(text), "rates": [asdict(rate) for rate in rates]}
     )
@@ -70,28 +77,36 @@ def measure_rates(runs: Runs, state: CampaignState, seconds_left: float | None =
     runs.display.note(f"timed {len(rates)} settings of size, batch and context{words}")
 
 
-def _timed(runs: Runs, state: CampaignState, allowed: float) -> list[Rate]:
-    runs.display.phase("timing sizes of model, batch and context")
-    text, seed = state.revisions[state.head], planner.window_seed(state, 0)
-    budget_seconds = runs.recipe.budget.seconds or 0.0
-    train_tokens = runs.executor.data.manifest.train_tokens
-    stop_at = time.monotonic() + allowed
-    folder = runs.runs_folder / FOLDER
-    rates: list[Rate] = []
-    for setting in itertools.islice(settings(text), MOST_SETTINGS):
-        if _is_too_much(setting, rates):
-            continue
-        started = time.monotonic()
-        job = runs.job(edits.set_knobs(text, setting), seed)
-        smoke = runs.executor.smoke(job, folder, STEPS, runs.recipe.evaluation.context)
-        updates = budget_seconds / smoke.step_seconds if smoke.step_seconds > 0 else 0.0
-        passes = updates * smoke.tokens_per_step / max(1, train_tokens)
-        rates.append(Rate(setting, smoke.status, smoke.tokens_per_step, smoke.parameters, updates, passes))
-        now = time.monotonic()
-        if now + (now - started) > stop_at:
-            break
-    shutil.rmtree(folder, ignore_errors=True)
-    return rates
+def time_settings(
+    executor: LocalExecutor, recipe: Recipe, train_py: str, seed: int, folder: Path, allowed: float
+) -> list[tuple[Rate, float]]:
+    """(rate, seconds that it took) of settings around those of `train_py`, nearest first, in about `allowed` seconds.
+
+    Uses `folder` meanwhile, and the device: hold its lock. Settings above one that ran out of memory or time are left
+    out.
+    """
+    budget_seconds = recipe.budget.seconds or 0.0
+    train_tokens = executor.data.manifest.train_tokens
+    timed: list[tuple[Rate, float]] = []
+    spent = 0.0
+    try:
+        for setting in itertools.islice(settings(train_py), MOST_SETTINGS):
+            if _is_too_much(setting, [rate for rate, _ in timed]):
+                continue
+            started = time.monotonic()
+            job = train_job(recipe, executor.machine, edits.set_knobs(train_py, setting), seed)
+            smoke = executor.smoke(job, folder, STEPS, recipe.evaluation.context)
+            updates = budget_seconds / smoke.step_seconds if smoke.step_seconds > 0 else 0.0
+            passes = updates * smoke.tokens_per_step / max(1, train_tokens)
+            took = time.monotonic() - started
+            rate = Rate(setting, smoke.status, smoke.tokens_per_step, smoke.parameters, updates, passes)
+            timed.append((rate, took))
+            spent += took
+            if spent + took > allowed:
+                break
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return timed
 
 
 def _is_too_much(setting: Mapping[str, KnobValue], rates: Sequence[Rate]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Statu
 from ..errors import ProposerError, TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor
-from . import calibrator, edits, gate, ledger, night, planner, smoking
+from . import calibrator, edits, gate, ledger, planner, smoking
 from .journal import Journal, get_private, put_private
+from .night import Limits, why_it_ends
 from .opening import gate_policy, research_context
 from .replay import score_from_json
 from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
@@ -26,32 +26,6 @@ from .running import Runs
 from .state import CampaignState, RunRecord
 
 MOST_FAILURES_IN_A_ROW = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop besides the plan; None where there is no limit."""
-
-    stop_at: float | None = None
-    """time.monotonic() of the moment after which no run begins."""
-    reason: str = "the time is up"
-    """What is said when it has come."""
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time is up: a run that began before goes on to its end."""
-        return self.stop_at is not None and time.monotonic() > self.stop_at
-
-    def search_end(self, state: CampaignState, recipe: Recipe) -> float | None:
-        """The moment after which nothing new is proposed: one more run and the last proof should fit behind it.
-
-        They get half of the time at most: in a short night most proofs are left open for the next.
-        """
-        if self.stop_at is None:
-            return None
-        wanted = night.proof_seconds(state, recipe) + night.run_seconds(state, recipe)
-        return self.stop_at - min(wanted, (self.stop_at - self.started) / 2)
 
 
 class Campaign(Runs):
@@ -86,7 +60,7 @@ class Campaign(Runs):
             if not over and search_end is not None and time.monotonic() > search_end:
                 over = limits.reason
             step = planner.next_step(state, self._plan(state, experiments, bool(over)))
-            if reason := _end(state, step, experiments, limits, over):
+            if reason := why_it_ends(state, step, experiments, limits, over):
                 self.journal.append("stopped", {"reason": reason})
                 if parked is not None:
                     raise parked
@@ -385,17 +359,6 @@ class Campaign(Runs):
 
 
 # --- pure helpers ---------------------------------------------------------------------------
-
-
-def _end(state: CampaignState, step: planner.Step, experiments: int, limits: Limits, over: str) -> str:
-    """Why the night ends before `step`, with what it leaves open; empty when it goes on."""
-    if isinstance(step, planner.DoneStep):
-        judged = sum(1 for item in state.experiments if item.status is not None)
-        return "planned experiments done" if judged >= experiments else over
-    if not limits.is_over or not isinstance(step, planner.TrainStep | planner.OpenClaimStep):
-        return ""
-    is_in_claim = bool(state.claims) and state.claims[-1].verdict is None
-    return limits.reason + is_in_claim * "; a proof is half done, the same command goes on with it"
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:

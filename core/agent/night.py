@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from statistics import median
 
 from ..recipe import Recipe
-from . import gate, prune_pass, pruning
+from . import gate, planner, prune_pass, pruning
 from .opening import gate_policy
-from .planner import calibration_scores
 from .state import CampaignState
 
 OVERHEAD_SECONDS = 2.0
@@ -39,7 +39,7 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
         target = base + (experiments or recipe.budget.experiments)
     table = recipe.gate
     search = max(0, target - judged)
-    calibrate = max(0, table.calibration_runs - len(calibration_scores(state)))
+    calibrate = max(0, table.calibration_runs - len(planner.calibration_scores(state)))
     looks = tuple(table.looks)
     claims = math.ceil(search / table.claim_every)
     claim = claims * 2 * looks[len(looks) // 2]
@@ -75,7 +75,7 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
 
 
 def _provable(state: CampaignState, recipe: Recipe) -> str:
-    scores = calibration_scores(state)
+    scores = planner.calibration_scores(state)
     policy = gate_policy(recipe)
     alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), 0)
     gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
@@ -94,3 +94,43 @@ def proof_seconds(state: CampaignState, recipe: Recipe) -> float:
     """How long a proof takes that needs as many pairs of runs as most do: what a night keeps for its last one."""
     looks = recipe.gate.looks
     return 2 * looks[len(looks) // 2] * run_seconds(state, recipe)
+
+
+# --- its end ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop besides the plan; None where there is no limit."""
+
+    stop_at: float | None = None
+    """time.monotonic() of the moment after which no run begins."""
+    reason: str = "the time is up"
+    """What is said when it has come."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up: a run that began before goes on to its end."""
+        return self.stop_at is not None and time.monotonic() > self.stop_at
+
+    def search_end(self, state: CampaignState, recipe: Recipe) -> float | None:
+        """The moment after which nothing new is proposed: one more run and the last proof should fit behind it.
+
+        They get half of the time at most: in a short night most proofs are left open for the next.
+        """
+        if self.stop_at is None:
+            return None
+        wanted = proof_seconds(state, recipe) + run_seconds(state, recipe)
+        return self.stop_at - min(wanted, (self.stop_at - self.started) / 2)
+
+
+def why_it_ends(state: CampaignState, step: planner.Step, experiments: int, limits: Limits, over: str) -> str:
+    """Why the night ends before `step`, with what it leaves open; empty when it goes on."""
+    if isinstance(step, planner.DoneStep):
+        judged = sum(1 for item in state.experiments if item.status is not None)
+        return "planned experiments done" if judged >= experiments else over
+    if not limits.is_over or not isinstance(step, planner.TrainStep | planner.OpenClaimStep):
+        return ""
+    is_in_claim = bool(state.claims) and state.claims[-1].verdict is None
+    return limits.reason + is_in_claim * "; a proof is half done, the same command goes on with it"

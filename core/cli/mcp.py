@@ -77,8 +77,7 @@ def mcp(workspace: Path | None, experiments: int | None) -> None:
 
 def _drive(desk: Desk, root: Path, experiments: int | None, display: Display) -> None:
     """Open the campaign and run it until its plan is fulfilled or the client has left. Raises SlmArError."""
-    from ..agent.campaign import Limits
-    from ..agent.night import plan_night
+    from ..agent.night import Limits, plan_night
     from ..mcp.desk import Driver, HungUpError
     from .awake import kept_awake
     from .research import check_tasks

@@ -77,7 +77,6 @@ def open_campaign(
     from ..train.executor import LocalExecutor
 
     if may_start and asks_proposer:  # an unknown name or a missing key is told before minutes are spent
-        refuse_unknown_cost(workspace, night_usd)
         make_proposer(workspace.recipe.proposer.name, proposer_setting(workspace, night_usd=night_usd))
     with workspace_lock(workspace.hidden_folder):
         data = prepare_shown(workspace, display)
@@ -112,14 +111,6 @@ def proposer_setting(
     from ..agent.proposers.calls import Setting
 
     return Setting(workspace.recipe.proposer, workspace.hidden_folder, campaign, tell, stop_at, night_usd)
-
-
-def refuse_unknown_cost(workspace: Workspace, night_usd: float | None) -> None:
-    """Raise UsageError where --budget-usd could not hold, because a program of its own asks and pays for the model."""
-    table = workspace.recipe.proposer
-    program = next((name for name in (table.name, table.partner or "") if name.startswith("cli:")), None)
-    if night_usd is not None and program is not None:
-        raise UsageError(f"what {program} costs is not known, so --budget-usd could not hold", "leave it out")
 
 
 def objective_of(workspace: Workspace, data: PreparedData) -> Objective | None:
@@ -188,8 +179,7 @@ def search(
 
     Raises ProposerError when the proposer could not be asked to the end; what was found is in the journal.
     """
-    from ..agent.campaign import Limits
-    from ..agent.night import plan_night
+    from ..agent.night import Limits, plan_night
     from ..agent.proposers import make_proposer
 
     end = end or deadline(None, None, workspace.recipe.budget.hours)

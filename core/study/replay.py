@@ -22,8 +22,9 @@ from ..errors import DataError, SlmArError
 from .loop import Trace, search
 from .space import Space
 from .store import TABLE, read_store
-from .surrogate import Surrogate, SurrogateWorld
+from .surrogate import Surrogate
 from .timing import FIELD, allowed_seconds, rates_of, trainings_of
+from .world import SurrogateWorld
 
 Make = Callable[[str], Proposer]
 NEEDED = ("configuration", "repeat", "knobs", "status", "score", "seconds")

@@ -6,17 +6,13 @@ those of a campaign (agent/calibrator.py); what the timing took is known, so tha
 
 from __future__ import annotations
 
-import itertools
-import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..agent import calibrator
-from ..agent.edits import parse_knobs, set_knobs
-from ..agent.opening import train_job
-from ..agent.proposers.rates import FACTORS, settings
+from ..agent.edits import parse_knobs
+from ..agent.proposers.rates import FACTORS
 from ..contracts import Display, Rate, Status
 from ..train.executor import device_lock
 from .training import Bench
@@ -44,25 +40,10 @@ def timed_row(bench: Bench, runs: int, seed: int, display: Display) -> dict[str,
     """Time the settings around the starting code, nearest first: a row with each rate and what it took."""
     display.phase(f"{bench.name}: timing sizes of model, batch and context")
     allowed = allowed_seconds(runs, bench.recipe.budget.seconds)
+    folder = bench.runs_folder / "study rates"
     with bench.executor() as executor, device_lock(bench.machine.device, display.note):
-        found: list[dict[str, Any]] = []
-        spent = 0.0
-        for setting in itertools.islice(settings(bench.train_py), calibrator.MOST_SETTINGS):
-            if _is_too_much(setting, found):
-                continue
-            began = time.monotonic()
-            job = train_job(bench.recipe, bench.machine, set_knobs(bench.train_py, setting), seed)
-            smoke = executor.smoke(job, bench.runs_folder / "study rates", calibrator.STEPS)
-            updates = (job.budget_seconds or 0.0) / smoke.step_seconds if smoke.step_seconds > 0 else 0.0
-            passes = updates * smoke.tokens_per_step / max(1, bench.data.manifest.train_tokens)
-            rate = Rate(setting, smoke.status, smoke.tokens_per_step, smoke.parameters, updates, passes)
-            took = time.monotonic() - began
-            found.append({**asdict(rate), "seconds": round(took, 3)})
-            spent += took
-            if spent + took > allowed:
-                break
-    shutil.rmtree(bench.runs_folder / "study rates", ignore_errors=True)
-    return {FIELD: found}
+        timed = calibrator.time_settings(executor, bench.recipe, bench.train_py, seed, folder, allowed)
+    return {FIELD: [{**asdict(rate), "seconds": round(took, 3)} for rate, took in timed]}
 
 
 def trainings_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,9 +67,3 @@ def rates_of(rows: Sequence[Mapping[str, Any]], allowed: float) -> tuple[tuple[R
 
 def _timed(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     yield from next((row[FIELD] for row in rows if FIELD in row), ())
-
-
-def _is_too_much(setting: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a setting that is smaller everywhere ran out of memory or time."""
-    failed = [item["knobs"] for item in found if item["status"] in (Status.OOM, Status.TIMEOUT)]
-    return any(all(float(setting[name]) >= float(value) for name, value in knobs.items()) for knobs in failed)

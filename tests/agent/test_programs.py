@@ -34,7 +34,7 @@ def table(name: str, **keys: object) -> ProposerTable:
 @pytest.mark.parametrize("name", ["claude", "codex", "gemini", "opencode"])
 def test_each_known_program_is_asked_once_and_told_all(name: str, bin_folder: Path, tmp_path: Path) -> None:
     path = make_program(bin_folder, "", name)
-    program = find_program(table(f"cli:{name}", model="some-model"), tmp_path / "work")
+    program = find_program(table(f"cli:{name}", model="some-model"), tmp_path / "place")
     line = program.line("do it")
     assert line[0] == str(path) and line.count("do it") == 1 and line[-2:] == ["--model", "some-model"]
     assert not program.reads_input and "{" not in "".join(line)
@@ -87,19 +87,19 @@ def test_a_relative_entry_of_path_still_names_the_program(
     path = make_program(bin_folder, "", "codex")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "bin")
-    assert find_program(table("cli:codex"), tmp_path / "work").path == str(path)
+    assert find_program(table("cli:codex"), tmp_path / "place").path == str(path)
 
 
 def test_a_program_may_be_named_by_its_place(bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_program(tmp_path / "work", "", "own")
+    path = make_program(tmp_path / "place", "", "own")
     monkeypatch.chdir(bin_folder.parent)
-    monkeypatch.setenv("HOME", str(tmp_path / "work"))
-    for name in ("./own", "../work/own", str(path), "~/own"):
-        found = find_program(table("cli:own", command=[name]), tmp_path / "work").path
+    monkeypatch.setenv("HOME", str(tmp_path / "place"))
+    for name in ("./own", "../place/own", str(path), "~/own"):
+        found = find_program(table("cli:own", command=[name]), tmp_path / "place").path
         assert Path(found).is_absolute() and Path(found).samefile(path)
     for name in ("./other", "~nobody-here/own", str(tmp_path)):
         with pytest.raises(ProposerError, match="no program is there"):
-            find_program(table("cli:own", command=[name]), tmp_path / "work")
+            find_program(table("cli:own", command=[name]), tmp_path / "place")
 
 
 def test_the_password_of_a_proxy_is_a_secret(bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +116,11 @@ def test_no_entry_of_path_leads_into_the_workspace(
     bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_program(bin_folder, "", "codex")
-    work = tmp_path / "work"
+    work = tmp_path / "place"
     (work / "bin").mkdir(parents=True)
     (tmp_path / "link").symlink_to(work)
     monkeypatch.chdir(work)
-    within = ["bin", str(work / "bin"), str(tmp_path / "link" / "bin"), f"{bin_folder}/../work/bin"]
+    within = ["bin", str(work / "bin"), str(tmp_path / "link" / "bin"), f"{bin_folder}/../place/bin"]
     monkeypatch.setenv("PATH", os.pathsep.join([*within, str(bin_folder)]))
     assert find_program(table("cli:codex"), work).environment["PATH"] == str(bin_folder)
 

@@ -11,11 +11,11 @@ import pytest
 from test_campaign import OUTCOME, RATES, WORKS, FakeExecutor, FakeRun, Scripted, kinds, opened
 from toys import toy_recipe
 
-from slm_ar.core.agent import calibrator
+from slm_ar.core.agent import calibrator, night
 from slm_ar.core.agent import campaign as campaign_module
-from slm_ar.core.agent.campaign import Campaign, Limits
+from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.journal import Journal
-from slm_ar.core.agent.night import proof_seconds, run_seconds
+from slm_ar.core.agent.night import Limits, proof_seconds, run_seconds
 from slm_ar.core.agent.replay import replay
 from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.contracts import Proposal, ResearchContext, Status
@@ -48,7 +48,8 @@ class Timed(FakeExecutor):
 @pytest.fixture
 def executor(monkeypatch: pytest.MonkeyPatch) -> Timed:
     timed = Timed()
-    monkeypatch.setattr(campaign_module, "time", SimpleNamespace(monotonic=lambda: timed.now))
+    for module in (campaign_module, night):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: timed.now))
     return timed
 
 

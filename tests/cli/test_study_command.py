@@ -7,39 +7,6 @@ from pathlib import Path
 import pytest
 from commands_in_process import Command, told
 
-STUDY = """
-name = "toy study"
-mode = "surrogate"
-
-[[corpora]]
-name = "toy"
-workspace = "toy"
-
-[record]
-configurations = 4
-repeats = 2
-seeds = 2
-
-[search]
-proposers = ["search", "random"]
-reference = "random"
-runs = 4
-
-[surrogate]
-search_seeds = 6
-
-[live]
-search_seeds = 1
-value_seeds = 1
-"""
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    path = tmp_path / "STUDY.toml"
-    path.write_text(STUDY, encoding="utf-8")
-    return path
-
 
 def test_the_example_is_printed(slm_ar: Command) -> None:
     ended = slm_ar("study", "--example")
@@ -65,7 +32,7 @@ def test_the_example_is_printed(slm_ar: Command) -> None:
 def test_mistakes_are_told(
     slm_ar: Command, study: Path, change: tuple[str, str], arguments: list[str], parts: list[str]
 ) -> None:
-    study.write_text(STUDY.replace(*change) if change[0] else STUDY, encoding="utf-8")
+    study.write_text(study.read_text(encoding="utf-8").replace(*change, 1), encoding="utf-8")
     told(slm_ar("study", str(study), "--quiet", *arguments), 2, *parts)
 
 

@@ -13,39 +13,6 @@ from toys import make_toy_workspace
 
 from slm_ar.core.study.store import TABLE, read_store
 
-STUDY = """
-name = "toy study"
-mode = "surrogate"
-
-[[corpora]]
-name = "toy"
-workspace = "toy"
-
-[record]
-configurations = 4
-repeats = 2
-seeds = 2
-
-[search]
-proposers = ["search", "random"]
-reference = "random"
-runs = 4
-
-[surrogate]
-search_seeds = 6
-
-[live]
-search_seeds = 1
-value_seeds = 1
-"""
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    path = tmp_path / "STUDY.toml"
-    path.write_text(STUDY, encoding="utf-8")
-    return path
-
 
 @pytest.fixture
 def environment(command_environment: dict[str, str], private_folder: Path) -> dict[str, str]:
@@ -94,7 +61,7 @@ def test_record_killed_resumed_then_searched_on(tmp_path: Path, study: Path, env
 @pytest.mark.slow
 def test_two_at_a_time_and_live(tmp_path: Path, study: Path, environment: dict[str, str]) -> None:
     make_toy_workspace(tmp_path / "toy")
-    study.write_text(STUDY.replace("runs = 4", "runs = 2"), encoding="utf-8")
+    study.write_text(study.read_text(encoding="utf-8").replace("runs = 4", "runs = 2"), encoding="utf-8")
     out, _ = call(tmp_path, environment, "study", "STUDY.toml", "--mode", "live", "--json", "--quiet")
     assert json.loads(out.splitlines()[-1])["toy, search against random"].count("cannot be told") == 3
     runs = (tmp_path / "study" / "toy.live.jsonl").read_bytes()

@@ -24,7 +24,8 @@ from slm_ar.core.study.loop import Measured
 from slm_ar.core.study.page import CorpusFacts, page_of, results_of, summary_of, tidy_csv, write_results
 from slm_ar.core.study.replay import Replay, open_replay, replay_all
 from slm_ar.core.study.store import TABLE, Store
-from slm_ar.core.study.surrogate import Surrogate, SurrogateWorld, knobs_alone, noise_of, rank_correlation
+from slm_ar.core.study.surrogate import Surrogate, noise_of, rank_correlation
+from slm_ar.core.study.world import SurrogateWorld, knobs_alone
 
 
 def written_table(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -6,14 +6,13 @@ texts are cut and freed of control characters. What cannot be used is a Training
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import TrainingError
 from ..replacing import Edit, fenced_edits
-from .prompt import TOOL_NAME
+from .prompt import HYPOTHESIS_LINE, TOOL_NAME
 
 LONGEST_SENTENCE = 300
 LONGEST_RATIONALE = 2000
@@ -72,7 +71,7 @@ def _from_tool(call: Block) -> Change:
 
 
 def _hypothesis(text: str) -> str:
-    match = re.search(r"^[ \t*_#>-]*HYPOTHESIS[*_]*:[*_]*(.+)$", text, re.MULTILINE | re.IGNORECASE)
+    match = HYPOTHESIS_LINE.search(text)
     first = match[1] if match else next((line for line in text.splitlines() if line.strip()), "")
     if first.lstrip().startswith("<<<<<"):
         first = ""

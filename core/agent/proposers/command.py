@@ -26,7 +26,15 @@ from .answers import LONGEST_RATIONALE, LONGEST_SENTENCE, one_line
 from .calls import Setting
 from .errand import Ended, run_errand, scratch_folder, scratch_place, without
 from .programs import find_program
-from .prompt import HISTORY_FILE, HYPOTHESIS_FILE, LONGEST_PROGRAM, PROGRAM_FILE, errand_text, task_text
+from .prompt import (
+    HISTORY_FILE,
+    HYPOTHESIS_FILE,
+    HYPOTHESIS_LINE,
+    LONGEST_PROGRAM,
+    PROGRAM_FILE,
+    errand_text,
+    task_text,
+)
 from .spending import Tokens, Transcript
 
 PURPOSE = "asks for an edit of train.py"
@@ -34,7 +42,6 @@ REPAIRS = 1
 MOST_FAILURES = 3
 """Calls in a row that failed without an edit, before the program is taken to be unusable."""
 TRAIN_FILE = "train.py"
-_HYPOTHESIS = re.compile(r"^[ \t*_#>`-]*HYPOTHESIS[*_`]*:[*_`]*(.+)$", re.MULTILINE | re.IGNORECASE)
 
 
 class CommandProposer:
@@ -43,6 +50,11 @@ class CommandProposer:
     def __init__(self, setting: Setting) -> None:
         """Raises UsageError and ProposerError for a [proposer] table or a machine that cannot work."""
         self.name = setting.table.name
+        if setting.night_usd is not None:
+            raise UsageError(
+                f"what the model behind {self.name} costs is not known, so --budget-usd could not hold",
+                "leave it out; --hours and --experiments hold for every proposer",
+            )
         self._setting = setting
         self._workspace = setting.folder.parent
         self._program = find_program(setting.table, self._workspace)
@@ -53,11 +65,6 @@ class CommandProposer:
         self._failures = 0
         self.why_nothing = ""
         """Why the last `propose` gave nothing, in words for the end of the night."""
-        if setting.night_usd is not None:
-            raise UsageError(
-                f"what the model behind {self.name} costs is not known, so --budget-usd could not hold",
-                "leave it out; --hours and --experiments hold for every proposer",
-            )
 
     @property
     def opening_line(self) -> str:
@@ -219,7 +226,7 @@ def _holds_key(text: str, context: ResearchContext, secrets: Sequence[str]) -> b
 
 def _hypothesis(ended: Ended, old: str, new: str) -> str:
     """What the program said that it tried; the last time that it said so, else its file, else what changed."""
-    said = _HYPOTHESIS.findall(ended.said)
+    said = HYPOTHESIS_LINE.findall(ended.said)
     written = ended.left.get(HYPOTHESIS_FILE, "")
     found = said[-1] if said else next((line for line in written.splitlines() if line.strip()), "")
     found = re.sub(r"^HYPOTHESIS:", "", found.strip(), flags=re.IGNORECASE)

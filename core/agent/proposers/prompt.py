@@ -101,6 +101,8 @@ LENSES = (
 """One per turn, in a circle: models without sampling controls repeat themselves unless the question changes."""
 
 
+HYPOTHESIS_LINE = re.compile(r"^[ \t*_#>`-]*HYPOTHESIS[*_`]*:[*_`]*(.+)$", re.MULTILINE | re.IGNORECASE)
+"""Where a model says what it tries, as both texts below ask it to, in whatever dress."""
 PROGRAM_FILE, HISTORY_FILE, HYPOTHESIS_FILE = "program.md", "history.md", "hypothesis.txt"
 
 
