@@ -137,11 +137,10 @@ def _agents() -> list[str]:
 
 
 def _surroundings() -> dict[str, Any]:
-    import os
     import platform
     import subprocess
 
-    from ..train.device import torch_version
+    from ..train.device import torch_version, usable_cores
 
     warnings = []
     try:
@@ -155,7 +154,7 @@ def _surroundings() -> dict[str, Any]:
         warnings.append(f"only {free:.1f} GB are free on this disk")
     return {
         "python": platform.python_version(),
-        "cores": os.cpu_count() or 1,
+        "cores": len(usable_cores()),
         "free_disk_gb": free,
         "git": git,
         "warnings": warnings,

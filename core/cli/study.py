@@ -41,6 +41,7 @@ LIBRARIES = ("slm-ar", "torch", "optuna", "scikit-learn", "scipy", "numpy")
 def study(file: Path | None, mode: str | None, jobs: int | None, example: bool, as_json: bool, quiet: bool) -> None:
     """Compare proposers at equal training seconds; running it again goes on where it stopped."""
     from ..study.plan import EXAMPLE, load_study
+    from ..train.device import usable_cores
 
     if example:
         click.echo(EXAMPLE, nl=False)
@@ -54,7 +55,7 @@ def study(file: Path | None, mode: str | None, jobs: int | None, example: bool, 
         if chosen == "record":
             facts = record(plan, home, jobs or 1, display)
         elif chosen == "surrogate":
-            facts = on_surrogates(plan, home, jobs or os.cpu_count() or 1, display)
+            facts = on_surrogates(plan, home, jobs or len(usable_cores()), display)
         else:
             if jobs not in (None, 1):
                 raise UsageError("a live study trains one at a time", "leave --jobs out")
@@ -232,8 +233,11 @@ def conditions(began: float, load: float, jobs: int) -> dict[str, str]:
     """Machine, versions and load of the study itself, as the page lists them."""
     from importlib.metadata import version
 
+    from ..train.device import usable_cores
+
+    cores = f"{len(usable_cores())} of {os.cpu_count()} cores"
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "machine": f"{platform.machine()}, {cores}, {platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "load average": f"{load:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end; {jobs} processes at work",

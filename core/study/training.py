@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..agent import pruning
 from ..agent.edits import revision_digest
@@ -30,7 +30,7 @@ from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
 from ..tasks.objective import Objective
 from ..train.checkpoint import InvalidCheckpointError
-from ..train.device import Machine
+from ..train.device import Machine, usable_cores
 from ..train.executor import LocalExecutor, device_lock
 from ..train.preview import preview_score
 from ..train.smoke import Smoke
@@ -73,7 +73,7 @@ class Bench:
             "torch": machine.torch,
             "device": machine.device,
             "machine": machine.name,
-            "cores": os.cpu_count(),
+            "cores": len(usable_cores()),
             "threads": machine.threads,
             "precision": machine.precision,
             "longest_seconds": self.longest_seconds if self.recipe.budget.steps is not None else None,
@@ -255,7 +255,7 @@ def refuse_jobs(bench: Bench, jobs: int) -> None:
         raise UsageError(f"{where}: trainings by the clock cannot share a machine", "record with --jobs 1")
     if bench.objective is not None:
         raise UsageError(f"{where}: a recipe with a [metric] is recorded one training at a time", "use --jobs 1")
-    if bench.machine.device != "cpu" or jobs * bench.machine.threads > (os.cpu_count() or 1):
+    if bench.machine.device != "cpu" or jobs * bench.machine.threads > len(usable_cores()):
         raise UsageError(
             f"{where}: {jobs} trainings of {bench.machine.threads} threads each do not fit this machine",
             "use --jobs 1, or set [machine] threads = 1 in the workspace's recipe",
@@ -273,7 +273,7 @@ def trainings(bench: Bench, jobs: int, display: Display, looks: bool) -> Iterato
         crew.close()
 
 
-class Crew:
+class Crew(Protocol):
     """Takes orders while it has a free place, and gives their results in the order in which they end."""
 
     places: int
@@ -281,15 +281,15 @@ class Crew:
 
     def start(self, order: Order) -> None:
         """Begin an order. Call only while fewer than `places` are busy."""
-        raise NotImplementedError
+        ...
 
     def next(self) -> tuple[Order, Trained]:
         """The next result; at least one order must be busy. Raises what the training could not cope with."""
-        raise NotImplementedError
+        ...
 
     def close(self) -> None:
         """End everything."""
-        raise NotImplementedError
+        ...
 
 
 class _Alone(Crew):

@@ -44,13 +44,20 @@ class Machine:
         return asdict(self)
 
 
+def usable_cores() -> set[int]:
+    """Numbers of the cores that this process may run on: fewer than the machine has in a container or under taskset."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
 def probe_machine(device: str, threads: int | str, precision: str) -> Machine:
     """Resolve "auto" by measuring. Raises UsageError when the asked device is not there."""
     found = _ask({"task": "device", "device": device}, threads=1)
     if "error" in found:
         raise UsageError(found["error"], 'set [machine] device = "auto" in recipe.toml, or see `slm-ar doctor`')
     kind = found["device"]
-    cores = os.cpu_count() or 1
+    cores = len(usable_cores())
     timings: dict[str, float] = {}
     if kind == "cpu":
         candidates = [threads] if isinstance(threads, int) else sorted({1, cores if cores <= 4 else cores // 2})

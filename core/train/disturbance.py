@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+
+from .device import usable_cores
 
 LARGEST_OTHER_SHARE = 0.15
 LONGEST_GAP_SECONDS = 3.0
@@ -56,13 +59,14 @@ class Watch:
             return "the machine was suspended"
         if self._gap > LONGEST_GAP_SECONDS:
             return f"the loop was stopped for {self._gap:.1f} s"
+        cores = len(usable_cores())
         busy = _machine_busy_seconds() - self._busy
         other = max(0.0, busy - (self._latest_own - self._own)) / wall
-        if other > LARGEST_OTHER_SHARE * _cores():
-            return f"other programs used {other:.1f} of {_cores()} cores"
+        if other > LARGEST_OTHER_SHARE * cores:
+            return f"other programs used {other:.1f} of {cores} cores"
         stolen = (_stolen_seconds() - self._stolen) / wall
-        if stolen > LARGEST_OTHER_SHARE * _cores():
-            return f"the host of this virtual machine took {stolen:.1f} of {_cores()} cores away"
+        if stolen > LARGEST_OTHER_SHARE * cores:
+            return f"the host of this virtual machine took {stolen:.1f} of {cores} cores away"
         return ""
 
     def _own_seconds(self) -> float:
@@ -78,24 +82,23 @@ class Watch:
         return total
 
 
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1
-
-
 def _machine_busy_seconds() -> float:
-    import psutil
-
-    times = psutil.cpu_times()
-    return float(times.user + times.system + getattr(times, "nice", 0.0))
+    return sum(float(core.user + core.system + getattr(core, "nice", 0.0)) for core in _core_times())
 
 
 def _stolen_seconds() -> float:
     """Seconds that the cores of a virtual machine wanted to run and its host gave to others; 0 where nobody tells."""
+    return sum(float(getattr(core, "steal", 0.0)) for core in _core_times())
+
+
+def _core_times() -> list[Any]:
+    """Times of the cores that a run may use: what others do on cores that it may not use disturbs it little."""
     import psutil
 
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
+    times = psutil.cpu_times(percpu=True)
+    usable = usable_cores()
+    # a core that is switched off is left out of the list, and then places in it are no numbers of cores
+    return [times[core] for core in sorted(usable)] if usable and max(usable) < len(times) else times
 
 
 def _sleep_seconds() -> float:

@@ -101,7 +101,7 @@ def test_two_trainings_at_a_time_record_the_same_configurations_once(
     bench: Bench, path: Path, display: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, FakeCrew(2))
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("slm_ar.core.study.training.usable_cores", lambda: {0, 1})
     rows = record_table(path, bench, SMALL, 60, 2, display)
     assert len(set(names(rows))) == len(rows) == 18
     assert len({SPACE.key(row["knobs"]) for row in rows if row["repeat"] == 0}) == 12
@@ -179,7 +179,7 @@ def test_a_start_that_fails_ends_the_recording_at_once(
 
 
 def test_jobs_beside_each_other_are_for_steps_and_free_cores(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("slm_ar.core.study.training.usable_cores", lambda: {0, 1})
     refuse_jobs(bench, 2)
     for other in (
         replace(bench, recipe=toy_recipe(budget={"steps": None, "seconds": 5})),

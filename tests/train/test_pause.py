@@ -379,7 +379,7 @@ def test_what_happens_while_a_run_stands_is_no_disturbance(monkeypatch: pytest.M
     monkeypatch.setattr(disturbance.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(disturbance, "_machine_busy_seconds", lambda: busy[0])
     monkeypatch.setattr(disturbance, "_sleep_seconds", lambda: 0.0)
-    monkeypatch.setattr(disturbance, "_cores", lambda: 2)
+    monkeypatch.setattr(disturbance, "usable_cores", lambda: {0, 1})
     verdicts = []
     for is_standing in (True, False):
         watch = disturbance.Watch([])
