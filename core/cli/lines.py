@@ -44,7 +44,7 @@ def data_lines(data: PreparedData) -> list[str]:
     if manifest.groups_beyond_cap:
         lines.append(f"  {manifest.groups_beyond_cap:,} groups are beyond max_train_mb or sample_groups")
     floors = ", ".join(f"{name} {value:.4f}" for name, value in manifest.floors.items())
-    lines.append(f"  compressors on dev, bits per byte: {floors}")
+    lines.append(f"  n-grams and compressors on dev, bits per byte: {floors}")
     lines += [f"  note: {visible(notice)}" for notice in manifest.notices]
     lines += [f"  warning: {visible(warning)}" for warning in manifest.warnings]
     return lines

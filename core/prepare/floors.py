@@ -1,13 +1,14 @@
-"""What compressors reach on dev: the bar that a model must pass before its bits per byte are worth quoting.
+"""What n-grams and compressors reach on dev: the bar a model must pass before its bits per byte are worth quoting.
 
-PPMd (variant H, Shkarin 2002) reads the train text once and is copied for each document by fork, so that no document
-helps the next: a static floor. xz reads train and dev as one stream and adapts on dev: an adaptive one, named so.
-Run as `python -m slm_ar.core.prepare.floors TRAIN_FILE DEV_JSONL`, in a process of its own because it forks.
+An n-gram (ngram.py), over tokens and over bytes, and PPMd (variant H, Shkarin 2002), which reads the train text once
+and is copied for each document by fork: static floors, under which no document helps the next. Each document is seen
+from its beginning and its end is not counted, as in a model's score. xz reads train and dev as one stream and adapts on
+dev: an adaptive floor, named so. Run as `python -m slm_ar.core.prepare.floors TRAIN_JSONL DEV_JSONL NAME`, in a process
+of its own because it forks.
 """
 
 from __future__ import annotations
 
-import json
 import lzma
 import os
 import subprocess
@@ -15,12 +16,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..environment import without_secrets
+from . import heldout, ngram
+from .encoder import encode_pieces
+from .heldout import HeldDocument
+from .manifest import TOKENIZER_FILE
+from .shards import token_dtype
+from .tokenizer import BOS, BYTES_VOCABULARY, EOS, SPECIAL_TOKENS, cut_at_spans, load_tokenizer
 
 TRAIN_BYTES = 8_000_000
-"""Only the end of train is read: more costs minutes and gains about a percent."""
+"""Compressors read only the end of train: more costs minutes and gains about a percent."""
 ORDERS = (6, 12)
 MEMORY_BYTES = 256 << 20
+TOKEN_NGRAM, BYTE_NGRAM = "ngram (tokens)", "ngram (bytes)"
+BYTE_ORDER, BYTE_PRUNED_FROM = 8, 5
+MOST_NGRAM_BYTES = 4_000_000
+"""Of what the compressors read the n-gram over bytes counts whole documents, evenly: a second per 600 kB."""
 
 
 def ppmd_bits_per_byte(train: bytes, documents: Sequence[bytes], order: int) -> float:
@@ -58,9 +71,49 @@ def xz_bits_per_byte(train: bytes, documents: Sequence[bytes]) -> float:
     return 8 * (len(lzma.compress(train + text, preset=6)) - len(lzma.compress(train, preset=6))) / len(text)
 
 
+def token_ngram_bits_per_byte(folder: Path, documents: Sequence[HeldDocument]) -> float:
+    """Bits per byte of `documents` under the n-gram of the train shards in `folder`, by its tokenizer."""
+    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
+    vocab_size = tokenizer.get_vocab_size()
+    model = ngram.of_shards(folder, token_dtype(vocab_size), vocab_size)
+    return _ngram_bits_per_byte(model, encode_pieces(tokenizer, [_pieces(held) for held in documents]), documents)
+
+
+def _pieces(held: HeldDocument) -> list[str]:
+    return cut_at_spans(held.document.text, held.document.spans)
+
+
+def byte_ngram_bits_per_byte(train: Sequence[bytes], documents: Sequence[HeldDocument]) -> float:
+    """The same under an n-gram over the bytes of the documents `train`."""
+    stored = [np.concatenate([[BOS], _byte_ids(raw), [EOS]]).astype(np.uint16) for raw in train]
+    tokens = np.concatenate(stored)
+    offsets = np.cumsum([0, *map(len, stored)])
+    model = ngram.build(
+        *ngram.evenly(tokens, offsets, MOST_NGRAM_BYTES), BYTES_VOCABULARY, BYTE_ORDER, BYTE_PRUNED_FROM
+    )
+    return _ngram_bits_per_byte(model, [_byte_ids(raw) for raw in _raw(documents)], documents)
+
+
+def _byte_ids(raw: bytes) -> ngram.Ids:
+    return np.frombuffer(raw, np.uint8).astype(np.uint16) + len(SPECIAL_TOKENS)
+
+
+def _ngram_bits_per_byte(model: ngram.NGram, ids: Sequence[ngram.Ids], documents: Sequence[HeldDocument]) -> float:
+    bits = -np.log2(model.ask(ids).probabilities).sum()
+    return float(bits) / sum(map(len, _raw(documents)))
+
+
+def _raw(documents: Sequence[HeldDocument]) -> list[bytes]:
+    return [held.document.text.encode("utf-8") for held in documents]
+
+
 def measure_floors(train_file: Path, dev_file: Path) -> dict[str, float]:
-    """Name -> bits per byte on dev. Runs one process per floor, as many at once as there are cores."""
-    names = [*(f"ppmd-{order}" for order in ORDERS), "xz (adaptive)"]
+    """Name -> bits per byte on dev; floors that cannot be measured are left out.
+
+    `train_file` holds documents as heldout.to_json writes them and lies beside the train shards. Each floor has a
+    process of its own, all at once.
+    """
+    names = [*(f"ppmd-{order}" for order in ORDERS), TOKEN_NGRAM, BYTE_NGRAM, "xz (adaptive)"]
     processes = [
         subprocess.Popen(
             [sys.executable, "-E", "-P", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name],
@@ -80,13 +133,21 @@ def measure_floors(train_file: Path, dev_file: Path) -> dict[str, float]:
 
 
 def _main(train_file: str, dev_file: str, name: str) -> None:
-    train = Path(train_file).read_bytes()[-TRAIN_BYTES:]
     with Path(dev_file).open(encoding="utf-8") as lines:
-        documents = [json.loads(line)["text"].encode() for line in lines]
+        documents = [heldout.from_json(line) for line in lines]
+    if name == TOKEN_NGRAM:
+        print(repr(token_ngram_bits_per_byte(Path(train_file).parent, documents)))
+        return
+    with Path(train_file).open(encoding="utf-8") as lines:
+        train = _raw([heldout.from_json(line) for line in lines])
+    if name == BYTE_NGRAM:
+        print(repr(byte_ngram_bits_per_byte(train, documents)))
+        return
+    end = b"".join(train)[-TRAIN_BYTES:]
     if name.startswith("ppmd-"):
-        value = ppmd_bits_per_byte(train, documents, int(name.removeprefix("ppmd-")))
+        value = ppmd_bits_per_byte(end, _raw(documents), int(name.removeprefix("ppmd-")))
     else:
-        value = xz_bits_per_byte(train, documents)
+        value = xz_bits_per_byte(end, _raw(documents))
     print(repr(value))
 
 

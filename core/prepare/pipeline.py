@@ -218,7 +218,7 @@ class _Preparation:
         public.train_tokenizer(self._declared_split())
         self.progress("encoding train")
         public.write_shards()
-        self.progress("measuring what compressors reach on dev")
+        self.progress("measuring what n-grams and compressors reach on dev")
         floors = self._floors(train_bytes)
         held_digest = heldout.publish(self.parts)
         return Manifest(
@@ -368,15 +368,14 @@ class _Preparation:
         return str(declared)
 
     def _floors(self, train_bytes: int) -> dict[str, float]:
-        """Compressor floors on dev, given the end of train (without auxiliary text, which is of another kind)."""
+        """Floors on dev; what compressors are given of train holds no auxiliary text, which is of another kind."""
         tail_file = self.staging / "train.tail"
         skip = train_bytes - TRAIN_BYTES
-        with tail_file.open("wb") as tail:
+        with tail_file.open("w", encoding="utf-8") as tail:
             for held in self._documents(split.TRAIN):
-                raw = held.document.text.encode("utf-8")
-                skip -= len(raw)
+                skip -= len(held.document.text.encode("utf-8"))
                 if skip < 0:
-                    tail.write(raw)
+                    tail.write(heldout.to_json(held) + "\n")
         try:
             floors = measure_floors(tail_file, self.parts / f"{split.DEV}.jsonl")
             return {name: round(value, 4) for name, value in floors.items()}

@@ -341,11 +341,13 @@ def _compressor(current: float | None, floors: tuple[Floor, ...], sigma: float |
     bar = bars[0]
     margin = bar.score - current
     against = f"{figure(current)} on dev against {figure(bar.score)} for {bar.name}"
+    has_ngram = any("gram" in floor.name for floor in bars)
+    question = "Beats n-grams and compressors?" if has_ngram else "Beats the compressor?"
     if abs(margin) <= (sigma or 0):
-        return CompressorAnswer("close", f"Beats the compressor? Too close to call: {against}.")
+        return CompressorAnswer("close", f"{question} Too close to call: {against}.")
     if margin > 0:
-        return CompressorAnswer("yes", f"Beats the compressor? Yes: {against}.")
-    return CompressorAnswer("no", f"Beats the compressor? No, not yet: {against}.")
+        return CompressorAnswer("yes", f"{question} Yes: {against}{', the best of them' * has_ngram}.")
+    return CompressorAnswer("no", f"{question} No, not yet: {against}.")
 
 
 def _ladder(state: CampaignState) -> tuple[LadderStep, ...]:

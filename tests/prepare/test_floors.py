@@ -1,4 +1,4 @@
-"""The compressors that a model has to beat. They fork, so each test asks a process of its own."""
+"""The n-grams and compressors that a model has to beat. Those that fork are asked in a process of their own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toys import log_documents
 
-from slm_ar.core.prepare import floors
+from slm_ar.core.prepare import floors, ngram
+from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.prepare.tokenizer import BOS, cut_at_spans, encode_texts, load_tokenizer
 
 ASK = """
 import json, sys
@@ -21,6 +26,18 @@ for train, documents in json.load(sys.stdin):
     raw = [document.encode() for document in documents]
     print(ppmd_bits_per_byte(train.encode(), raw, 6), xz_bits_per_byte(train.encode(), raw))
 """
+
+
+Held = Callable[[str], list[HeldDocument]]
+
+
+@pytest.fixture
+def held_of_tiny(tiny_data: PreparedData) -> Held:
+    return lambda split: list(read_split(tiny_data.held_folder, split))
+
+
+def bytes_floor(train: list[HeldDocument]) -> Callable[[Sequence[HeldDocument]], float]:
+    return partial(floors.byte_ngram_bits_per_byte, [held.document.text.encode() for held in train])
 
 
 def measured(*questions: tuple[str, list[str]]) -> list[tuple[float, float]]:
@@ -58,11 +75,37 @@ def test_floors_know_repetition_from_noise_and_never_carry_a_document_over() -> 
 
 
 def test_prepare_writes_every_floor_into_the_manifest(tiny_data: PreparedData) -> None:
-    assert set(tiny_data.manifest.floors) == {"ppmd-6", "ppmd-12", "xz (adaptive)"}
+    assert set(tiny_data.manifest.floors) == {"ppmd-6", "ppmd-12", "ngram (tokens)", "ngram (bytes)", "xz (adaptive)"}
     assert all(0.5 < value < 5 for value in tiny_data.manifest.floors.values())
     assert not list(tiny_data.folder.glob("train.tail"))
 
 
+def test_the_ngrams_are_static_floors_in_bits_per_raw_byte(tiny_data: PreparedData, held_of_tiny: Held) -> None:
+    dev = held_of_tiny("dev")
+    for measure in (partial(floors.token_ngram_bits_per_byte, tiny_data.folder), bytes_floor(held_of_tiny("mix"))):
+        whole = measure(dev)
+        sizes = [len(held.document.text.encode()) for held in dev]
+        apart = sum(measure([held]) * size for held, size in zip(dev, sizes, strict=True)) / sum(sizes)
+        assert whole == pytest.approx(apart, rel=1e-9) == pytest.approx(measure(dev[::-1]), rel=1e-9)
+        assert 0.3 < whole < 4
+
+
+def test_the_floor_of_tokens_is_that_of_the_model_over_the_texts_own_bytes(
+    tiny_data: PreparedData, held_of_tiny: Held
+) -> None:
+    dev, tokenizer = held_of_tiny("dev"), load_tokenizer(tiny_data.folder / "tokenizer.json")
+    size = tiny_data.manifest.vocab_size
+    model = ngram.of_shards(tiny_data.folder, tiny_data.manifest.token_dtype, size)
+    bits = 0.0
+    for held in dev:
+        (ids,) = encode_texts(tokenizer, [cut_at_spans(held.document.text, held.document.spans)])
+        rows, _ = model.distributions([[BOS, *ids[:place]] for place in range(len(ids))])
+        bits -= np.log2(rows[np.arange(len(ids)), ids].astype(float)).sum()
+    expected = bits / sum(len(held.document.text.encode()) for held in dev)
+    assert floors.token_ngram_bits_per_byte(tiny_data.folder, dev) == pytest.approx(expected, rel=1e-4)
+    assert tiny_data.manifest.floors["ngram (tokens)"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_floor_that_cannot_be_measured_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "train").write_bytes(b"x" * 100)
+    (tmp_path / "train").write_text("", encoding="utf-8")
     assert floors.measure_floors(tmp_path / "train", tmp_path / "missing.jsonl") == {}

@@ -201,6 +201,11 @@ def test_floors_and_the_compressor_question() -> None:
     summary = summarise(not_proven_state())
     assert [floor.name for floor in summary.floors] == ["ppmd", "n-gram", "xz (adaptive)"]
     assert summary.compressor is not None and summary.compressor.answer == "no"
+    assert summary.compressor.sentence.startswith("Beats n-grams and compressors? No, not yet: ")
+    before = summarise(not_proven_state(facts=facts(floors={"ppmd": 0.99}))).compressor  # prepared by an older slm-ar
+    assert before is not None and before.sentence.startswith("Beats the compressor? Yes: ")
+    lower = summarise(not_proven_state(facts=facts(floors={"ppmd": 0.99, "ngram (tokens)": 0.98}))).compressor
+    assert lower is not None and lower.sentence.endswith("against 0.9800 for ngram (tokens), the best of them.")
     answers = []
     for ppmd in (0.99, 0.9365, 0.80, float("nan")):
         answer = summarise(not_proven_state(facts=facts(floors={"ppmd": ppmd}))).compressor
