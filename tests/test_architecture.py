@@ -64,6 +64,7 @@ HEAVY = {
 }
 MAY_BE_HEAVY = {
     "slm_ar.core.train.runtime",
+    "slm_ar.core.train.loader",  # a part of runtime
     "slm_ar.core.train.logits_server",
     "slm_ar.core.train.scorer",
     "slm_ar.core.train.logits_client",

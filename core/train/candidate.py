@@ -6,15 +6,18 @@ Called by incubator.py in the forked child, or as a fresh interpreter. The curre
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
+from pathlib import Path
 
 
 def run_candidate(role: str, control: int) -> None:
     """Run one role to its end. Everything that candidate code raises goes to the run's log and the exit code."""
     import torch
 
+    from . import accelerator
     from .runtime import CONTROL_VARIABLE
 
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -23,7 +26,13 @@ def run_candidate(role: str, control: int) -> None:
     if role == "train":
         os.environ[CONTROL_VARIABLE] = str(control)
         sys.argv = ["train.py"]
-        runpy.run_path("train.py", run_name="__main__")
+        job = json.loads(Path("job.json").read_text(encoding="utf-8"))
+        accelerator.cap_memory(job["device"], job["memory_mb"])
+        try:
+            runpy.run_path("train.py", run_name="__main__")
+        except BaseException:
+            accelerator.tell_peak(control, job["device"])
+            raise
     elif role == "serve":
         from .logits_server import serve
 

@@ -2,25 +2,30 @@
 
 Used inside the training process, which the harness owns; it can also be read as the other half of executor.py.
 Promises: the clock starts with the first real batch, because the data only arrive then; every token of the corpus is
-a target once per epoch; batches are a function of (seed, context), the batch size only cuts the same order differently.
+a target once per epoch; batches are a function of (seed, context), the batch size only cuts the same order differently;
+no step is launched that would end after the deadline, as far as the steps before it tell.
 Nothing here is trusted by the harness: it measures time and score itself.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import mmap
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
+
+from . import accelerator
+from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 SNAPSHOT_FILE, SNAPSHOT_CONFIG = "snapshot.safetensors", "snapshot.json"
@@ -36,6 +41,15 @@ class Batch:
     inputs: torch.Tensor
     targets: torch.Tensor
     progress: float
+    weight: float = 1.0
+    """Of a part: its share of the rows of the whole batch. Mean losses times this, added up, are the batch's mean."""
+
+    def parts(self, rows: int) -> Iterator[Batch]:
+        """The batch in parts of at most `rows` rows, whose gradients add up to those of the whole; see fit_rows."""
+        count = len(self.inputs)
+        for first in range(0, count, rows):
+            inputs, targets = self.inputs[first : first + rows], self.targets[first : first + rows]
+            yield Batch(inputs, targets, self.progress, self.weight * len(inputs) / count)
 
 
 class Run:
@@ -69,10 +83,39 @@ class Run:
 
     def dummy_batch(self, batch_tokens: int, context: int) -> Batch:
         """A batch of random ids in the shape of a real one, to compile or warm up with before the clock starts."""
-        rows = max(1, batch_tokens // context)
-        ids = torch.randint(self.vocab_size, (rows, context + 1), generator=self.generator("dummy batch"))
-        ids = ids.to(self.device)
-        return Batch(ids[:, :-1], ids[:, 1:], 0.0)
+        shape = 2, max(1, batch_tokens // context), context
+        ids = torch.randint(self.vocab_size, shape, generator=self.generator("dummy batch"))
+        inputs, targets = ids.to(self.device)
+        return Batch(inputs, targets, 0.0)
+
+    def fit_rows(self, step: Callable[[Batch], object], batch_tokens: int, context: int) -> int:
+        """The most rows of a batch that `step` can take at once in this memory: all of them, or a half, a third ...
+
+        Call it before the clock starts. `step` is tried on a dummy batch, and on parts of it as long as memory runs
+        out; it must allocate what a training step does, optimiser state included, and begin with cleared gradients,
+        because a try can end in its middle. What it learns is nonsense: initialise afterwards. Then train on
+        `batch.parts(rows)`: a batch stays what it was, and so does what is learnt.
+
+        Raises torch.OutOfMemoryError when even one row does not fit.
+        """
+        batch = self.dummy_batch(batch_tokens, context)
+        count = len(batch.inputs)
+        for rows in (rows for rows in range(count, 0, -1) if count % rows == 0):
+            if self._fits(step, next(batch.parts(rows))):
+                return rows
+        raise torch.OutOfMemoryError(f"one row of {context} tokens does not fit into the memory: out of memory")
+
+    def _fits(self, step: Callable[[Batch], object], batch: Batch) -> bool:
+        try:
+            step(batch)
+            finish_work(self.device)
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not accelerator.is_out_of_memory(error):
+                raise
+        gc.collect()  # out here nothing holds the frames any more in which memory ran out
+        accelerator.empty_cache(self.device)
+        return False
 
     def batches(
         self,
@@ -80,64 +123,49 @@ class Run:
         context: int,
         model: torch.nn.Module | None = None,
         config: Mapping[str, Any] | None = None,
+        align: Align = "stream",
     ) -> Iterator[Batch]:
         """Batches of `batch_tokens` tokens in rows of `context` until the budget is spent.
 
         The first one says "ready" to the harness, receives the data and with them starts the clock. Be warmed up.
         With `model` and `config`, as `save` takes them, the harness may look at the model before the end, with the
         clock stopped, and end a run that is hopeless. Without them no run is ended early.
+
+        `align`: "stream" cuts rows from the corpus wherever they fall; "documents" packs whole documents into rows, so
+        that hardly one shorter than a row is cut and rows begin where a document does (packing.py).
         """
+        if align not in get_args(Align):
+            raise ValueError(f"align must be one of {', '.join(get_args(Align))}, not {align!r}")
         rows = max(1, batch_tokens // context)
-        _finish_work(self.device)
+        feed, launched = make_feed(self.device, rows, context, align), Launched(self.device)
+        finish_work(self.device)
         _send(self._control, {"event": "ready"})
         message, descriptors = _receive(self._control)
-        started = time.monotonic()
-        tokens = _map_tokens(descriptors[0], self._token_dtype)
-        deadline, most_steps = message["deadline"], message.get("most_steps")
+        clock = _Clock(self, message, launched.steps_to_come)
         shares = list(message.get("snapshots", ())) if model is not None and config is not None else []
-        paused = 0.0
-        order = row_order(len(tokens), context, self.seed)
-        offsets = np.arange(context + 1)
-        last_report = last_step = started
-        step_seconds = 0.0
-        while True:
-            now = time.monotonic()
-            if self._steps:
-                step_seconds = max(now - last_step, 0.9 * step_seconds)
-            last_step = now
-            if most_steps is not None and self._steps >= most_steps:
-                break
-            if self.budget_steps is not None:
-                progress = self._steps / self.budget_steps
-                if self._steps >= self.budget_steps:
-                    break
-            else:
-                assert self.budget_seconds is not None
-                progress = min(0.999999, (now - started - paused) / self.budget_seconds)
-                if now + step_seconds > deadline:
-                    break
-            if most_steps is not None:  # tried (smoke_run.py): the steps stand for the whole budget, its end included
-                progress = 0.999999 * self._steps / max(1, most_steps - 1)
+        feed.start(Reader(epochs_of(_map_tokens(descriptors[0], self._token_dtype), context, self.seed, align)))
+        while (progress := clock.progress()) is not None:
             if shares and progress >= shares[0]:
                 assert model is not None and config is not None
                 shares.pop(0)
-                deadline, paused = self._show(model, config)
-                last_step = time.monotonic()
+                clock.stood_still(*self._show(model, config))
                 continue
-            starts = np.fromiter((next(order) for _ in range(rows)), np.int64, rows)
-            ids = torch.from_numpy(tokens[(starts[:, None] + offsets) % len(tokens)].astype(np.int64))
-            if self.device.type == "cuda":
-                ids = ids.pin_memory()
-            ids = ids.to(self.device, non_blocking=True)
-            yield Batch(ids[:, :-1], ids[:, 1:], progress)
+            inputs, targets = feed.take()
+            yield Batch(inputs, targets, progress)
+            feed.prepare()
+            launched.wait()
             self._steps += 1
             self._tokens += rows * context
-            if most_steps is not None:
-                _finish_work(self.device)
-            if most_steps is not None or now - last_report > PROGRESS_SECONDS:
-                last_report = now
-                _send(self._control, {"event": "progress", "steps": self._steps, "tokens": self._tokens})
-        _send(self._control, {"event": "progress", "steps": self._steps, "tokens": self._tokens})
+            if clock.is_trial:
+                finish_work(self.device)
+            if clock.is_trial or clock.is_report_due():
+                self._report()
+        finish_work(self.device)
+        self._report()
+
+    def _report(self) -> None:
+        facts = {"steps": self._steps, "tokens": self._tokens, "device_mb": accelerator.peak_memory_mb(self.device)}
+        _send(self._control, {"event": "progress", **facts})
 
     def _show(self, model: torch.nn.Module, config: Mapping[str, Any]) -> tuple[float | None, float]:
         """Hand the harness a snapshot and wait; (the new deadline, all seconds stood still so far)."""
@@ -168,24 +196,54 @@ def connect() -> Run:
     return Run(job, socket.socket(fileno=int(descriptor)), folder)
 
 
-def row_order(token_count: int, context: int, seed: int) -> Iterator[int]:
-    """Start positions of training rows, without end: per epoch a random phase, then every row once in random order.
+class _Clock:
+    """How much of the budget is spent, and whether one more step fits into the rest."""
 
-    Rows wrap around the end of the corpus, so no token is left out whatever the phase.
-    """
-    generator = np.random.default_rng([seed, 0x51A7])
-    rows = -(-token_count // context)
-    while True:
-        phase = int(generator.integers(context))
-        yield from ((generator.permutation(rows) * context + phase) % token_count).tolist()
+    def __init__(self, run: Run, message: Mapping[str, Any], steps_to_come: int) -> None:
+        """`message`: the harness's "go"; `steps_to_come`: see loader.Launched."""
+        self._run = run
+        self._deadline: float | None = message["deadline"]
+        self._most_steps: int | None = message.get("most_steps")
+        self._steps_to_come = steps_to_come
+        self._started = self._last_step = self._last_report = time.monotonic()
+        self._paused = self._step_seconds = 0.0
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether this is no run but a try of a few steps (smoke_run.py)."""
+        return self._most_steps is not None
 
-def _finish_work(device: torch.device) -> None:
-    """Wait until an accelerator has done all that it was told to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    def progress(self) -> float | None:
+        """The spent share of the budget, when a step is done and another one fits; else None."""
+        run, now = self._run, time.monotonic()
+        if run._steps:
+            self._step_seconds = max(now - self._last_step, 0.9 * self._step_seconds)
+        self._last_step = now
+        if self._most_steps is not None and run._steps >= self._most_steps:
+            return None
+        if run.budget_steps is not None:
+            if run._steps >= run.budget_steps:
+                return None
+            share = run._steps / run.budget_steps
+        else:
+            assert run.budget_seconds is not None and self._deadline is not None
+            if now + self._steps_to_come * self._step_seconds > self._deadline:
+                return None
+            share = min(0.999999, (now - self._started - self._paused) / run.budget_seconds)
+        if self._most_steps is not None:  # its steps stand for the whole budget, its end included
+            share = 0.999999 * run._steps / max(1, self._most_steps - 1)
+        return share
+
+    def stood_still(self, deadline: float | None, paused: float) -> None:
+        """Go on after a look at the model; `paused`: seconds stood still so far, in all."""
+        self._deadline, self._paused = deadline, paused
+        self._last_step = time.monotonic()
+
+    def is_report_due(self) -> bool:
+        if self._last_step - self._last_report <= PROGRESS_SECONDS:
+            return False
+        self._last_report = self._last_step
+        return True
 
 
 def _map_tokens(descriptor: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

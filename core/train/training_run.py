@@ -2,9 +2,10 @@
 
 Made by LocalExecutor.submit, moved on by its caller. Promises: the budget starts when the data are handed over and is
 measured here; a checkpoint that is late, missing or too large is no checkpoint; memory and disk are capped; no process
-survives. Nothing that train.py prints or reports is believed: its step and token counts are shown, never scored. A run
-may be asked for snapshots of its model: at each of them it stands still (pause.py) until its caller lets it go on or
-ends it, and that time is no part of any budget.
+survives. Nothing that train.py prints or reports is believed: its step and token counts, and what it says of an
+accelerator's memory (candidate.py caps that), are shown, never scored. A run may be asked for snapshots of its model:
+at each of them it stands still (pause.py) until its caller lets it go on or ends it, and that time is no part of any
+budget.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from ..contracts import Status, TrainOutcome
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.shards import TOKENS_FILE
+from .accelerator import OUT_OF_MEMORY_MARKS
 from .checkpoint import inspect_checkpoint
 from .disturbance import Watch
 from .files import last_line, log_tail
@@ -42,7 +44,6 @@ MOST_PROCESSES = 512
 LATE_SECONDS, LATE_SHARE = 0.25, 0.02
 """A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
 NO_CHECKPOINT = "train.py ended without a checkpoint"
-OUT_OF_MEMORY_MARKS = ("OutOfMemoryError", "out of memory", "MemoryError", "can't allocate memory", "bad_alloc")
 _TRACEBACK_LINE = re.compile(r'^ *File "(?:[^"\n]*/)?train\.py", line ([0-9]{1,6}),', re.MULTILINE)
 
 
@@ -109,6 +110,8 @@ class TrainingRun:
         self._own_pids = [os.getpid(), incubator_pid, child.pid]
         self._steps = self._tokens = 0
         self._peak_mb = 0.0
+        self._has_device = child.incubator.device != "cpu"
+        self._device_mb = 0.0
         self._disk_looked = 0.0
         self._disk_cap = min(LARGEST_RUN_BYTES, shutil.disk_usage(folder).free // 2)
         self._ended_by: tuple[Status, str] | None = None
@@ -196,6 +199,8 @@ class TrainingRun:
         elif event == "progress":
             self._steps = _count(message.get("steps"), self._steps)
             self._tokens = _count(message.get("tokens"), self._tokens)
+            if self._has_device:
+                self._device_mb = _amount(message.get("device_mb"), self._device_mb)
         elif event == "saved" and self._started is not None and self._saved is None:
             self._saved = time.monotonic()
         elif event == "snapshot" and self._started is not None and self._shares:
@@ -317,7 +322,7 @@ class TrainingRun:
             train_seconds=round(train_seconds, 3),
             startup_seconds=round(started - self._submitted, 3),
             wall_seconds=round(now - self._submitted, 3),
-            peak_memory_mb=round(self._peak_mb, 1),
+            peak_memory_mb=round(self._device_mb or self._peak_mb, 1),
             steps=self._steps,
             tokens=self._tokens,
             parameters=parameters,
@@ -357,7 +362,8 @@ class TrainingRun:
             return None, ""
         tail = log_tail(self.folder)
         if any(mark in tail for mark in OUT_OF_MEMORY_MARKS):
-            return Status.OOM, "out of memory: " + error_words(tail)
+            peak = f" (its tensors had {self._device_mb:,.0f} MB)" if self._device_mb else ""
+            return Status.OOM, f"out of memory: {error_words(tail)}{peak}"
         if ended.get("status") == -9:
             return Status.CRASHED, "killed from outside (by the system, if memory ran out)"
         if self._started is None and ended.get("status") == 0:
@@ -375,3 +381,8 @@ def error_words(log: str) -> str:
 
 def _count(value: Any, before: int) -> int:
     return value if isinstance(value, int) and before <= value < 1 << 53 else before
+
+
+def _amount(value: Any, before: float) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and before <= value < 1e9 else before

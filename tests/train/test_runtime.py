@@ -1,4 +1,4 @@
-"""What train.py gets from the harness: every token once per epoch, the same order whatever the batch size."""
+"""What train.py gets from the harness: batches, progress, generators, parts of a batch that fit into memory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import os
 import socket
 import tempfile
 import threading
-from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from slm_ar.core.train.runtime import CONTROL_VARIABLE, Run, connect, row_order
+from slm_ar.core.train.loader import Align
+from slm_ar.core.train.runtime import CONTROL_VARIABLE, Batch, Run, connect
 
 
 def job(**changes: Any) -> dict[str, Any]:
@@ -41,7 +38,9 @@ def make_run(**changes: Any) -> tuple[Run, socket.socket]:
     return Run(job(**changes), theirs, Path.cwd()), ours
 
 
-def batches_of(tokens: np.ndarray[Any, Any], batch_tokens: int, context: int, **changes: Any) -> list[Any]:
+def batches_of(
+    tokens: np.ndarray[Any, Any], batch_tokens: int, context: int, align: Align = "stream", **changes: Any
+) -> list[Batch]:
     """All batches of a run whose harness is this function."""
     run, harness = make_run(token_count=len(tokens), **changes)
     with tempfile.TemporaryFile() as file, harness:
@@ -54,38 +53,10 @@ def batches_of(tokens: np.ndarray[Any, Any], batch_tokens: int, context: int, **
 
         helper = threading.Thread(target=hand_over)
         helper.start()
-        found = list(run.batches(batch_tokens, context))
+        found = list(run.batches(batch_tokens, context, align=align))
         helper.join()
     run._control.close()
     return found
-
-
-@given(st.integers(2, 300), st.integers(1, 70), st.integers(0, 10), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
-def test_every_token_is_a_target_in_every_epoch(token_count: int, context: int, seed: int, epochs: int) -> None:
-    rows = -(-token_count // context)
-    order = row_order(token_count, context, seed)
-    for _ in range(epochs):
-        seen: Counter[int] = Counter()
-        for start in islice(order, rows):
-            seen.update((start + 1 + offset) % token_count for offset in range(context))
-        assert set(seen) == set(range(token_count))
-        # Rows overlap only where the last one wraps around.
-        assert sum(seen.values()) - token_count < context
-
-
-@given(st.integers(2, 200), st.integers(1, 30), st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
-def test_the_order_is_a_function_of_the_seed(token_count: int, context: int, seed: int) -> None:
-    first, second = (list(islice(row_order(token_count, context, seed), 50)) for _ in range(2))
-    assert first == second
-
-
-def test_another_seed_and_another_epoch_give_another_order() -> None:
-    order = row_order(5000, 50, 0)
-    one, two = list(islice(order, 100)), list(islice(order, 100))
-    assert one != two
-    assert list(islice(row_order(5000, 50, 1), 100)) != one
 
 
 def test_the_batch_size_only_cuts_the_same_order_differently() -> None:
