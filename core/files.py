@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -73,6 +73,14 @@ class Notices:
     def lines(self) -> list[str]:
         """One sentence per file and kind, in order of first occurrence."""
         return [f"{where}: {what}: {number:,}" for (where, what), number in self._counts.items()]
+
+
+def named_path(text: str, base: Path) -> Path:
+    """The file or folder that a person names as `text` in a file in `base`; ~NAME is a home where somebody has it."""
+    path = Path(text)
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return base / path
 
 
 def label(path: Path, member: str = "") -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from .contracts import Adapter, DuplicatePolicy, SplitRule, Task
 from .errors import DISK_FULL, DataError, SlmArError, UsageError, did_you_mean
+from .files import named_path
 
 GROUP = "slm_ar.adapters"
 Item = TypeVar("Item")
@@ -99,7 +100,7 @@ def adapter_file(name: str, base: Path | None = None) -> Path | None:
 
 def _file_and_class(name: str, base: Path) -> tuple[Path, str]:
     file_name, _, class_name = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-    return base / Path(file_name).expanduser(), class_name
+    return named_path(file_name, base), class_name
 
 
 def _class_in_file(name: str, base: Path) -> object:

@@ -17,7 +17,10 @@ from . import edits
 from .planner import PLACEBO
 from .state import CampaignState, ExperimentRecord
 
-COSTLY_WORDS = frozenset({"PARAMS", "SIZE", "WIDTH", "DEPTH", "LAYER", "LAYERS", "BATCH", "CONTEXT", "LENGTH"})
+COSTLY_WORDS = frozenset(
+    {"PARAMS", "SIZE", "WIDTH", "HIDDEN", "EMBD", "DEPTH", "LAYER", "LAYERS", "BLOCKS", "HEADS", "EXPERTS"}
+    | {"BATCH", "CONTEXT", "LENGTH"}
+)
 """A knob with one of these in its name decides what a step takes; more of it takes more."""
 FAILED = frozenset({Status.CRASHED, Status.TIMEOUT, Status.OOM, Status.QUOTA, Status.INVALID})
 """Ends of a proposal that gave no score and taught little."""

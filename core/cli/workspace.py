@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DataError, UsageError
+from ..files import named_path
 
 if TYPE_CHECKING:
     from ..contracts import Adapter
@@ -58,8 +59,7 @@ class Workspace:
             wanted = int(1.1 * (data.max_train_mb * 1e6 + 1000 * held_kb))  # some will be dropped as repeats
             ledger = Ledger(self.hidden_folder)
             return fetch_hub(data.source, self.hidden_folder / "hub", wanted, progress, ledger=ledger)
-        path = Path(data.source).expanduser()
-        return path if path.is_absolute() else self.root / path
+        return named_path(data.source, self.root)
 
     def adapter(self) -> Adapter:
         from ..registry import load_adapter
@@ -166,7 +166,7 @@ def adapter_reference(adapter: str) -> str:
     """An adapter as a recipe names it: a file is named from here and read from the workspace later."""
     from ..registry import is_file_name
 
-    return str(Path(adapter).expanduser().absolute()) if is_file_name(adapter) else adapter
+    return str(named_path(adapter, Path()).absolute()) if is_file_name(adapter) else adapter
 
 
 def recipe_for(adapter: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..contracts import Adapter
 from ..errors import DataError
+from ..files import named_path
 from ..recipe import ExtraTable, Recipe
 from ..registry import adapter_file, load_adapter
 from .manifest import FORMAT
@@ -25,8 +26,7 @@ def workspace_of(data_root: Path) -> Path:
 
 def extra_source(table: ExtraTable, workspace: Path) -> Path:
     """The file or folder that a [[data.extra]] table names; a relative path counts from the workspace."""
-    path = Path(table.source).expanduser()
-    return path if path.is_absolute() else workspace / path
+    return named_path(table.source, workspace)
 
 
 def check_source(source: Path, data_root: Path, table: str = "[data]") -> None:

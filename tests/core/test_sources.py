@@ -428,3 +428,14 @@ def test_utf_32_is_told_not_read_as_utf_16(tmp_path: Path, encoding: str) -> Non
     (tmp_path / "a.txt").write_bytes(mark + "one\ntwo\n".encode(encoding))
     with pytest.raises(DataError, match=r"a\.txt: is UTF-32 text"):
         list(open_text(tmp_path / "a.txt"))
+
+
+def test_a_path_in_a_recipe_counts_from_its_folder_or_from_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    base = tmp_path / "workspace"
+    assert files.named_path("data/a.txt", base) == base / "data" / "a.txt"
+    assert files.named_path("/data/a.txt", base) == Path("/data/a.txt")
+    assert files.named_path("~/a.txt", base) == tmp_path / "home" / "a.txt"
+    assert files.named_path("~nobody-has-this-name/a.txt", base) == base / "~nobody-has-this-name" / "a.txt"

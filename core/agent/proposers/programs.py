@@ -6,7 +6,6 @@ variable of ours, no key that the recipe does not name, and no path of the works
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tomllib
@@ -19,6 +18,7 @@ from pathlib import Path
 from ... import egress
 from ...environment import without_secrets
 from ...errors import ProposerError, UsageError, did_you_mean
+from ...files import named_path
 from ...prepare.heldout import private_root
 from ...recipe import ProposerTable
 
@@ -137,10 +137,7 @@ def find_program(table: ProposerTable, workspace: Path | None) -> Program:
 def _found(program: str, workspace: Path | None) -> str | None:
     """The absolute path of a program on PATH, or of one named by its place, which counts from the workspace."""
     if os.sep in program:
-        place = Path(program)
-        with contextlib.suppress(RuntimeError):  # a ~NAME that nobody has
-            place = place.expanduser()
-        program = str((workspace or Path.cwd()) / place)
+        program = str(named_path(program, workspace or Path.cwd()))
     path = shutil.which(program)
     # An entry of PATH may be relative, and the program is started elsewhere.
     return str(Path(path).absolute()) if path is not None else None

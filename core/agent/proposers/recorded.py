@@ -8,7 +8,6 @@ cannot be read is refused, with file and line, before anything is trained.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from ...contracts import Proposal, ResearchContext
 from ...errors import ProposerError, SlmArError, UsageError
+from ...files import named_path
 from ..edits import check_train_py, revision_digest
 from ..journal import JOURNAL_FILE, Journal
 from ..planner import PLACEBO
@@ -47,10 +47,7 @@ class ReplayProposer:
         """Raises UsageError where the recipe names no recording, ProposerError where it cannot be used."""
         if setting.table.recording is None:
             raise UsageError("proposer replay needs a recording", f'set recording = "PATH" in [proposer]: {_HINT}')
-        path = Path(setting.table.recording)
-        with contextlib.suppress(RuntimeError):  # a ~NAME that nobody has
-            path = path.expanduser()
-        self._path = setting.folder.parent / path
+        self._path = named_path(setting.table.recording, setting.folder.parent)
         self._recorded = read_recording(self._path)
         self.why_nothing = ""
         """Why the last `propose` gave nothing, in words for the end of the night."""
