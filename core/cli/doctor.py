@@ -140,15 +140,15 @@ def _surroundings() -> dict[str, Any]:
     import platform
     import subprocess
 
-    from ..train.device import torch_version, usable_cores
+    from ..train.device import REINSTALL_TORCH, has_nvidia_driver, torch_version, usable_cores
 
     warnings = []
     try:
         git = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         git = ""
-    if Path("/proc/driver/nvidia").exists() and "+cpu" in torch_version():
-        warnings.append("an NVIDIA driver is here but torch is a CPU build; the README has the line that replaces it")
+    if has_nvidia_driver() and "+cpu" in torch_version():
+        warnings.append(f"an NVIDIA driver is here but torch is a CPU build; replace it: {REINSTALL_TORCH}")
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     if free < 2:
         warnings.append(f"only {free:.1f} GB are free on this disk")
