@@ -254,16 +254,21 @@ class GroupScore:
     byte_count: int
 
 
+BITS_WITH_NGRAM = "bits per byte with n-gram"
+"""What is judged where a recipe mixes models with an n-gram (bpb+ngram): never compared with plain bits per byte."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectiveScore:
-    """What a campaign lowers instead of bits per byte: the mean cost of a task's answers, with its groups.
+    """What a campaign lowers instead of a model's own bits per byte, with its groups.
 
-    A group's `nats` are ln 2 times its summed cost and its `byte_count` the number of its answers, so that every rule
-    of the gate about bits per byte holds for it.
+    With a [metric] the mean cost of a task's answers: a group's `nats` are ln 2 times its summed cost and its
+    `byte_count` the number of its answers, so that every rule of the gate about bits per byte holds for it. With a
+    mixture bits per byte again, of the model and the n-gram together.
     """
 
     unit: str
-    """In words: bits per answer, share of wrong answers, mean error."""
+    """In words: bits per answer, share of wrong answers, mean error, BITS_WITH_NGRAM."""
     value: float
     groups: tuple[GroupScore, ...]
 
@@ -282,7 +287,7 @@ class SplitScore:
     slices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Slice key -> slice value -> bits per byte."""
     objective: ObjectiveScore | None = None
-    """Present when the recipe has a [metric]."""
+    """Present when the recipe has a [metric] or a mixture."""
 
     @property
     def judged(self) -> float:

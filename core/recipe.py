@@ -247,6 +247,10 @@ class EvaluationTable(_Table):
 
     context: int = Field(default=512, ge=16)
     """Longest window, in tokens, that a score may look back."""
+    mixture: Literal["none", "ngram"] = "none"
+    """ngram judges every model together with an n-gram of train, in bits per byte with n-gram: another metric, so a
+    campaign of its own. Its weights are fitted on the mix part of the data. What `slm-ar finish` exports is the model
+    alone."""
 
 
 class GateTable(_Table):
@@ -384,6 +388,21 @@ class Recipe(_Table):
     baselines: Mapping[str, Name] = Field(default_factory=dict)
     """Name = file with the answers of another system (document, answer), scored beside the model;
     "TASK.NAME" (in quotes, because of the dot) where the data have several tasks."""
+
+    @classmethod
+    def conflicts(cls, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A mixture needs a metric that it changes, and text to fit its weights on."""
+        evaluation, data = table.get("evaluation"), table.get("data")
+        if not isinstance(evaluation, Mapping) or evaluation.get("mixture", "none") == "none":
+            return
+        if table.get("metric") is not None:
+            yield "evaluation", 'mixture = "ngram" changes no answers of a task: leave it out, or leave out [metric]'
+        for key in ("mix_kb", "mix_percent"):
+            if isinstance(data, Mapping) and data.get(key) == 0:
+                yield (
+                    "evaluation",
+                    f'mixture = "ngram" fits its weights on the mix part of the data: raise [data] {key}',
+                )
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: independent of key order, comments, spelled-out defaults and [privacy], which

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contracts import Status
+from ..contracts import BITS_WITH_NGRAM, SplitScore, Status
 from ..errors import TrainingError, UsageError
 from ..prepare.tokenizer import BOS, EOS
 from ..tasks.generate import generate_text
@@ -227,8 +227,8 @@ def write_samples(campaign: Campaign) -> None:
         if folder is None or name in state.samples:
             continue
         context = window_context(folder, campaign.recipe.evaluation.context)
-        with contextlib.suppress(InvalidCheckpointError), campaign.executor.client(folder, context) as client:
-            text = generate_text(client, campaign.executor.tokenizer, prompt, context, SAMPLE_TOKENS)
+        with contextlib.suppress(InvalidCheckpointError), campaign.executor.writer(folder, context) as source:
+            text = generate_text(source, campaign.executor.tokenizer, prompt, context, SAMPLE_TOKENS)
             samples[name] = prompt + text
     if samples:
         campaign.journal.append("samples", {"samples": samples})
@@ -246,6 +246,16 @@ def opening_of_train(campaign: Campaign, longest: int = 12) -> str:
     if newline and line.strip():
         return line + newline
     return str(campaign.executor.tokenizer.decode(ids[:longest], skip_special_tokens=False))
+
+
+def _mixed_facts(score: SplitScore) -> dict[str, str]:
+    """What the card tells where the campaign judged models together with an n-gram, which is no part of the folder."""
+    if score.objective is None or score.objective.unit != BITS_WITH_NGRAM:
+        return {}
+    return {
+        f"{BITS_WITH_NGRAM} on dev": f"{score.objective.value:.4f}: inside the workspace alone, where slm-ar mixes it",
+        "this folder": "the neural model alone, without the n-gram",
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +285,7 @@ def train_longer(campaign: Campaign, headline: str) -> FinalTraining:
     machine = campaign.executor.machine
     table = {
         "bits per byte on dev": f"{score.bits_per_byte:.4f}",
+        **_mixed_facts(score),
         "parameters": f"{outcome.parameters:,}",
         "trained": f"{outcome.train_seconds:.0f} s, {outcome.steps:,} steps, {outcome.tokens:,} tokens",
         "device": f"{machine.device} ({machine.name}), {machine.precision}",

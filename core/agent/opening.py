@@ -52,6 +52,8 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
         ("gate", "final_pairs"),
     ):
         facts[table].pop(name)
+    if facts["evaluation"]["mixture"] == "none":  # campaigns of before there were mixtures go on
+        facts["evaluation"].pop("mixture")
     measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
     if recipe.metric is not None:  # another clip or other choices make another cost
         measured.append(json.dumps([asdict(task) for task in data.manifest.tasks], sort_keys=True))
@@ -107,6 +109,7 @@ def ensure_campaign(
         "test_digest": texts_digest(data.held_folder, "test"),
         "identity": identity,
         "floors": manifest.floors,
+        "mixture": recipe.evaluation.mixture,
         "isolation": isolation,
         "split_bytes": {name: size.byte_count for name, size in manifest.splits.items()},
         "split_groups": {name: size.groups for name, size in manifest.splits.items()},

@@ -88,7 +88,7 @@ def past_looks(state: CampaignState, share: float) -> Past:
             continue
         behind.append(own - other)
         if run.dev is not None and item.head_score is not None:
-            surprises.append(run.dev.bits_per_byte - item.head_score - (own - other))
+            surprises.append(run.dev.judged - item.head_score - (own - other))
     noise = [look for run in calibration_runs(state) if (look := look_at(run, share)) is not None]
     return Past(tuple(behind), tuple(surprises), _deviation(noise))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contracts import KnobValue, Rate, SplitScore, Status, TrainOutcome, Verdict
+from ..contracts import BITS_WITH_NGRAM, KnobValue, Rate, SplitScore, Status, TrainOutcome, Verdict
 from ..train.smoke import Smoke
 
 BITS_PER_BYTE = "bits per byte"
@@ -190,10 +190,14 @@ class CampaignState:
     def unit(self) -> str:
         """What scores on dev count, in words."""
         metric = self.facts.get("metric")
-        return str(metric["dev_unit"]) if metric else BITS_PER_BYTE
+        return str(metric["dev_unit"]) if metric else self._text_unit
 
     @property
     def claim_unit(self) -> str:
         """What scores on hidden and test count, in words."""
         metric = self.facts.get("metric")
-        return str(metric["claim_unit"]) if metric else BITS_PER_BYTE
+        return str(metric["claim_unit"]) if metric else self._text_unit
+
+    @property
+    def _text_unit(self) -> str:
+        return BITS_WITH_NGRAM if self.facts.get("mixture", "none") != "none" else BITS_PER_BYTE

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from ..prepare.pipeline import PreparedData
 
 
+ANSWERED_ALONE = "  the tasks were answered by the model alone, without the n-gram"
+EXPORTED_ALONE = (
+    "  the folder holds the neural model alone; slm-ar mixes the n-gram in inside this workspace, where its data are"
+)
+
+
 def data_lines(data: PreparedData) -> list[str]:
     """What prepare tells: sizes per split, vocabulary, duplicates, floors, warnings."""
     from ..report.words import visible
@@ -58,10 +64,12 @@ def score_lines(facts: dict[str, Any]) -> list[str]:
         f"  {facts['parameters']:,} parameters, {facts['steps']:,} steps, {facts['tokens']:,} tokens in "
         f"{facts['train_seconds']:.1f} s",
     ]
+    mixed, who = facts.get("dev_bits_per_byte_with_ngram"), "the model"
+    if mixed is not None:
+        lines.append(f"  {mixed:.4f} bits per byte with n-gram, which is what `slm-ar run` would judge")
+        score, who = mixed, "the mixture"
     for name, value in sorted(facts["floors"].items(), key=lambda item: item[1]):
-        lines.append(
-            f"  {name:<14} {value:.4f}  ({'the model is better' if score < value else 'better than the model'})"
-        )
+        lines.append(f"  {name:<14} {value:.4f}  ({f'{who} is better' if score < value else f'better than {who}'})")
     if facts["disturbance"]:
         lines.append(f"  disturbed: {facts['disturbance']}; run it again on a quiet machine")
     return lines

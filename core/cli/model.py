@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .serving import served_model
+from ..errors import UsageError
+from .serving import ServedModel, data_of_model, mixer_of, served_model
 from .unsafe import allow_unsafe
+from .workspace import find_workspace
+
+if TYPE_CHECKING:
+    from ..train.mixing import Mixer
 
 
 @click.command()
@@ -19,14 +25,34 @@ from .unsafe import allow_unsafe
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @allow_unsafe
 def generate(prompt: str, model: Path | None, tokens: int, temperature: float, seed: int) -> None:
-    """Continue a prompt with a trained model."""
+    """Continue a prompt with a trained model; where the recipe mixes models with an n-gram, with both."""
     from ..tasks.generate import generate_text
+    from ..train.mixing import MixedSource
 
     # Bytes of the command line that are not UTF-8 arrive as surrogates, which no tokenizer takes.
     prompt = prompt.encode("utf-8", "replace").decode("utf-8")
-    with served_model(model) as served, served.open() as client:
-        text = generate_text(client, served.tokenizer, prompt, served.context, tokens, temperature, seed=seed)
+    with served_model(model) as served:
+        mixer = _mixer_beside(served)
+        weights = mixer.fit_candidate(served.open, served.context) if mixer is not None else None
+        with served.open() as client:
+            source = client if mixer is None or weights is None else MixedSource(client, mixer.model, weights)
+            text = generate_text(source, served.tokenizer, prompt, served.context, tokens, temperature, seed=seed)
     click.echo(prompt + text)
+
+
+def _mixer_beside(served: ServedModel) -> Mixer | None:
+    """The n-gram that this workspace's recipe mixes with its models; outside of one there is none."""
+    try:
+        workspace = find_workspace()
+    except UsageError:
+        return None
+    if workspace.recipe.evaluation.mixture == "none":
+        return None
+    try:
+        return mixer_of(workspace, data_of_model(workspace, served.folder), served.tokenizer)
+    except UsageError as error:
+        click.echo(f"the model writes alone, without the n-gram: {error.message}", err=True)
+        return None
 
 
 @click.command()

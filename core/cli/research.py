@@ -13,7 +13,7 @@ import click
 
 from ..errors import ProposerError, UsageError
 from .awake import kept_awake
-from .lines import data_lines, sample_lines, score_lines
+from .lines import ANSWERED_ALONE, EXPORTED_ALONE, data_lines, sample_lines, score_lines
 from .steps import (
     check_baselines,
     demo_workspace,
@@ -50,8 +50,11 @@ def check_tasks(workspace: Workspace, data: PreparedData) -> None:
     """
     from ..prepare.answers import choose_questions
     from ..prepare.heldout import read_split
+    from ..train.mixing import check_mix
 
     objective_of(workspace, data)
+    if workspace.recipe.evaluation.mixture != "none":
+        check_mix(data)
     check_baselines(workspace, data.manifest.tasks)
     for split in ("dev", "hidden", "test"):
         for task in data.manifest.tasks:
@@ -101,7 +104,8 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         machine = workspace.machine()
         job = train_job(recipe, machine, workspace.train_py, seed)
         folder = workspace.hidden_folder / "runs" / "train"
-        with LocalExecutor(machine, data, allow_unsafe=unsafe_is_allowed()) as executor:
+        mixture = recipe.evaluation.mixture
+        with LocalExecutor(machine, data, allow_unsafe=unsafe_is_allowed(), mixture=mixture) as executor:
             isolation = executor.isolation(folder.parent)
             display.note(isolation.line)
             with device_lock(machine.device, display.note):
@@ -117,6 +121,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
     facts = {
         "dev_bits_per_byte": score.bits_per_byte,
         "dev_bits_per_record": score.bits_per_byte * score.byte_count / max(1, score.record_count),
+        "dev_bits_per_byte_with_ngram": score.objective.value if score.objective is not None else None,
         "floors": data.manifest.floors,
         "slices": score.slices,
         "parameters": outcome.parameters,
@@ -130,7 +135,8 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
     elif not quiet:
-        click.echo("\n".join([*score_lines(facts), *exam_lines(exam)]))
+        alone = [ANSWERED_ALONE] if exam and mixture != "none" else []
+        click.echo("\n".join([*score_lines(facts), *exam_lines(exam), *alone]))
     if failure is not None:
         raise failure
 
@@ -263,7 +269,8 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)
     if not as_json and not quiet:
-        click.echo("\n".join([*exam_lines(exam), f"model: {target}"]))
+        alone = [EXPORTED_ALONE] if workspace.recipe.evaluation.mixture != "none" else []
+        click.echo("\n".join([*exam_lines(exam), f"model: {target}", *alone]))
     if failure is not None:
         raise failure
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..prepare.manifest import PreparedData
     from ..train.logits_client import LogitsClient
+    from ..train.mixing import Mixer
 
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "train.py")
 LONGEST_CONTEXT = 4096
@@ -124,6 +125,13 @@ def data_of_model(workspace: Workspace, checkpoint: Path) -> PreparedData:
             "`slm-ar prepare` makes them again from the same recipe and source; or train a new model",
         )
     return data
+
+
+def mixer_of(workspace: Workspace, data: PreparedData, tokenizer: Tokenizer) -> Mixer | None:
+    """The n-gram of the data, where the workspace's recipe mixes one in. Raises RecipeError without text to fit it."""
+    from ..train.mixing import NO_MIXTURE, Mixer
+
+    return Mixer(data, tokenizer) if workspace.recipe.evaluation.mixture != NO_MIXTURE else None
 
 
 def _data_key(checkpoint: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ProposerError, SlmArError, UsageError
+from ..files import named_path
 from .stopping import Deadline, deadline, time_line
 from .unsafe import unsafe_is_allowed
 from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
@@ -87,7 +88,9 @@ def open_campaign(
         objective = objective_of(workspace, data)
         with (
             Journal(workspace.hidden_folder) as journal,
-            LocalExecutor(machine, data, objective, unsafe_is_allowed()) as executor,
+            LocalExecutor(
+                machine, data, objective, unsafe_is_allowed(), workspace.recipe.evaluation.mixture
+            ) as executor,
         ):
             isolation = executor.isolation(workspace.hidden_folder / "runs")
             why = ensure_campaign(
@@ -155,7 +158,7 @@ def exam_or_error(
 
 def brought_baselines(workspace: Workspace) -> dict[str, Path]:
     """[baselines] of the recipe: name -> file, relative to the workspace."""
-    return {name: workspace.root / Path(path).expanduser() for name, path in workspace.recipe.baselines.items()}
+    return {name: named_path(path, workspace.root) for name, path in workspace.recipe.baselines.items()}
 
 
 def check_baselines(workspace: Workspace, tasks: Sequence[Task]) -> None:

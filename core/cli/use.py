@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..contracts import Adapter, Document, Questioner, SourceOptions, Span, SplitScore, TaskAnswer
+from ..contracts import BITS_WITH_NGRAM, Adapter, Document, Questioner, SourceOptions, Span, SplitScore, TaskAnswer
 from ..errors import DataError, UsageError, did_you_mean
 from .door import parsed_options
-from .serving import ServedModel, data_of_model, find_model, served_model
+from .lines import ANSWERED_ALONE
+from .serving import ServedModel, data_of_model, find_model, mixer_of, served_model
 from .unsafe import allow_unsafe
 from .workspace import Workspace, checked_source, find_workspace
 
 if TYPE_CHECKING:
     from ..prepare.heldout import HeldDocument
     from ..prepare.manifest import PreparedData
+    from ..train.mixing import Mixer, Weights
 
 EVALUATION_KB = 1000
 PREDICTION_COLUMNS = ("document", "task", "answer", "probability")
@@ -142,8 +144,11 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     with served_model(checkpoint, threads=workspace.machine().threads) as served:
         notices = [*getattr(adapter, "notices", ()), *differences(data, served.tokenizer, documents)]
         context = min(served.context, workspace.recipe.evaluation.context)
+        mixer = mixer_of(workspace, data, served.tokenizer)
+        weights = mixer.fit_candidate(served.open, context) if mixer is not None else None
         score, dev_score = (
-            _probed_score(served, name, held, context) for name, held in (("new", documents), ("dev", dev))
+            _probed_score(served, name, held, context, mixer, weights)
+            for name, held in (("new", documents), ("dev", dev))
         )
 
         def probed() -> Watched:
@@ -163,6 +168,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
             "notices": notices,
             "bits_per_byte": score.bits_per_byte,
             "dev_bits_per_byte": dev_score.bits_per_byte,
+            **{f"{name}bits_per_byte_with_ngram": mixed for name, mixed in _with_ngram(score, dev_score).items()},
             "slices": {key: dict(values) for key, values in score.slices.items()},
             "tasks": [result.to_json() for result in results],
             "dev_tasks": [result.to_json() for result in dev_results],
@@ -177,11 +183,15 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
         lines.append(f"  {skipped:,} more are beyond --kb {kb}; documents were chosen by hash")
     lines += [f"  {visible(line, 400, single_line=True)}" for line in notices]
     lines.append(f"{score.bits_per_byte:.4f} bits per byte; dev {dev_score.bits_per_byte:.4f} ({_drift_words(drift)})")
+    if mixed := _with_ngram(score, dev_score):
+        drift = mixed[""] / mixed["dev_"] - 1
+        lines.append(f"{mixed['']:.4f} {BITS_WITH_NGRAM}; dev {mixed['dev_']:.4f} ({_drift_words(drift)})")
     for key, values in score.slices.items():
         first = list(values.items())[:8]
         shown = ", ".join(f"{visible(value, 60, single_line=True)} {bits:.3f}" for value, bits in first)
         lines.append(f"  by {visible(key)}: {shown}" + (f", and {len(values) - 8} more" if len(values) > 8 else ""))
     lines += exam_lines(results)
+    lines += [ANSWERED_ALONE] if results and mixer is not None else []
     by_name = {result.task.name: result for result in dev_results}
     for result in results:
         lines += slice_lines(result)
@@ -192,16 +202,33 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     click.echo("\n".join(lines + retrieval))
 
 
-def _probed_score(served: ServedModel, name: str, documents: list[HeldDocument], context: int) -> SplitScore:
+def _probed_score(
+    served: ServedModel,
+    name: str,
+    documents: list[HeldDocument],
+    context: int,
+    mixer: Mixer | None,
+    weights: Weights | None,
+) -> SplitScore:
     """Bits per byte, with the integrity probes of every score. Raises InvalidCheckpointError."""
     from ..train.integrity import Probes
-    from ..train.scorer import score_split
+    from ..train.mixing import Mixture
+    from ..train.scorer import encode_documents, score_split
 
-    probes = Probes()
+    probes, mixture = Probes(), None
+    if mixer is not None and weights is not None:
+        mixture = Mixture(weights, mixer.known(encode_documents(served.tokenizer, documents)))
     with served.open() as client:
-        score = score_split(client, served.tokenizer, name, documents, context, probes=probes)
+        score = score_split(client, served.tokenizer, name, documents, context, probes=probes, mixture=mixture)
     probes.run(served.open)
     return score
+
+
+def _with_ngram(score: SplitScore, dev_score: SplitScore) -> dict[str, float]:
+    """Of the new data ("") and of dev ("dev_"): bits per byte with n-gram; empty where the recipe mixes none in."""
+    if score.objective is None or dev_score.objective is None:
+        return {}
+    return {"": score.objective.value, "dev_": dev_score.objective.value}
 
 
 def _drift_words(drift: float) -> str:

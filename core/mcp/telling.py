@@ -21,7 +21,7 @@ from ..agent.proposers.prompt import (
     shown_reason,
 )
 from ..agent.state import BITS_PER_BYTE, CampaignState, ExperimentRecord, RunRecord
-from ..contracts import SplitScore, Status
+from ..contracts import BITS_WITH_NGRAM, SplitScore, Status
 from ..errors import (
     BudgetError,
     DataError,
@@ -157,7 +157,9 @@ def _facts(view: View) -> dict[str, Any]:
 
 
 def _unit(recipe: Recipe) -> str:
-    return BITS_PER_BYTE if recipe.metric is None else f"cost of the answers of task {recipe.metric.task}"
+    if recipe.metric is not None:
+        return f"cost of the answers of task {recipe.metric.task}"
+    return BITS_PER_BYTE if recipe.evaluation.mixture == "none" else BITS_WITH_NGRAM
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from html import escape
 from itertools import groupby
 
 from ..agent.state import BITS_PER_BYTE, CampaignState
-from ..contracts import Status
+from ..contracts import BITS_WITH_NGRAM, Status
 from .experiments import ExperimentRow
 from .style import CSS
 from .summary import FinalRow, Summary
@@ -95,7 +95,8 @@ def _tiles(summary: Summary) -> str:
         tiles.append(("current, on dev", figure(current.score), note))
     if summary.text_start is not None and summary.text_current is not None:
         note = f"bits per byte on dev; {figure(summary.text_start)} at the start"
-        tiles.append(("as text", figure(summary.text_current), note))
+        name = "the model alone" if summary.unit == BITS_WITH_NGRAM else summary.text_words
+        tiles.append((name, figure(summary.text_current), note))
     if summary.sigma is not None:
         tiles.append(("noise (sigma)", f"{summary.sigma:.4f}", f"luck of one run, {summary.unit}"))
     if summary.experiments:
@@ -182,7 +183,8 @@ def _final_table(final: FinalRow) -> str:
     as_text = ""
     if final.unit != BITS_PER_BYTE:
         words = f"{figure(final.baseline_bits_per_byte)} to {figure(final.final_bits_per_byte)}"
-        as_text = f'<tr><td>as text, {BITS_PER_BYTE}</td><td class="right num" colspan="2">{words}</td></tr>'
+        name = "the model alone" if final.unit == BITS_WITH_NGRAM else "as text"
+        as_text = f'<tr><td>{name}, {BITS_PER_BYTE}</td><td class="right num" colspan="2">{words}</td></tr>'
     return (
         "<table><caption>Start and finished code on the same test text, same seeds</caption>"
         f'<thead><tr><th scope="col"></th><th scope="col" class="right">{escape(final.unit)}</th>'
@@ -214,6 +216,8 @@ def _exam(summary: Summary) -> str:
             f"<tbody>{body}</tbody></table>"
         )
     lead = f"Every system answered the same questions of {escape(summary.exam_split)}."
+    if summary.unit == BITS_WITH_NGRAM:
+        lead += " The model answered alone, without the n-gram."
     lead += " A baseline that is better than the model is the one to use."
     return _section("The answers", lead, f'<div class="card">{"".join(tables)}</div>')
 
@@ -380,6 +384,13 @@ def _how_to_read(summary: Summary) -> str:
         "<b>Proven</b> means that fresh runs on hidden text confirmed it. Only the final test gives a headline number.",
         "<b>A dash</b> stands where a run has no score: a crash is not a bad score, it is none.",
     ]
+    if summary.unit == BITS_WITH_NGRAM:
+        lines.insert(
+            1,
+            "<b>With n-gram</b>: every model was scored together with an n-gram of the training text, whose weights "
+            "were fitted for each model on text that neither had read. Such figures compare with each other, not with "
+            "bits per byte of a model alone. The exported folder is the model alone.",
+        )
     if summary.stamp:
         lines.append(
             "<b>Explored, not certified</b>: the numbers are what was measured, but nothing kept the tried code from "

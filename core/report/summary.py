@@ -13,7 +13,7 @@ from typing import Any
 from ..agent.ledger import MANY_NIGHTS
 from ..agent.smoking import failed_before_training, failed_share
 from ..agent.state import BITS_PER_BYTE, CampaignState, ClaimRecord
-from ..contracts import Decision, Status
+from ..contracts import BITS_WITH_NGRAM, Decision, Status
 from .exam import METRIC_WORDS
 from .experiments import (
     DevScore,
@@ -170,6 +170,11 @@ class Summary:
     hashes: Mapping[str, str]
 
     @property
+    def text_words(self) -> str:
+        """What `text_start` and `text_current` are beside the scores."""
+        return "alone" if self.unit == BITS_WITH_NGRAM else "as text"
+
+    @property
     def failed_words(self) -> str:
         """What failed proposals cost: those that a try of two steps ended, and the others; empty where none failed."""
         parts = []
@@ -203,7 +208,7 @@ def summarise(
     certified = _text(facts.get("isolation")) not in ("", "none")
     current = dev_score(state, state.head)
     # Compressors know no tasks: their bits per byte are no bar for another unit.
-    floors = _floors(facts.get("floors")) if state.unit == BITS_PER_BYTE else ()
+    floors = _floors(facts.get("floors")) if state.unit in (BITS_PER_BYTE, BITS_WITH_NGRAM) else ()
     placebos = [item for item in state.experiments if is_placebo(item)]
     planned = number(facts.get("experiments_planned"))
     is_proven = state.rung != state.baseline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from ..agent.state import CampaignState
+from ..contracts import BITS_WITH_NGRAM
 from .experiments import DevScore, ExperimentRow
 from .summary import Summary
 from .words import counted, figure, number, plural, signed, visible
@@ -83,7 +84,7 @@ def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> 
         ("start", _score(summary.baseline, summary.unit)),
         ("proven", _score(summary.proven, summary.unit) if summary.proven is not None else ""),
         ("current", _score(summary.current, summary.unit)),
-        ("as text", _as_text(summary)),
+        (summary.text_words, _as_text(summary)),
         ("tried", _tried(summary)),
         ("spent", summary.spent),
         ("asked", summary.asked),
@@ -125,7 +126,8 @@ def _as_text(summary: Summary) -> str:
     """Bits per byte beside another metric."""
     if summary.text_start is None or summary.text_current is None:
         return ""
-    return f"{figure(summary.text_start)} -> {figure(summary.text_current)} bits per byte on dev, start and current"
+    whose = "bits per byte of the model alone" if summary.unit == BITS_WITH_NGRAM else "bits per byte"
+    return f"{figure(summary.text_start)} -> {figure(summary.text_current)} {whose} on dev, start and current"
 
 
 def _tried(summary: Summary) -> str:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from ..agent.state import BITS_PER_BYTE, CampaignState, FinalRecord
-from ..contracts import Status
+from ..contracts import BITS_WITH_NGRAM, Status
 from .experiments import is_placebo, kept_in_chain
 from .words import plural, signed
 
@@ -115,7 +115,8 @@ def final_sentence(final: FinalRecord, unit: str) -> str:
     opened = "opened once" if final.opening == 1 else f"opened {final.opening} times, so no longer unseen"
     as_text = ""
     if unit != BITS_PER_BYTE:
-        as_text = f"{final.baseline_bits_per_byte:.4f} -> {final.final_bits_per_byte:.4f} {BITS_PER_BYTE}, "
+        as_text = "the model alone " if unit == BITS_WITH_NGRAM else ""
+        as_text += f"{final.baseline_bits_per_byte:.4f} -> {final.final_bits_per_byte:.4f} {BITS_PER_BYTE}, "
     return (
         f"On the final test, {opened}: {final.baseline_score:.4f} -> {final.final_score:.4f} {unit} "
         f"({signed(final.delta)}; 95 % interval {signed(final.delta_low)} to {signed(final.delta_high)}; "

@@ -64,6 +64,8 @@ class Bench:
         recipe["data"].pop("source")
         for name in ("experiments", "hours", "prune"):
             recipe["budget"].pop(name)
+        if recipe["evaluation"]["mixture"] == "none":  # tables of before there were mixtures stay comparable
+            recipe["evaluation"].pop("mixture")
         machine = self.machine
         return {
             "recipe": recipe,
@@ -80,7 +82,8 @@ class Bench:
         }
 
     def executor(self) -> LocalExecutor:
-        return LocalExecutor(self.machine, self.data, self.objective, self.allow_unsafe)
+        mixture = self.recipe.evaluation.mixture
+        return LocalExecutor(self.machine, self.data, self.objective, self.allow_unsafe, mixture)
 
 
 @dataclass(frozen=True, slots=True)

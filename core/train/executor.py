@@ -22,10 +22,11 @@ from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.tokenizer import load_tokenizer
-from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE
+from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE, LARGEST_CHECKPOINT_BYTES
 from .device import Machine
 from .files import read_candidate_file, read_config
 from .meter import allowance
+from .mixing import NO_MIXTURE, Known, MixedSource, Mixer, Mixture, Weights, check_mix
 from .pasted import HeldText
 from .process import Child, candidate_environment
 from .sandbox.area import empty_folder
@@ -72,11 +73,22 @@ class LocalExecutor:
         data: PreparedData,
         objective: Objective | None = None,
         allow_unsafe: bool = False,
+        mixture: str = NO_MIXTURE,
     ) -> None:
-        """`allow_unsafe`: go on without a sandbox where none proves itself."""
+        """`allow_unsafe`: go on without a sandbox where none proves itself. `mixture`: the recipe's, in [evaluation].
+
+        Raises RecipeError when there is no text to fit a mixture on.
+        """
+        if mixture != NO_MIXTURE:
+            check_mix(data)
         self.machine = machine
         self.data = data
         self.objective = objective
+        self.mixes = mixture != NO_MIXTURE
+        self._mixer: Mixer | None = None
+        self._known: dict[str, Known] = {}
+        self._weights: tuple[str, Weights] | None = None
+        """Name of a checkpoint in windows of a length, and what its mixture weighs."""
         self._sandboxes = Sandboxes(machine.mode, machine.device, self._environment(), allow_unsafe)
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, tuple[Sequence[HeldDocument], Segments]] = {}
@@ -159,16 +171,54 @@ class LocalExecutor:
             self._documents[split] = read, encode_documents(self.tokenizer, read)
         documents, segments = self._documents[split]
         window = window_context(folder, context)
+        mixture = self._mixture(folder, split, segments, window) if self.mixes else None
         windows, probes = make_windows(segments, window), Probes()
         probes.draw(windows)  # all that takes time is done before: between two questions nobody watches an accelerator
         with self.client(folder, window) as client:
-            score = score_split(client, self.tokenizer, split, documents, window, probes=probes, windows=windows)
+            score = score_split(
+                client, self.tokenizer, split, documents, window, probes=probes, windows=windows, mixture=mixture
+            )
         probes.run(lambda: self.client(folder, window))
         score = replace(score, groups=self._nameless(score.groups))
-        if self.objective is None:
+        objective = score.objective
+        if self.objective is not None:
+            objective = self.objective.score(self.opener(folder, window), self.tokenizer, split, documents, window)
+        if objective is None:
             return score
-        objective = self.objective.score(self.opener(folder, window), self.tokenizer, split, documents, window)
         return replace(score, objective=replace(objective, groups=self._nameless(objective.groups)))
+
+    @property
+    def mixer(self) -> Mixer:
+        """The n-gram of these data; counted when it is first asked for."""
+        if self._mixer is None:
+            self._mixer = Mixer(self.data, self.tokenizer)
+        return self._mixer
+
+    def _mixture(self, folder: Path, split: str, segments: Segments, window: int) -> Mixture:
+        """The n-gram's part in the score of a split, weighted for the checkpoint in `folder`.
+
+        The weights are fitted once for a checkpoint, by asking a fresh process for nothing but text of mix: one that
+        knew what is asked could make its own mixture worse, and nothing else.
+        """
+        if split not in self._known:
+            self._known[split] = self.mixer.known(segments)
+        return Mixture(self._fitted(folder, window), self._known[split])
+
+    def _fitted(self, folder: Path, window: int) -> Weights:
+        name = f"{window} {_checkpoint_digest(folder)}"
+        if self._weights is None or self._weights[0] != name:
+            self._weights = name, self.mixer.fit_candidate(lambda: self.client(folder, window), window)
+        return self._weights[1]
+
+    @contextlib.contextmanager
+    def writer(self, folder: Path, context: int) -> Iterator[LogitsClient | MixedSource]:
+        """What continues texts: a fresh process with the checkpoint, mixed with the n-gram where the recipe says so.
+
+        Raises InvalidCheckpointError.
+        """
+        weights = self._fitted(folder, context) if self.mixes else None
+        with self.client(folder, context) as client:
+            yield client if weights is None else MixedSource(client, self.mixer.model, weights)
 
     def _refuse_pasted_text(self, folder: Path) -> None:
         from .checkpoint import InvalidCheckpointError
@@ -215,6 +265,14 @@ class LocalExecutor:
 
     def _environment(self) -> dict[str, str]:
         return candidate_environment(self.machine.threads, self.machine.spin_count)
+
+
+def _checkpoint_digest(folder: Path) -> str:
+    """Names weights, configuration and code: serving a checkpoint moves its files, so times tell nothing."""
+    total = hashlib.sha256()
+    for name in (CHECKPOINT_FILE, CONFIG_FILE, "train.py"):
+        total.update(hashlib.sha256(read_candidate_file(folder / name, LARGEST_CHECKPOINT_BYTES)).digest())
+    return total.hexdigest()
 
 
 def window_context(folder: Path, cap: int) -> int:

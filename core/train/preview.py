@@ -1,12 +1,14 @@
 """Scores the snapshot of a run that stands still, on a small sample of dev that is the same for every run.
 
-Called through agent/running.py. Promises: no number of it is ever kept or claimed on, which is why there are no probes:
-it only decides whether a run goes on. A snapshot that cannot be scored has no number, and its run goes on.
+Called through agent/running.py. Promises: no number of it is ever kept or claimed on, which is why there are no probes
+and a mixture's weights are fitted on the sample itself: it only decides whether a run goes on. A snapshot that cannot
+be scored has no number, and its run goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..prepare.heldout import HeldDocument, read_split
+from .mixing import fit_weights, mixed_nats
 
 if TYPE_CHECKING:
     from .executor import LocalExecutor
@@ -24,16 +27,24 @@ LONGEST_SECONDS = 60.0
 
 
 def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float | None:
-    """Bits per byte of the snapshot in `folder` on the sample, from a fresh process; None when it has no score."""
+    """Bits per byte of the snapshot in `folder` on the sample, from a fresh process; None when it has no score.
+
+    With an n-gram where the recipe mixes one in, so that looks count what scores count.
+    """
     from .checkpoint import InvalidCheckpointError
     from .executor import window_context
-    from .scorer import score_split
+    from .scorer import encode_documents, make_windows, window_nats
 
     window = window_context(folder, context)
     documents = _sample(executor.data.held_folder)
+    segments = encode_documents(executor.tokenizer, documents)
     try:
         with executor.client(folder, window, LONGEST_SECONDS) as client:
-            return score_split(client, executor.tokenizer, "dev", documents, window).bits_per_byte
+            nats = window_nats(client, make_windows(segments, window), client.rows_per_request(window))
+        if executor.mixes:
+            known = executor.mixer.known(segments)
+            nats = mixed_nats(nats, known, fit_weights(nats, known))
+        return float(nats.sum()) / math.log(2) / sum(len(held.document.text.encode()) for held in documents)
     except (InvalidCheckpointError, OSError):  # a full disk ends a score, not a look
         return None
 

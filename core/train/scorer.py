@@ -12,13 +12,13 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..contracts import GroupScore, Span, SplitScore
+from ..contracts import BITS_WITH_NGRAM, GroupScore, ObjectiveScore, Span, SplitScore
 from ..prepare.heldout import HeldDocument
 from ..prepare.tokenizer import BOS, PAD, cut_at_spans, encode_texts
 from .checkpoint import InvalidCheckpointError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .integrity import Probes
     from .logits_client import LogitsClient
+    from .mixing import Mixture
 
 SEGMENT_BYTES = 16_384
 """Documents longer than this are scored in segments of at most this many bytes."""
@@ -129,10 +130,12 @@ def score_split(
     batch_rows: int | None = None,
     probes: Probes | None = None,
     windows: Windows | None = None,
+    mixture: Mixture | None = None,
 ) -> SplitScore:
     """Score `documents`; `probes` note what they will ask again.
 
-    With `windows`, which make_windows gave for them and for `context`, the probes are drawn already.
+    With `windows`, which make_windows gave for them and for `context`, the probes are drawn already. With `mixture`,
+    whose n-gram knows the tokens of the same documents, the score has an objective: what both say together.
 
     Raises InvalidCheckpointError.
     """
@@ -141,14 +144,19 @@ def score_split(
         windows = make_windows(encode_documents(tokenizer, documents), context)
         if probes is not None:
             probes.draw(windows)
-    nats = _nats_per_document(client, windows, len(documents), batch_rows or client.rows_per_request(context), probes)
-    return _summed(split, documents, nats, len(windows.targets), time.monotonic() - started)
+    nats = window_nats(client, windows, batch_rows or client.rows_per_request(context), probes)
+    score = _summed(split, documents, windows, nats, time.monotonic() - started)
+    if mixture is None:
+        return score
+    mixed = _summed(split, documents, windows, mixture.nats(nats), score.seconds)
+    return replace(score, objective=ObjectiveScore(BITS_WITH_NGRAM, mixed.bits_per_byte, mixed.groups))
 
 
-def _nats_per_document(
-    client: LogitsClient, windows: Windows, documents: int, batch_rows: int, probes: Probes | None
-) -> list[float]:
-    nats = [0.0] * documents
+def window_nats(
+    client: LogitsClient, windows: Windows, batch_rows: int, probes: Probes | None = None
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """What each target of the windows costs, in their order: float64 [targets]. Raises InvalidCheckpointError."""
+    nats = np.empty(len(windows.targets))
     spans = list(zip(windows.starts.tolist(), windows.ends.tolist(), strict=True))
     firsts = range(0, len(spans), batch_rows)
     answers = client.stream(
@@ -157,13 +165,12 @@ def _nats_per_document(
     target_at = 0
     for first, logits in zip(firsts, answers, strict=True):
         losses = token_nats(logits, windows.targets[target_at : target_at + len(logits)])
+        nats[target_at : target_at + len(logits)] = losses
         target_at += len(logits)
         at = 0
         for row, (start, end) in enumerate(spans[first : first + batch_rows], first):
-            own = losses[at : at + end - start]
-            nats[int(windows.owners[row])] += float(own.sum())
             if probes is not None:
-                probes.note(row, own)
+                probes.note(row, losses[at : at + end - start])
             at += end - start
     if target_at != len(windows.targets):
         raise InvalidCheckpointError("not every token was scored")
@@ -185,19 +192,26 @@ def token_nats(logits: torch.Tensor, targets: np.ndarray[Any, Any]) -> np.ndarra
 
 
 def _summed(
-    split: str, documents: Sequence[HeldDocument], nats: Sequence[float], tokens: int, seconds: float
+    split: str,
+    documents: Sequence[HeldDocument],
+    windows: Windows,
+    nats: np.ndarray[Any, np.dtype[np.float64]],
+    seconds: float,
 ) -> SplitScore:
+    """The score of `documents` whose tokens, the targets of `windows`, cost `nats`."""
+    owners = np.repeat(windows.owners, windows.ends - windows.starts)
+    per_document = np.bincount(owners, weights=nats, minlength=len(documents)).tolist()
     groups: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     slices: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     records = 0
-    for held, loss in zip(documents, nats, strict=True):
+    for held, loss in zip(documents, per_document, strict=True):
         size = len(held.document.text.encode("utf-8"))
         records += sum(1 for line in held.document.text.split("\n") if line.strip())
         cells = [groups[held.document.group], *(slices[key][value] for key, value in held.slices.items())]
         for cell in cells:
             cell[0] += loss
             cell[1] += size
-    total_nats = math.fsum(nats)
+    total_nats = math.fsum(per_document)
     total_bytes = sum(cell[1] for cell in groups.values())
     bits = total_nats / math.log(2) / total_bytes
     if not math.isfinite(bits):
@@ -206,7 +220,7 @@ def _summed(
         split=split,
         bits_per_byte=bits,
         groups=tuple(GroupScore(name, cell[0], int(cell[1])) for name, cell in sorted(groups.items())),
-        token_count=tokens,
+        token_count=len(windows.targets),
         record_count=records,
         seconds=seconds,
         slices={

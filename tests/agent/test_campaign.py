@@ -24,7 +24,7 @@ from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.night import Limits, plan_night
 from slm_ar.core.agent.opening import campaign_identity, ensure_campaign, research_context
 from slm_ar.core.agent.proposers import make_proposer
-from slm_ar.core.agent.replay import GrowingReplay, replay
+from slm_ar.core.agent.replay import GrowingReplay, replay, replay_all
 from slm_ar.core.contracts import GroupScore, Proposal, ResearchContext, SplitScore, Status, TrainOutcome
 from slm_ar.core.errors import TrainingError, UsageError
 from slm_ar.core.prepare.heldout import private_root
@@ -456,6 +456,21 @@ def test_where_the_data_lie_and_how_many_ideas_are_tried_change_nothing(tiny_dat
     here = campaign_identity(toy_recipe(), tiny_data, toy_machine())
     other = toy_recipe(data={"source": "/elsewhere"}, budget={"experiments": 50, "hours": 2.0})
     assert campaign_identity(other, tiny_data, toy_machine()) == here
+
+
+def test_a_mixture_is_a_metric_of_its_own_so_another_campaign(journal: Journal, tiny_data: PreparedData) -> None:
+    mixed = toy_recipe(evaluation={"mixture": "ngram"})
+    assert campaign_identity(mixed, tiny_data, toy_machine()) != campaign_identity(
+        toy_recipe(), tiny_data, toy_machine()
+    )
+    units = []
+    for recipe in (toy_recipe(), mixed, toy_recipe(evaluation={"mixture": "none"})):
+        ensure_campaign(journal, recipe, tiny_data, toy_machine(), TINY_TRAIN_PY)
+        state = replay(journal.events)
+        assert state is not None
+        units.append((state.unit, state.claim_unit))
+    assert units == [("bits per byte",) * 2, ("bits per byte with n-gram",) * 2, ("bits per byte",) * 2]
+    assert len(replay_all(journal.events)) == 2
 
 
 def test_a_new_harness_is_a_new_campaign(tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -449,3 +450,24 @@ def test_lines_of_keys_are_found_behind_multi_line_values() -> None:
 def test_toml_has_no_other_types() -> None:
     with pytest.raises(TypeError, match="object"):
         toml_value(object())
+
+
+MIXED = (
+    'name = "x"\ndescription = "x"\n[data]\nadapter = "text"\n[budget]\nsteps = 5\n[evaluation]\nmixture = "ngram"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text + '[metric]\ntask = "delay"\n', "leave out [metric]"),
+        (lambda text: text.replace("[budget]", "mix_kb = 0\n[budget]"), "raise [data] mix_kb"),
+        (lambda text: text.replace("[budget]", "mix_percent = 0.0\n[budget]"), "raise [data] mix_percent"),
+    ],
+)
+def test_a_mixture_needs_a_metric_that_it_changes_and_text_to_fit_on(change: Callable[[str], str], words: str) -> None:
+    assert parse_recipe(MIXED, "here").evaluation.mixture == "ngram"
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(change(MIXED), "here")
+    assert words in caught.value.message and ": evaluation: " in caught.value.message
+    assert parse_recipe(change(MIXED.replace('"ngram"', '"none"')), "here").evaluation.mixture == "none"

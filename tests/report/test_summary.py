@@ -26,7 +26,9 @@ from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.cli.main import COMMANDS
 from slm_ar.core.contracts import Decision, Status
 from slm_ar.core.report.experiments import diff_text
+from slm_ar.core.report.html import render_html
 from slm_ar.core.report.summary import Summary, summarise
+from slm_ar.core.report.tables import status_text
 from slm_ar.core.report.verdict import NextStep
 from slm_ar.core.report.words import DECISION_WORDS, EXPLORED_STAMP, STATUS_WORDS, public_reasons, seconds, visible
 
@@ -214,6 +216,19 @@ def test_floors_and_the_compressor_question() -> None:
     # an adaptive compressor learns from the text that it scores: no bar while there is an honest one
     adaptive = summarise(not_proven_state(facts=facts(floors={"xz": 0.2, "ppmd": 0.99}))).compressor
     assert adaptive is not None and adaptive.answer == "yes"
+
+
+def test_a_mixture_is_named_wherever_its_figures_stand() -> None:
+    state = not_proven_state(facts=facts(mixture="ngram"))
+    summary = summarise(state)
+    assert summary.unit == summary.claim_unit == "bits per byte with n-gram"
+    assert [floor.name for floor in summary.floors] == ["ppmd", "n-gram", "xz (adaptive)"]
+    status, page = status_text(summary), render_html(summary, state)
+    assert "bits per byte with n-gram on dev" in " ".join(status.split())
+    assert "alone:" in status and "as text" not in status
+    assert "the model alone" in page and "The exported folder is the model alone." in page
+    plain = render_html(summarise(not_proven_state()), not_proven_state())
+    assert "the model alone" not in plain and "with n-gram" not in plain
 
 
 def test_changed_knobs() -> None:

@@ -1,0 +1,236 @@
+"""A model and an n-gram together: the weights, the figure, and that no candidate can gain by knowing of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from toys import toy_machine
+
+from slm_ar.core.contracts import BITS_WITH_NGRAM, Document
+from slm_ar.core.errors import RecipeError
+from slm_ar.core.prepare.heldout import HeldDocument, read_split
+from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.prepare.tokenizer import BOS
+from slm_ar.core.tasks.generate import generate_text
+from slm_ar.core.train import mixing
+from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.mixing import BUCKETS, Known, MixedSource, Mixer, fit_weights, mix_sample, mixed_nats
+from slm_ar.core.train.preview import preview_score
+from slm_ar.core.train.scorer import encode_documents
+
+nats = st.floats(0.001, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(nats, nats, st.integers(0, BUCKETS - 1)), min_size=1, max_size=60))
+def test_weights_are_a_probability_and_no_worse_together_than_the_better_of_both(
+    tokens: list[tuple[float, float, int]],
+) -> None:
+    own, counted, buckets = (np.array(values) for values in zip(*tokens, strict=True))
+    known = Known(counted, buckets)
+    weights = fit_weights(own, known)
+    assert weights.shape == (BUCKETS,) and (weights > 0).all() and (weights < 1).all()
+    mixed = mixed_nats(own, known, weights)
+    assert (mixed <= np.maximum(own, counted) + 1e-9).all() and (mixed >= np.minimum(own, counted) - 1e-9).all()
+    assert mixed.sum() <= mixed_nats(own, known, np.full(BUCKETS, 0.5)).sum() + 1e-6 * len(own) + 40 * 0.01 * len(own)
+
+
+def test_each_bucket_learns_whom_to_believe() -> None:
+    size = 4000
+    random = np.random.default_rng(0)
+    buckets = np.repeat([3, 7], size)
+    good, bad = random.uniform(0.1, 1.0, 2 * size), random.uniform(3.0, 6.0, 2 * size)
+    own = np.where(buckets == 3, good, bad)
+    known = Known(np.where(buckets == 3, bad, good), buckets)
+    weights = fit_weights(own, known)
+    assert weights[3] > 0.9 and weights[7] < 0.1
+    assert weights[0] == pytest.approx(0.5, abs=0.1)  # nothing is known of it: what fits all together
+    mixed = mixed_nats(own, known, weights)
+    assert mixed.mean() < min(own.mean(), known.nats.mean())
+
+
+def test_weights_are_the_likeliest_ones() -> None:
+    random = np.random.default_rng(1)
+    own, counted = random.exponential(2, 5000), random.exponential(2, 5000)
+    known = Known(counted, np.zeros(5000, np.int64))
+    best = fit_weights(own, known)[0]
+    costs = {weight: mixed_nats(own, known, np.full(BUCKETS, weight)).sum() for weight in np.linspace(0.01, 0.99, 99)}
+    assert best == pytest.approx(min(costs, key=lambda weight: costs[weight]), abs=0.011)
+
+
+def test_a_token_that_the_model_finds_impossible_costs_what_the_ngram_says() -> None:
+    known = Known(np.array([2.0]), np.array([0]))
+    assert mixed_nats(np.array([5000.0]), known, np.full(BUCKETS, 0.5))[0] == pytest.approx(2 + math.log(2))
+
+
+def test_mix_is_sampled_from_many_documents_first() -> None:
+    long = [HeldDocument(Document(f"long {n}", f"line {n} of it\n" * 3000, f"g{n}"), {}) for n in range(20)]
+    chosen = mix_sample(long)
+    sizes = [len(held.document.text.encode()) for held in chosen]
+    assert mixing.SAMPLE_BYTES <= sum(sizes) < mixing.SAMPLE_BYTES + max(sizes)
+    assert len({held.document.id for held in chosen}) == len(chosen)
+    assert mix_sample(long) == mix_sample(long[::-1])
+    assert len(mix_sample(long[:1])) == 3  # one document alone gives all of it: segments of at most 16 kB
+
+
+MODEL_PY = """
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
+
+    def forward(self, ids):
+        return self.table[ids]
+
+
+def build_model(config):
+    return Model(config["vocab_size"])
+"""
+
+
+@pytest.fixture
+def trained_folder(tiny_data: PreparedData, tmp_path: Path) -> Path:
+    """A checkpoint that knows how often a token of train follows another one."""
+    manifest = tiny_data.manifest
+    tokens = np.fromfile(tiny_data.folder / "train.tokens", manifest.token_dtype).astype(np.int64)
+    counts = np.zeros((manifest.vocab_size, manifest.vocab_size), np.float32)
+    np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "train.py").write_text(MODEL_PY, encoding="utf-8")
+    config = {"vocab_size": manifest.vocab_size, "context": 32}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file({"table": torch.from_numpy(np.log(counts + 0.1))}, str(folder / "model.safetensors"))
+    return folder
+
+
+class Flat:
+    """A source that finds every token equally likely."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def rows_per_request(self, length: int) -> int:
+        return 4
+
+    def logits(self, ids: np.ndarray, positions: list[tuple[int, int]]) -> torch.Tensor:  # type: ignore[type-arg]
+        return torch.zeros(sum(end - start for start, end in positions), self.vocab_size)
+
+
+@pytest.fixture
+def mixer(tiny_data: PreparedData, executor: LocalExecutor) -> Mixer:
+    return Mixer(tiny_data, executor.tokenizer)
+
+
+def test_generation_and_score_mix_the_same_probabilities(tiny_data: PreparedData, mixer: Mixer) -> None:
+    size = tiny_data.manifest.vocab_size
+    weights = np.linspace(0.1, 0.9, BUCKETS)
+    _, ids = mixer.sample[0]
+    ids = list(ids)[:40]
+    known = mixer.known([(0, ids)])
+    source = MixedSource(Flat(size), mixer.model, weights)  # type: ignore[arg-type]
+    window = np.array([[BOS, *ids[:-1]]], np.int32)
+    logs = source.logits(window, [(0, len(ids))])
+    assert torch.allclose(logs.exp().sum(1), torch.ones(len(ids)), atol=1e-4)
+    expected = mixed_nats(np.full(len(ids), math.log(size)), known, weights)
+    found = -logs[torch.arange(len(ids)), torch.tensor(ids)].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert source.vocab_size == size and source.rows_per_request(5) == 4
+
+
+def test_a_mixed_score_stands_beside_the_models_own(
+    tiny_data: PreparedData, executor: LocalExecutor, trained_folder: Path
+) -> None:
+    alone = executor.score(trained_folder, "dev", 64)
+    assert alone.objective is None
+    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as mixing_executor:
+        score = mixing_executor.score(trained_folder, "dev", 64)
+        hidden = mixing_executor.score(trained_folder, "hidden", 64)
+    assert score.bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-5)
+    assert score.objective is not None and hidden.objective is not None
+    assert score.objective.unit == BITS_WITH_NGRAM and score.judged == score.objective.value
+    assert score.judged < min(score.bits_per_byte, tiny_data.manifest.floors["ngram (tokens)"] + 1e-3)
+    assert score.judged_groups != score.groups
+    assert [(g.group, g.byte_count) for g in score.judged_groups] == [(g.group, g.byte_count) for g in score.groups]
+    total = math.fsum(group.nats for group in score.judged_groups) / math.log(2) / score.byte_count
+    assert total == pytest.approx(score.judged)
+
+
+def test_weights_are_fitted_once_for_a_checkpoint_by_a_process_of_its_own(
+    tiny_data: PreparedData, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as executor:
+        opened: list[str] = []
+        client, fit = executor.client, Mixer.fit_candidate
+
+        def counted(*args: object, **kwargs: object) -> object:
+            opened.append("client")
+            return client(*args, **kwargs)  # type: ignore[arg-type]
+
+        def fitted(*args: object) -> object:
+            opened.append("fit")
+            return fit(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(executor, "client", counted)
+        monkeypatch.setattr(Mixer, "fit_candidate", fitted)
+        executor.score(trained_folder, "dev", 64)
+        assert opened == ["fit", "client", "client", "client"]  # mix, dev, probes: three processes
+        executor.score(trained_folder, "hidden", 64)
+        assert opened[4:] == ["client", "client"]
+        config = trained_folder / "config.json"
+        config.write_text(config.read_text() + " ", encoding="utf-8")  # another checkpoint, as far as anybody can tell
+        executor.score(trained_folder, "dev", 64)
+        assert opened[6:] == ["fit", "client", "client", "client"]
+
+
+def test_looks_and_samples_mix_as_scores_do(tiny_data: PreparedData, trained_folder: Path) -> None:
+    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as executor:
+        mixed = preview_score(executor, trained_folder, 64)
+        with executor.writer(trained_folder, 32) as source:
+            assert isinstance(source, MixedSource)
+            first = generate_text(source, executor.tokenizer, "", 32, 20, 0.0)
+            assert first == generate_text(source, executor.tokenizer, "", 32, 20, 0.0)
+    with LocalExecutor(toy_machine(), tiny_data) as executor:
+        alone = preview_score(executor, trained_folder, 64)
+        with executor.writer(trained_folder, 32) as source:
+            assert not isinstance(source, MixedSource)
+            assert generate_text(source, executor.tokenizer, "", 32, 20, 0.0) != first
+    assert mixed is not None and alone is not None and mixed < alone
+
+
+def test_mix_documents_reach_no_candidate_but_as_windows_of_ids(tiny_data: PreparedData, mixer: Mixer) -> None:
+    """What is asked of a candidate for the weights are the windows of text of mix, and nothing that is scored."""
+    mix = {held.document.text for held in read_split(tiny_data.held_folder, "mix")}
+    dev = {held.document.text for held in read_split(tiny_data.held_folder, "dev")}
+    sampled = {held.document.text for held in mix_sample(tuple(read_split(tiny_data.held_folder, "mix")))}
+    assert sampled and sampled <= mix and not sampled & dev
+
+
+def test_too_little_text_to_fit_on_is_told_with_the_lines_to_change(tiny_data: PreparedData) -> None:
+    splits = tiny_data.manifest.splits
+    small = replace(splits["mix"], byte_count=100)
+    data = replace(tiny_data, manifest=replace(tiny_data.manifest, splits={**splits, "mix": small}))
+    with pytest.raises(RecipeError) as caught:
+        LocalExecutor(toy_machine(), data, mixture="ngram")
+    assert "holds 100 bytes" in caught.value.message
+    assert "mix_percent" in caught.value.hint and 'mixture = "none"' in caught.value.hint
+
+
+def test_a_sample_of_mix_is_encoded_as_documents_are(executor: LocalExecutor, mixer: Mixer) -> None:
+    documents = mix_sample(tuple(read_split(executor.data.held_folder, "mix")))
+    assert [list(ids) for _, ids in mixer.sample] == [
+        list(ids) for _, ids in encode_documents(executor.tokenizer, documents)
+    ]
