@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from .packing import Packing, document_starts, pack
+from .packing import Packing, document_starts, pack, positions_of
 
 Array = np.ndarray[Any, Any]
 Align = Literal["stream", "documents"]
@@ -100,11 +100,15 @@ class DocumentEpoch:
 
     def gather(self, first: int, ids: Array) -> None:
         context = ids.shape[1] // 2
-        positions = self._packing.positions(first, len(ids)).reshape(-1, context)
-        ids[:, :context] = self._tokens[positions]
-        positions += 1
-        positions[positions == len(self._tokens)] = 0
-        ids[:, context:] = self._tokens[positions]
+        pieces = self._packing.pieces(first, len(ids))
+        inputs = self._tokens.take(positions_of(pieces))
+        targets = np.empty_like(inputs)
+        targets[:-1] = inputs[1:]
+        behind = pieces.sum(1)  # what comes next in the corpus, where something else comes next in the row
+        behind[behind == len(self._tokens)] = 0
+        targets[np.cumsum(pieces[:, 1]) - 1] = self._tokens[behind]
+        ids[:, :context] = inputs.reshape(-1, context)
+        ids[:, context:] = targets.reshape(-1, context)
 
 
 class Reader:

@@ -34,19 +34,25 @@ def document_starts(tokens: Array) -> Array:
 class Packing:
     """Rows of an epoch in their order; each is a run of `pieces`, int64 [count, 2] of first position and length."""
 
-    def __init__(self, pieces: Array, first_pieces: Array, context: int) -> None:
+    def __init__(self, pieces: Array, first_pieces: Array) -> None:
         """`first_pieces`, int64 [rows + 1]: where each row begins in `pieces`, and their end."""
-        self._pieces, self._first, self._context = pieces, first_pieces, context
+        self._pieces, self._first = pieces, first_pieces
 
     def __len__(self) -> int:
         return len(self._first) - 1
 
-    def positions(self, first: int, rows: int) -> Array:
-        """int64 [rows * context]: positions in the corpus of the inputs of so many rows."""
-        pieces = self._pieces[self._first[first] : self._first[first + rows]]
-        begins, lengths = pieces[:, 0], pieces[:, 1]
-        ends = np.cumsum(lengths)
-        return np.repeat(begins - (ends - lengths), lengths) + np.arange(rows * self._context)
+    def pieces(self, first: int, rows: int) -> Array:
+        """int64 [count, 2]: position in the corpus and length of each piece of so many rows."""
+        return self._pieces[self._first[first] : self._first[first + rows]]
+
+
+def positions_of(pieces: Array) -> Array:
+    """int64 [tokens]: the position in the corpus of every token of pieces, laid end to end."""
+    lengths = pieces[:, 1]
+    ends = np.cumsum(lengths)
+    positions: Array = np.repeat(pieces[:, 0] - (ends - lengths), lengths)
+    positions += np.arange(len(positions))
+    return positions
 
 
 def pack(starts: Array, token_count: int, context: int, generator: np.random.Generator) -> Packing:
@@ -73,11 +79,13 @@ def pack(starts: Array, token_count: int, context: int, generator: np.random.Gen
     filler = np.concatenate([filler, _again(int(documents[0, 0]), token_count, missing + more * context)])
     cuts, cut_rows = _cut(filler, holes)
     rows = np.concatenate([np.arange(len(full_rows)), len(full_rows) + np.concatenate([rows, cut_rows])])
+    nearest = np.searchsorted(starts, cuts[:, 0], side="right") - 1
+    is_middle = np.concatenate([np.zeros(len(full_rows) + len(pieces), bool), starts[nearest] != cuts[:, 0]])
     pieces = np.concatenate([full_rows, pieces, cuts])
     count = len(full_rows) + len(holes)
     place = generator.permutation(count)[rows]
-    order = np.lexsort([~np.isin(pieces[:, 0], starts), place])
-    return Packing(pieces[order], np.searchsorted(place[order], np.arange(count + 1)), context)
+    order = np.argsort(2 * place + is_middle, kind="stable")
+    return Packing(pieces[order], np.searchsorted(place[order], np.arange(count + 1)))
 
 
 def _full_rows(starts: Array, counts: Array, context: int) -> Array:

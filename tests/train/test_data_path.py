@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from slm_ar.core.prepare.tokenizer import BOS
 from slm_ar.core.train.loader import Align, PlainFeed, Reader, epochs_of, row_order, row_width
-from slm_ar.core.train.packing import document_starts, pack
+from slm_ar.core.train.packing import document_starts, pack, positions_of
 
 Array = np.ndarray[Any, Any]
 
@@ -139,7 +139,8 @@ def test_hardly_a_document_that_fits_into_a_row_is_cut(document_tokens: int, mos
     lengths = np.random.default_rng(1).lognormal(np.log(document_tokens), 0.6, 3000).astype(np.int64) + 3
     starts = np.cumsum(lengths) - lengths
     count = int(lengths.sum())
-    positions = pack(starts, count, context, np.random.default_rng(2)).positions(0, -(-count // context))
+    packing = pack(starts, count, context, np.random.default_rng(2))
+    positions = positions_of(packing.pieces(0, len(packing)))
     inside = np.zeros(count, bool)  # whether a token is followed, in its row, by the one that comes next
     follows = (np.diff(positions) == 1) & (np.arange(1, len(positions)) % context != 0)
     inside[positions[:-1][follows]] = True
