@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-all redteam lint dev bench clean
+.PHONY: install demo test test-all redteam lint dev bench bench-help bench-page clean
 
 install: $(STAMP)
 
@@ -43,8 +43,26 @@ dev:
 	@cd .dev/slm_ar && ln -sfn ../../core/_root/__init__.py __init__.py && ln -sfn ../../core/_root/py.typed py.typed
 	@cd .dev/slm_ar && for room in core adapters recipes program_templates; do ln -sfn ../../$$room $$room; done
 
+# Speed and quality, on an idle machine; on the synthetic city unless TEXT names a file. Says first how long it takes,
+# and a second start goes on with what is missing. Such as: make bench TEXT=logs.txt SECONDS=60 ONLY="quality loader"
+# Also SEEDS, HELD_KB, RESULTS (a folder), SET (recipe keys), KNOBS (constants of train.py), PEER and PEER2 (commands),
+# FRESH=1 (drop what was measured), QUICK=1 (toy size).
+export PEER PEER2 TEXT RESULTS
 bench: $(STAMP)
-	$(BIN)/python benchmarks/run.py
+	@$(BIN)/python -m benchmarks $(if $(TEXT),--text "$$TEXT") $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(HELD_KB),--held-kb $(HELD_KB)) $(if $(PEER),--peer "$$PEER") \
+		$(if $(PEER2),--peer "$$PEER2") $(foreach pair,$(SET),--set '$(pair)') $(foreach pair,$(KNOBS),--knob '$(pair)') \
+		$(if $(ONLY),--only $(subst $(comma), ,$(ONLY))) $(if $(RESULTS),--results "$$RESULTS") \
+		$(if $(FRESH),--fresh) $(if $(QUICK),--quick)
+
+comma := ,
+
+bench-help: $(STAMP)
+	@$(BIN)/python -m benchmarks --help
+
+# docs/benchmarks.md from benchmarks/results: measure into it with RESULTS=benchmarks/results
+bench-page: $(STAMP)
+	$(BIN)/python -m benchmarks.page
 
 # Keeps .venv, which takes minutes to make again.
 clean:

@@ -1,7 +1,7 @@
 """The table of docs/data.md: every data set at hand, how it is split, what has to be beaten, and what a model reached.
 
-    python benchmarks/datasets.py DATA_FOLDER [--seconds 60] [--seeds 2] [--only NAME ...] [--json FILE] [--out FILE]
-    python benchmarks/datasets.py DATA_FOLDER --only 'SMS spam' --json FILE        one set again, the others as they are
+    python -m benchmarks.datasets DATA_FOLDER [--seconds 60] [--seeds 2] [--only NAME ...] [--json FILE] [--out FILE]
+    python -m benchmarks.datasets DATA_FOLDER --only 'SMS spam' --json FILE        one set again, the others as they are
 
 DATA_FOLDER holds one folder per domain (transit, tinystories, query_expansion, products, messages, demand, funds, logs,
 benchmark); sets whose files are absent are left out and named. Each set is prepared with the shipped laptop recipe of
@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,9 @@ from slm_ar.core.cli.workspace import create_workspace, recipe_for
 from slm_ar.core.errors import SlmArError
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.tasks.exam import sit_exam
-from slm_ar.core.train.executor import LocalExecutor, window_context
-from slm_ar.core.train.training_run import TrainJob
+from slm_ar.core.train.executor import window_context
+
+from .common import clocked_job, executor_for, facts, parser, private_in, train, write
 
 
 @dataclass(frozen=True)
@@ -82,36 +80,30 @@ DATA_SETS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="Names of data sets; without any, all of them.")
-    parser.add_argument("--json", type=Path, help="File to write; sets that it holds and that are not chosen stay.")
-    parser.add_argument("--out", type=Path, help="Markdown file to write.")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--seconds", type=float, default=60)
+    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--only", nargs="*", help="Names of data sets; without any, all of them.")
+    options.add_argument("--out", type=Path, help="Markdown file to write.")
+    arguments = options.parse_args()
     names = [chosen.name for chosen in DATA_SETS]
     if unknown := set(arguments.only or ()) - set(names):
-        parser.error(f"no data set is called {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+        options.error(f"no data set is called {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     results = known_results(arguments.json)
     for chosen in DATA_SETS:
         if (arguments.only and chosen.name not in arguments.only) or not (arguments.folder / chosen.path).exists():
             continue
         print(f"== {chosen.name}", file=sys.stderr, flush=True)
-        facts = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": arguments.seconds,
-            "seeds": arguments.seeds,
-            "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "processor": processor()},
-        }
+        measured_with = {**facts(), "seconds": arguments.seconds, "seeds": arguments.seeds}
         try:
             found = measure(chosen, arguments)
         except SlmArError as error:
             found = {"name": chosen.name, "error": str(error)}
-        results[chosen.name] = found | facts
+        results[chosen.name] = found | measured_with
         print(json.dumps(results[chosen.name]), file=sys.stderr, flush=True)
-        write(results, arguments)
-    write(results, arguments)
+        write_all(results, arguments)
+    write_all(results, arguments)
     print(page(in_order(results)))
 
 
@@ -128,22 +120,17 @@ def in_order(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [results[chosen.name] for chosen in DATA_SETS if chosen.name in results]
 
 
-def write(results: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Put the files in place whole: an interrupted call must not lose what earlier ones measured."""
-    texts = {arguments.json: json.dumps({"results": in_order(results)}, indent=1) + "\n"}
-    texts[arguments.out] = page(in_order(results))
-    for file, text in texts.items():
-        if file is not None:
-            unfinished = file.with_name(f".{file.name}.unfinished")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(file)
+def write_all(results: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
+    if arguments.json is not None:
+        write(arguments.json, {"results": in_order(results)})
+    if arguments.out is not None:
+        write(arguments.out, page(in_order(results)))
 
 
 def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Prepare, train with every seed, score: one JSON-able record."""
-    with tempfile.TemporaryDirectory(prefix="slm-ar-datasets-") as name:
+    with tempfile.TemporaryDirectory(prefix="slm-ar-datasets-") as name, private_in(Path(name)):
         folder = Path(name)
-        os.environ["SLM_AR_PRIVATE"] = str(folder / "private")
         recipe = recipe_for(chosen.adapter)
         source = {"data.adapter": chosen.adapter, "data.source": str((arguments.folder / chosen.path).resolve())}
         workspace = create_workspace(folder / "work", recipe, {**source, **chosen.changes})
@@ -152,19 +139,14 @@ def measure(chosen: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
         machine = workspace.machine()
         manifest = data.manifest
         documents = list(read_split(data.held_folder, "dev"))
-        runs, exam = [], ()
-        with LocalExecutor(machine, data, allow_unsafe=True) as executor:  # our own train.py: no walls are needed
+        runs: list[dict[str, Any]] = []
+        with executor_for(workspace, data, machine) as executor:
             sandbox = executor.isolation(folder).words
             for seed in range(arguments.seeds):
-                job = TrainJob(workspace.train_py, seed, arguments.seconds, None, 60, 0.8 * machine.memory_mb)
-                training = executor.submit(job, folder / "run")
-                while (outcome := training.poll()) is None:
-                    pass
-                if outcome.status is not None:
-                    raise SystemExit(f"{chosen.name}, seed {seed}: {outcome.status}: {outcome.reason}")
+                outcome = train(executor, clocked_job(workspace, machine, seed, arguments.seconds), folder / "run")
                 score = executor.score(folder / "run", "dev", workspace.recipe.evaluation.context)
-                runs.append({"seed": seed, "bpb": score.bits_per_byte, "tokens": outcome.tokens})
-                runs[-1]["disturbed"] = outcome.disturbance
+                run = {"seed": seed, "bpb": score.bits_per_byte, "tokens": outcome.tokens}
+                runs.append({**run, "disturbed": outcome.disturbance})
             context = window_context(folder / "run", workspace.recipe.evaluation.context)
             opener = executor.opener(folder / "run", context)
             exam = sit_exam(opener, executor.tokenizer, context, "dev", documents, data, adapter)
@@ -190,7 +172,7 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [
         "# What the data at hand are worth",
         "",
-        f"Made by `python benchmarks/datasets.py` on {' to '.join(dict.fromkeys((*days[:1], *days[-1:])))}: "
+        f"Made by `python -m benchmarks.datasets` on {' to '.join(dict.fromkeys((*days[:1], *days[-1:])))}: "
         f"{', '.join(machines)}; each line names seconds of training per run and seeds (mean of dev; the tasks "
         "with the last seed's model). Every set has the shipped laptop recipe of its adapter; the columns are dev, the "
         "splits are whole groups. Floors: the best compressor, given the train text. A run marked * was disturbed "
@@ -231,17 +213,6 @@ def _rows(result: dict[str, Any]) -> list[str]:
         start = head if number == 0 else "| | | | | | | |"
         rows.append(f"{start} {task['task']}, {metric} | {task['model'][metric]:.4f} | {beside} |")
     return rows
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

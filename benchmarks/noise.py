@@ -1,7 +1,7 @@
 """False keeps on real noise: records codes x seeds with the real pipeline, then replays nights on the recorded table.
 
-    python benchmarks/noise.py record TABLE.json [--codes 8] [--seeds 6] [--steps 60]
-    python benchmarks/noise.py replay TABLE.json [--nights 500]
+    python -m benchmarks.noise record TABLE.json [--codes 8] [--seeds 6] [--steps 60]
+    python -m benchmarks.noise replay TABLE.json [--nights 500]
 
 The codes are the demo's train.py with its knobs moved at random. Budgets count steps, so that the table holds the luck
 of seeds and not the load of the machine. In the replay all codes are worth the same: what is drawn is a score minus the
@@ -13,13 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +24,10 @@ import numpy as np
 from slm_ar.core.agent import gate
 from slm_ar.core.agent.edits import parse_knobs, set_knobs
 from slm_ar.core.agent.simulate import DEFAULT_POLICY, clopper_pearson
-from slm_ar.core.cli.workspace import create_workspace
 from slm_ar.core.contracts import Decision, GroupScore
-from slm_ar.core.registry import load_adapter
-from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.training_run import TrainJob
+
+from .common import city_workspace, executor_for, facts, load, note, prepared, private_in, train, write
 
 PROPOSALS = 100
 WINDOW, CLAIM_EVERY = 32, 32
@@ -64,32 +59,26 @@ def record(arguments: argparse.Namespace) -> None:
     path: Path = arguments.table
     table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
     known = {(run["code"], run["seed"]) for run in table["runs"]}
-    with tempfile.TemporaryDirectory(prefix="slm-ar-noise-") as name:
+    with tempfile.TemporaryDirectory(prefix="slm-ar-noise-") as name, private_in(Path(name)):
         folder = Path(name)
-        load_adapter("transit").write_sample_source(folder / "city", 0)  # type: ignore[attr-defined]
-        workspace = create_workspace(folder / "work", "demo", {"data.source": str(folder / "city")})
-        data, machine = workspace.prepared(lambda phase: print(phase, file=sys.stderr)), workspace.machine()
-        table["machine"] = {**machine.facts, "cores": os.cpu_count(), "platform": platform.platform()}
-        table |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "steps": arguments.steps}
+        workspace = city_workspace(folder / "noise")
+        data, machine = prepared(workspace, folder / "noise"), workspace.machine()
+        table |= {**facts(), "training": machine.facts, "steps": arguments.steps}
         codes = [moved(workspace.train_py, number) for number in range(arguments.codes)]
-        with LocalExecutor(machine, data, allow_unsafe=True) as executor:  # the shipped train.py is our own
+        with executor_for(workspace, data, machine) as executor:
             for seed in range(arguments.seeds):
                 for number, text in enumerate(codes):
                     if (number, seed) in known:
                         continue
-                    load = os.getloadavg()[0]
+                    before = load()
                     job = TrainJob(text, seed, None, arguments.steps, 60, 0.8 * machine.memory_mb)
-                    training = executor.submit(job, folder / "run")
-                    while (outcome := training.poll()) is None:
-                        pass
-                    if outcome.status is not None:
-                        raise SystemExit(f"code {number}, seed {seed}: {outcome.status}: {outcome.reason}")
+                    outcome = train(executor, job, folder / "run")
                     scores = {split: executor.score(folder / "run", split, 256) for split in ("dev", "hidden")}
                     groups = [[group.group, group.nats, group.byte_count] for group in scores["hidden"].groups]
                     run = {"code": number, "seed": seed, "dev": scores["dev"].bits_per_byte, "hidden": groups}
-                    table["runs"].append({**run, "seconds": outcome.train_seconds, "load_before": load})
-                    path.write_text(json.dumps(table) + "\n", encoding="utf-8")
-                    print(number, seed, scores["dev"].bits_per_byte, file=sys.stderr)
+                    table["runs"].append({**run, "seconds": outcome.train_seconds, "load_before": before})
+                    write(path, table)
+                    note(f"{number} {seed} {scores['dev'].bits_per_byte}")
 
 
 def moved(text: str, number: int) -> str:
@@ -109,8 +98,8 @@ def moved(text: str, number: int) -> str:
 class Table:
     """Centred scores: dev[code, seed] in bits per byte, hidden[code, seed, group] in nats, and the groups' bytes."""
 
-    def __init__(self, facts: dict[str, Any]) -> None:
-        runs = facts["runs"]
+    def __init__(self, recorded: dict[str, Any]) -> None:
+        runs = recorded["runs"]
         codes, seeds = (1 + max(run[key] for run in runs) for key in ("code", "seed"))
         self.dev = np.full((codes, seeds), math.nan)
         self.sizes = [int(size) for _, _, size in runs[0]["hidden"]]
@@ -193,13 +182,13 @@ RULES: dict[str, Callable[[Table, np.random.Generator], int]] = {
 }
 
 
-def replay(facts: dict[str, Any], nights: int) -> str:
+def replay(recorded: dict[str, Any], nights: int) -> str:
     """The table of false keeps as Markdown."""
-    table = Table(facts)
+    table = Table(recorded)
     codes, seeds = table.dev.shape
     spread = statistics.fmean(float(np.std(row, ddof=1)) for row in table.dev)
     lines = [
-        f"{codes} codes x {seeds} seeds, {facts['steps']} steps each, {len(table.sizes)} groups in hidden; "
+        f"{codes} codes x {seeds} seeds, {recorded['steps']} steps each, {len(table.sizes)} groups in hidden; "
         f"sigma {spread:.4f} bits per byte, correlation of two codes over seeds {table.correlation:.2f}.",
         "",
         "| rule | false keeps per 100 proposals | nights with at least one | 95 % bounds |",

@@ -1,6 +1,6 @@
 """Rows per second of `slm-ar predict` with the demo's model: made-up tables of short rows, and the demo's own arrivals.
 
-    python benchmarks/predict.py [--rows 10000] [--seconds 6] [--json results.json]
+    python -m benchmarks.predict [--rows 10000] [--seconds 6] [--json results.json]
 
 Trains the demo's model on each and answers new rows through the command itself, start-up included and apart.
 Figures are only worth quoting from an idle machine.
@@ -8,19 +8,16 @@ Figures are only worth quoting from an idle machine.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import os
 import random
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+from .common import facts, parser, private_in, tell
 
 TRAIN_ROWS = 20_000
 RECIPE = """
@@ -43,21 +40,13 @@ context = 256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    result: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "rows": arguments.rows,
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as folder:
+    options = parser(__doc__)
+    options.add_argument("--rows", type=int, default=10_000)
+    options.add_argument("--seconds", type=float, default=6)
+    arguments = options.parse_args()
+    result = {**facts(), "rows": arguments.rows}
+    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as folder, private_in(Path(folder)):
         root = Path(folder)
-        os.environ["SLM_AR_PRIVATE"] = str(root / "private")
         for label in ("late", "delay"):
             known, asked = root / f"{label}.csv", root / f"{label}-new.csv"
             write_rows(known, label, TRAIN_ROWS, seed=1, with_answer=True)
@@ -70,10 +59,7 @@ def main() -> None:
         write_city(city, asked)
         recipe = RECIPE.format(adapter="transit", source=city, seconds=arguments.seconds, options="")
         result["demo arrivals"] = measured(root / "demo", recipe, asked)
-    text = json.dumps(result, indent=1)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    tell(result, arguments.json)
 
 
 def write_rows(file: Path, label: str, rows: int, seed: int, with_answer: bool) -> None:
@@ -116,13 +102,13 @@ def measured(root: Path, recipe: str, asked: Path) -> dict[str, Any]:
     file.write_text(recipe, encoding="utf-8")
     create_workspace(root, str(file), {})
     trained = command(root, "train", "--json", "--allow-unsafe")
-    facts = command(
+    answered = command(
         root, "predict", "--allow-unsafe", "--input", str(asked), "--out", str(root / "answers.jsonl"), "--json"
     )
     return {
         "parameters": trained["parameters"],
         "sandbox": trained["isolation"],
-        **{key: value for key, value in facts.items() if key != "out"},
+        **{key: value for key, value in answered.items() if key != "out"},
     }
 
 

@@ -1,36 +1,42 @@
-"""Speed and memory of prepare: from files to shards, and the encoder beside the `tokenizers` library.
+"""Speed and memory of prepare: from files to shards, and the encoder beside the `tokenizers` library: B3.
 
-    python benchmarks/prepare.py SOURCE [--adapter transit] [--recipe RECIPE.toml]     one source
-    python benchmarks/prepare.py --scale 1 10 [--mb 20] [--kind stories|log]           made-up text, 1x and 10x
+    python -m benchmarks.prepare SOURCE [--adapter transit] [--recipe RECIPE.toml]     one source
+    python -m benchmarks.prepare --scale 1 10 [--mb 20] [--kind stories|log]           made-up text, 1x and 10x
 
-Every preparation runs in a process of its own, in a new folder, and its memory is that of the process and all its
-children at their highest. The encoder and the library read the same train text in one process with one thread, and are
-compared by processor time. Output is one JSON object with the machine and its load. Seconds are only worth quoting from
-an idle machine; processor seconds suffer less from other programs.
+A part of `make bench` as well. Every preparation runs in a process of its own, in a new folder, and its memory is that
+of the process and all its children at their highest. The encoder and the library read the same train text in one
+process with one thread, and are compared by processor time. Output is one JSON object with the machine and its load.
+Seconds are only worth quoting from an idle machine; processor seconds suffer less from other programs.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import multiprocessing
 import os
-import platform
 import random
 import resource
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from .common import Opened, Quiet, Run, Settings, facts, load, median_of, parser, private_in, tell
+
+LABEL = "B3"
+TITLE = "Prepare"
+WHAT = (
+    "From a file of made-up stories to shards, in a fresh process: dedup, splits, tokenizer of 2,048 tokens, encoding, "
+    "floors. The encoder beside the `tokenizers` library on the same text, one thread each, by processor time."
+)
 DEFAULT_RECIPE = """
 name = "benchmark"
 description = "Speed of prepare"
@@ -51,19 +57,17 @@ POLL_SECONDS = 0.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", type=Path)
-    parser.add_argument("--adapter", default="transit")
-    parser.add_argument("--recipe", type=Path)
-    parser.add_argument("--scale", nargs="+", type=int, default=[1, 10])
-    parser.add_argument("--mb", type=float, default=20.0, help="MB of made-up text at scale 1")
-    parser.add_argument("--kind", choices=("stories", "log"), default="stories")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as folder:
+    options = parser(__doc__)
+    options.add_argument("source", nargs="?", type=Path)
+    options.add_argument("--adapter", default="transit")
+    options.add_argument("--recipe", type=Path)
+    options.add_argument("--scale", nargs="+", type=int, default=[1, 10])
+    options.add_argument("--mb", type=float, default=20.0, help="MB of made-up text at scale 1")
+    options.add_argument("--kind", choices=("stories", "log"), default="stories")
+    arguments = options.parse_args()
+    result = facts()
+    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as folder, private_in(Path(folder)):
         root = Path(folder)
-        os.environ["SLM_AR_PRIVATE"] = str(root / "private")
         if arguments.source is not None:
             text = DEFAULT_RECIPE.format(adapter=arguments.adapter)
             text = arguments.recipe.read_text(encoding="utf-8") if arguments.recipe else text
@@ -71,22 +75,82 @@ def main() -> None:
         else:
             result["kind"] = arguments.kind
             for scale in arguments.scale:
-                file = root / f"{arguments.kind}-{scale}.txt"
-                write_text(file, arguments.kind, int(scale * arguments.mb * 1e6))
-                text = DEFAULT_RECIPE.format(adapter="text")
-                if arguments.kind == "log":
-                    text = text.replace("[tokenizer]", 'split = "order"\n[tokenizer]')
-                result[f"{scale}x"] = measured(text, file, root / f"work-{scale}")
-                file.unlink()
-    text = json.dumps(result, indent=1)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+                result[f"{scale}x"] = made_up(arguments.kind, int(scale * arguments.mb * 1e6), root / f"work-{scale}")
+    tell(result, arguments.json)
+
+
+def made_up(kind: str, size: int, root: Path) -> dict[str, Any]:
+    """One preparation of `size` bytes of made-up text."""
+    file = root.with_suffix(".txt")
+    write_text(file, kind, size)
+    text = DEFAULT_RECIPE.format(adapter="text")
+    if kind == "log":
+        text = text.replace("[tokenizer]", 'split = "order"\n[tokenizer]')
+    found = measured(text, file, root)
+    file.unlink()
+    return found
+
+
+# --- as a part of `make bench` --------------------------------------------------------------------
+
+
+def name(settings: Settings) -> str:
+    return "prepare"
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    return {"mb": 1.0 if settings.is_quick else 20.0}
+
+
+def keys(settings: Settings) -> list[str]:
+    return [str(number) for number in range(min(3, settings.seeds))]
+
+
+def seconds(settings: Settings) -> float:
+    return len(keys(settings)) * (5 + 2.5 * float(asked(settings)["mb"]))
+
+
+@contextmanager
+def opened(settings: Settings, folder: Path) -> Iterator[Opened]:
+    folder.mkdir()
+
+    def measure(key: str) -> Run:
+        quiet = Quiet()
+        found = made_up("stories", int(asked(settings)["mb"] * 1e6), folder / f"prepare-{key}")
+        rate = round(found["prepared_bytes"] / 1e6 / found["cpu_seconds"], 2)
+        return {**found, "prepared_mb_per_cpu_second": rate, "void": quiet.verdict()}
+
+    yield Opened({}, measure)
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    names = ("prepared_mb_per_second", "prepared_mb_per_cpu_second", "peak_mb")
+    encoders = [run["encode"] for run in runs]
+    words = ("ours, MB/s", "tokenizers, MB/s", "tokenizers one by one, MB/s", "times_faster")
+    return {name: median_of(runs, name) for name in names} | {name: median_of(encoders, name) for name in words}
+
+
+def lines(record: Mapping[str, Any]) -> list[str]:
+    found = record["summary"]
+    if found["prepared_mb_per_second"] is None:
+        return []
+    library = max(found["tokenizers, MB/s"], found["tokenizers one by one, MB/s"])
+    return [
+        f"{record['asked']['mb']:g} MB of text.",
+        "",
+        "| prepared, MB/s | MB per CPU-s | highest memory | encoder, MB per CPU-s | `tokenizers` | times faster |",
+        "| --- | --- | --- | --- | --- | --- |",
+        f"| {found['prepared_mb_per_second']:.2f} | {found['prepared_mb_per_cpu_second']:.2f} | "
+        f"{found['peak_mb']:,.0f} MB | {found['ours, MB/s']:.1f} | {library:.1f} | {found['times_faster']:.2f} |",
+    ]
+
+
+# --- one preparation --------------------------------------------------------------------------------
 
 
 def measured(recipe: str, source: Path, root: Path) -> dict[str, Any]:
     """One preparation in a fresh process: seconds, MB/s, highest memory, seconds of every step, encoding speed."""
-    load = os.getloadavg()[0]
+    before = load()
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=_prepare, args=(recipe, source, root, sender))
     peak = _Peak()
@@ -99,7 +163,7 @@ def measured(recipe: str, source: Path, root: Path) -> dict[str, Any]:
         except EOFError:
             raise SystemExit("the preparation failed") from None
         child.join()
-    found |= {"peak_mb": round(peak.bytes / 1e6), "load_before": round(load, 2)}
+    found |= {"peak_mb": round(peak.bytes / 1e6), "load_before": before}
     return found
 
 
@@ -237,17 +301,6 @@ def write_text(path: Path, kind: str, size: int) -> None:
                 rows = zip(pick.choices(places, k=30), words[::4], strict=True)
                 text = "".join(f"{clock} | {place} | {word} | {pick.randrange(90)}\n" for place, word in rows)
             written += file.write(text)
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "load": [round(value, 2) for value in os.getloadavg()],
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Proposers on made-up landscapes, without training: how good is the code that a night of 10 to 40 experiments keeps?
 
-    python benchmarks/search.py [--seeds 20] [--first 0] [--names search tpe] [--workers 2] [--json OUT.json]
+    python -m benchmarks.search [--seeds 20] [--first 0] [--names search tpe] [--workers 2] [--json OUT.json]
 
 Each landscape is drawn from a seed over the knobs of the shipped train.py: where the optimum lies (on either side of
 the start, so that no move is right by construction), how much each knob matters, how knobs depend on each other, and
@@ -12,13 +12,10 @@ corpus would: this tells proposers apart that waste experiments from those that 
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +30,8 @@ from slm_ar.core.agent.gate import rounded
 from slm_ar.core.agent.proposers import OFFLINE, make_proposer
 from slm_ar.core.agent.proposers.space import place_of
 from slm_ar.core.contracts import KnobValue, PastExperiment, ResearchContext, Status
+
+from .common import facts, parser, write
 
 BUDGETS = (10, 20, 40)
 LOWEST, GAP = 1.5, 0.1
@@ -213,13 +212,12 @@ def table(nights: Mapping[tuple[str, str, int], Night], names: list[str]) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=20, help="landscapes per shape")
-    parser.add_argument("--first", type=int, default=0, help="first of these seeds")
-    parser.add_argument("--names", nargs="+", default=list(OFFLINE), choices=OFFLINE)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=20, help="landscapes per shape")
+    options.add_argument("--first", type=int, default=0, help="first of these seeds")
+    options.add_argument("--names", nargs="+", default=list(OFFLINE), choices=OFFLINE)
+    options.add_argument("--workers", type=int, default=2)
+    arguments = options.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     keys = [(name, shape, seed) for name in arguments.names for shape in SHAPES for seed in seeds]
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads for matrices of this size only take cores from each other
@@ -230,7 +228,7 @@ def main() -> None:
     print(table(nights, arguments.names))
     if arguments.json:
         rows = [{"proposer": key[0], "shape": key[1], "seed": key[2], **item.left} for key, item in nights.items()]
-        arguments.json.write_text(json.dumps(rows), encoding="utf-8")
+        write(arguments.json, {**facts(), "nights": rows})
 
 
 def _night(key: tuple[str, str, int]) -> Night:
@@ -238,4 +236,4 @@ def _night(key: tuple[str, str, int]) -> Night:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,7 @@
 """What trust costs: seconds to score one checkpoint in one process, in two, and in two with the probes.
 
-    python benchmarks/trust.py [--repeats 5] [--only demo laptop] [--json trust.json]
-    python benchmarks/trust.py --experiment [--steps 10] [--repeats 5] [--only demo laptop]
+    python -m benchmarks.trust [--repeats 5] [--only demo laptop] [--json trust.json]
+    python -m benchmarks.trust --experiment [--steps 10] [--repeats 5] [--only demo laptop]
 
 The model is the shipped train.py with random weights, the text is random ids: time does not depend on what they say.
 "In one process" loads and runs the model without sandbox, process or copy and sums its loss, as plain code would.
@@ -12,42 +12,36 @@ Repeats are interleaved; the median is told. Figures are only worth quoting from
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 
-from slm_ar.core.cli.workspace import create_workspace
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.prepare.shards import TOKENS_FILE
-from slm_ar.core.registry import load_adapter
-from slm_ar.core.train import runtime, scorer
 from slm_ar.core.train.device import probe_device
-from slm_ar.core.train.executor import LocalExecutor, window_context
+from slm_ar.core.train.executor import window_context
 from slm_ar.core.train.integrity import Probes
 from slm_ar.core.train.logits_client import LogitsClient
 from slm_ar.core.train.logits_server import load_candidate, load_checkpoint
 from slm_ar.core.train.meter import allowance
 from slm_ar.core.train.process import candidate_environment
 from slm_ar.core.train.sandbox.choice import Sandboxes
-from slm_ar.core.train.scorer import Windows, encode_documents, make_windows, token_nats
+from slm_ar.core.train.scorer import Windows, encode_documents, make_windows, token_nats, window_nats
 from slm_ar.core.train.training_run import TrainJob
+
+from .common import city_workspace, executor_for, facts, parser, prepared, private_in, processor_seconds, tell, train
+from .harness import connected
 
 TEMPLATE = Path(__file__).parents[1] / "program_templates" / "train.py"
 CONTEXT = 256
@@ -79,26 +73,19 @@ EXPERIMENTS: dict[str, tuple[dict[str, Any], float]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="*", choices=[*SIZES])
-    parser.add_argument("--experiment", action="store_true")
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--only", nargs="*", choices=[*SIZES])
+    options.add_argument("--experiment", action="store_true")
+    options.add_argument("--steps", type=int, default=10)
+    arguments = options.parse_args()
     if arguments.experiment and not {*(arguments.only or ())} <= {*EXPERIMENTS}:
-        parser.error(f"--experiment knows {' and '.join(EXPERIMENTS)}")
+        options.error(f"--experiment knows {' and '.join(EXPERIMENTS)}")
     torch.set_num_threads(arguments.threads)
-    result: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "threads": arguments.threads},
-        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        "load_before": os.getloadavg()[0],
-        "seed": SEED,
-    }
+    result = {**facts(), "threads": arguments.threads, "seed": SEED}
     device, mode = probe_device()
-    result["machine"] |= {"device": device, "mode": mode}
+    result |= {"device": device, "mode": mode}
     if arguments.experiment:
         for name in arguments.only or EXPERIMENTS:
             result[name] = measure_experiment(name, arguments.steps, arguments.threads, arguments.repeats)
@@ -119,18 +106,10 @@ def main() -> None:
     tell(result, arguments.json)
 
 
-def tell(result: dict[str, Any], path: Path | None) -> None:
-    result["load_after"] = os.getloadavg()[0]
-    text = json.dumps(result, indent=1)
-    if path:
-        path.write_text(text + "\n", encoding="utf-8")
-    print(text)
-
-
 def measure(size: Size, place: Path, sandboxes: Sandboxes, device: str, repeats: int) -> dict[str, Any]:
     """Median seconds of the three ways, and what the two others cost over the first."""
     folder = write_checkpoint(place / "run", size)
-    windows, documents = make_text(size)
+    windows = make_text(size)
     clients: list[LogitsClient] = []
 
     def opened() -> LogitsClient:
@@ -143,8 +122,8 @@ def measure(size: Size, place: Path, sandboxes: Sandboxes, device: str, repeats:
     probes.draw(windows)
     ways: dict[str, Callable[[], float]] = {
         "one_process": lambda: score_here(folder, windows, device),
-        "two_processes": lambda: score_there(opened, windows, documents, None),
-        "with_probes": lambda: score_there(opened, windows, documents, Probes()),
+        "two_processes": lambda: score_there(opened, windows, None),
+        "with_probes": lambda: score_there(opened, windows, Probes()),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -194,11 +173,11 @@ def write_checkpoint(folder: Path, size: Size) -> Path:
     return folder
 
 
-def make_text(size: Size) -> tuple[Windows, int]:
+def make_text(size: Size) -> Windows:
     random = np.random.default_rng(SEED)
     count = max(1, size.tokens // size.document_tokens)
     documents = [random.integers(3, size.vocab_size, size.document_tokens).tolist() for _ in range(count)]
-    return make_windows(list(enumerate(documents)), CONTEXT), count
+    return make_windows(list(enumerate(documents)), CONTEXT)
 
 
 @torch.inference_mode()
@@ -216,16 +195,16 @@ def score_here(folder: Path, windows: Windows, device: str) -> float:
 
 
 def score_there(
-    opened: Callable[[], AbstractContextManager[LogitsClient]], windows: Windows, documents: int, probes: Probes | None
+    opened: Callable[[], AbstractContextManager[LogitsClient]], windows: Windows, probes: Probes | None
 ) -> float:
     if probes is not None:
         probes.draw(windows)
     with opened() as client:
         rows = client.rows_per_request(CONTEXT)
-        nats = scorer._nats_per_document(client, windows, documents, rows, probes)
+        nats = window_nats(client, windows, rows, probes)
     if probes is not None:
         probes.run(opened)
-    return sum(nats)
+    return float(nats.sum())
 
 
 # --- whole experiments ------------------------------------------------------------------------
@@ -234,18 +213,17 @@ def score_there(
 def measure_experiment(name: str, steps: int, threads: int, repeats: int) -> dict[str, Any]:
     """Median seconds from submitting to the score, with everything and with nothing; trust costs the difference."""
     recipe, budget = EXPERIMENTS[name]
-    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as place, patched_private(Path(place)):
-        folder = Path(place)
-        load_adapter("transit").write_sample_source(folder / "city", 0)  # type: ignore[attr-defined]
-        workspace = create_workspace(folder / "work", "demo", {"data.source": str(folder / "city"), **recipe})
-        data = workspace.prepared(lambda phase: print(phase, file=sys.stderr))
+    with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as place, private_in(Path(place)):
+        folder = Path(place) / "trust"
+        workspace = city_workspace(folder, recipe)
+        data = prepared(workspace, folder)
         machine = replace(workspace.machine(), threads=threads)
         job = TrainJob(workspace.train_py, SEED, None, steps, 120, MEMORY_MB)
         documents = list(read_split(data.held_folder, "dev"))
         context = workspace.recipe.evaluation.context
         seconds: dict[str, list[float]] = {"plain": [], "trusted": []}
         processor: dict[str, list[float]] = {"plain": [], "trusted": []}
-        with LocalExecutor(machine, data, allow_unsafe=True) as executor:
+        with executor_for(workspace, data, machine) as executor:
             tokenizer = executor.tokenizer
             started = time.monotonic()
             isolation = executor.isolation(folder).words
@@ -261,11 +239,7 @@ def measure_experiment(name: str, steps: int, threads: int, repeats: int) -> dic
                 seconds["plain"].append(time.monotonic() - started)
                 processor["plain"].append(processor_seconds() - spent)
                 started, spent = time.monotonic(), processor_seconds()
-                run = executor.submit(job, folder / "run")
-                while (outcome := run.poll()) is None:
-                    pass
-                if outcome.status is not None:
-                    raise SystemExit(f"{outcome.status}: {outcome.reason}")
+                train(executor, job, folder / "run")
                 executor.score(folder / "run", "dev", context)
                 seconds["trusted"].append(time.monotonic() - started)
                 processor["trusted"].append(processor_seconds() - spent)
@@ -289,46 +263,15 @@ def measure_experiment(name: str, steps: int, threads: int, repeats: int) -> dic
     }
 
 
-def processor_seconds() -> float:
-    """Of this process and the incubators, each with all that it has waited for; other programs do not stretch it."""
-    this = psutil.Process()
-    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
-    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
-
-
 def train_here(folder: Path, job: TrainJob, data: PreparedData, device: str) -> None:
     """The same train.py, run by this process; nobody watches."""
     folder.mkdir(exist_ok=True)
-    manifest = data.manifest
-    facts = {"seed": job.seed, "vocab_size": manifest.vocab_size, "token_count": manifest.train_tokens}
-    facts |= {"bytes_per_token": manifest.bytes_per_token, "token_dtype": manifest.token_dtype, "device": device}
-    facts |= {"precision": "float32", "budget_seconds": None, "budget_steps": job.budget_steps}
     (folder / "train.py").write_text(job.train_py, encoding="utf-8")
-    (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
-    ours, theirs = socket.socketpair()
-    before = Path.cwd()
-    with ours, (data.folder / TOKENS_FILE).open("rb") as shards:
-        socket.send_fds(ours, [json.dumps({"event": "go", "deadline": None}).encode()], [shards.fileno()])
-        os.environ[runtime.CONTROL_VARIABLE] = str(theirs.detach())
-        os.chdir(folder)
-        try:
-            load_candidate(folder).main()
-        finally:
-            os.chdir(before)
-            del os.environ[runtime.CONTROL_VARIABLE]  # the run has closed its end
-
-
-@contextmanager
-def patched_private(folder: Path) -> Iterator[None]:
-    """Held-out text of the benchmark goes away with it."""
-    before = os.environ.get("SLM_AR_PRIVATE")
-    os.environ["SLM_AR_PRIVATE"] = str(folder / "private")
-    try:
-        yield
-    finally:
-        del os.environ["SLM_AR_PRIVATE"]
-        if before is not None:
-            os.environ["SLM_AR_PRIVATE"] = before
+    manifest = data.manifest
+    known: dict[str, Any] = {"seed": job.seed, "vocab_size": manifest.vocab_size, "token_count": manifest.train_tokens}
+    known |= {"bytes_per_token": manifest.bytes_per_token, "token_dtype": manifest.token_dtype, "device": device}
+    with connected(folder, data.folder / TOKENS_FILE, {**known, "budget_steps": job.budget_steps}):
+        load_candidate(folder).main()
 
 
 if __name__ == "__main__":

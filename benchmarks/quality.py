@@ -1,0 +1,167 @@
+"""Bits per byte at an equal budget, beside compressors and peers: B1 and B2, a part of `make bench`."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm_ar.core.prepare.heldout import read_split
+from slm_ar.core.prepare.pipeline import TOKENIZER_FILE, PreparedData
+from slm_ar.core.prepare.shards import TOKENS_FILE
+from slm_ar.core.prepare.tokenizer import BOS, EOS, load_tokenizer
+
+from . import peer
+from .common import (
+    Opened,
+    Run,
+    Settings,
+    clocked_job,
+    executor_for,
+    interval_of_ratio,
+    prepared,
+    ratio_words,
+    significant,
+    train,
+    workspace_of,
+)
+
+LABEL = "B1, B2"
+TITLE = "Quality at an equal budget, and floors"
+WHAT = (
+    "train.py on a text for a number of seconds, scored on dev by the harness; in turn with it the peers, which get "
+    "the same train and dev text, seconds and number of threads. Floors are what compressors and n-grams reach on the "
+    "same dev, given train. A ratio below 1 is fewer bits than the other."
+)
+OURS = "slm-ar"
+
+
+def name(settings: Settings) -> str:
+    return f"quality-{settings.text_name}"
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    digest = hashlib.blake2b(settings.text.read_bytes(), digest_size=8).hexdigest() if settings.text else ""
+    return {
+        "text": settings.text.name if settings.text else "the synthetic city of the demo",
+        "text_digest": digest,
+        "seconds": settings.seconds,
+        "held_kb": settings.held_kb if settings.text else None,
+        "changes": dict(settings.changes),
+        "constants": dict(settings.constants),
+    }
+
+
+def keys(settings: Settings) -> list[str]:
+    names = [OURS, *(peer.named(given)[0] for given in settings.peers)]
+    return [f"{who} {seed}" for seed in range(settings.seeds) for who in names]
+
+
+def seconds(settings: Settings) -> float:
+    return 30 + len(keys(settings)) * (settings.seconds + 6)
+
+
+@contextmanager
+def opened(settings: Settings, folder: Path) -> Iterator[Opened]:
+    workspace = workspace_of(settings, folder)
+    data = prepared(workspace, folder)
+    machine = workspace.machine()
+    files = write_texts(folder, data) if settings.peers else None
+    commands = dict(map(peer.named, settings.peers))
+    broken: dict[str, str] = {}
+    context = workspace.recipe.evaluation.context
+    with executor_for(workspace, data, machine) as executor:
+        facts = {
+            "device": machine.device,
+            "threads": machine.threads,
+            "precision": machine.precision,
+            "sandbox": executor.isolation(folder).words,
+            "train_bytes": data.manifest.splits["train"].byte_count,
+            "dev_bytes": data.manifest.splits["dev"].byte_count,
+            "floors": data.manifest.floors,
+            "peers": commands,
+        }
+
+        def measure(key: str) -> Run:
+            who, _, seed = key.rpartition(" ")
+            if who == OURS:
+                job = clocked_job(workspace, machine, int(seed), settings.seconds)
+                outcome = train(executor, job, folder / "run")
+                score = executor.score(folder / "run", "dev", context)
+                run: Run = {"bpb": score.judged, "bpb_alone": score.bits_per_byte, "void": outcome.disturbance}
+                shown = ("steps", "tokens", "parameters", "train_seconds", "peak_memory_mb")
+                return run | {name: getattr(outcome, name) for name in shown}
+            if who in broken:  # what failed for one seed is not asked again in this start
+                return {"failure": broken[who], "void": ""}
+            assert files is not None
+            threads = {"OMP_NUM_THREADS": str(machine.threads)}
+            run = peer.run(commands[who], *files, settings.seconds, int(seed), threads)
+            if "failure" in run:
+                broken[who] = run["failure"]
+            return run
+
+        yield Opened(facts, measure)
+
+
+def write_texts(folder: Path, data: PreparedData) -> tuple[Path, Path]:
+    """The train text and the dev text as plain files, for the peers."""
+    tokenizer = load_tokenizer(data.folder / TOKENIZER_FILE)
+    tokens = np.fromfile(data.folder / TOKENS_FILE, data.manifest.token_dtype)
+    ids = tokens[(tokens != BOS) & (tokens != EOS)].tolist()
+    train, dev = folder / "train.txt", folder / "dev.txt"
+    train.write_text(tokenizer.decode(ids, skip_special_tokens=False), encoding="utf-8")
+    dev.write_text("".join(held.document.text for held in read_split(data.held_folder, "dev")), encoding="utf-8")
+    return train, dev
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """Mean and deviation of each system, and our ratio to each peer, paired by seed."""
+    scores: dict[str, dict[str, float]] = {}
+    for run in runs:
+        who, _, seed = run["key"].rpartition(" ")
+        if "bpb" in run:
+            scores.setdefault(who, {})[seed] = run["bpb"]
+    found: dict[str, Any] = {}
+    ours = scores.get(OURS, {})
+    for who, by_seed in scores.items():
+        values = list(by_seed.values())
+        found[who] = {
+            "seeds": len(values),
+            "mean_bpb": round(statistics.fmean(values), 4),
+            "sd_bpb": significant(statistics.stdev(values), 2) if len(values) > 1 else None,
+        }
+        shared = sorted(ours.keys() & by_seed.keys())
+        if who != OURS and shared:
+            found[who]["ours_to_it"] = interval_of_ratio([ours[s] for s in shared], [by_seed[s] for s in shared])
+    return found
+
+
+def lines(record: Mapping[str, Any]) -> list[str]:
+    asked, facts, found = record["asked"], record["facts"], record["summary"]
+    changed = {**asked["changes"], **asked["constants"]}
+    words = ", ".join(f"{name} = {value}" for name, value in changed.items())
+    spent = [run["tokens"] for run in record["runs"] if run.get("tokens")]
+    shown = [
+        f"**{asked['text']}**{f', with {words}' if words else ''}: {asked['seconds']:g} s, {facts['threads']} threads, "
+        f"{facts['precision']}, {facts['train_bytes'] / 1e6:.1f} MB of train, {facts['dev_bytes'] / 1e3:.0f} kB of dev"
+        + (f", {statistics.fmean(spent) / 1e6:.2f} M tokens per run." if spent else "."),
+        "",
+        "| system | bits per byte | seeds | slm-ar divided by it (95 % interval) |",
+        "| --- | --- | --- | --- |",
+    ]
+    mean = found.get(OURS, {}).get("mean_bpb")
+    for who, item in found.items():
+        spread = f" ± {item['sd_bpb']:g}" if item["sd_bpb"] is not None else ""
+        ratio = "" if who == OURS else ratio_words(item.get("ours_to_it"))
+        shown.append(f"| {who} | {item['mean_bpb']:.4f}{spread} | {item['seeds']} | {ratio} |")
+    for floor, value in facts["floors"].items():
+        shown.append(f"| {floor} | {value:.4f} | | {f'{mean / value:.3f}' if mean else ''} |")
+    failures = dict.fromkeys(
+        f"{run['key'].rpartition(' ')[0]}: {run['failure']}" for run in record["runs"] if run.get("failure")
+    )
+    return [*shown, *(f"\nNo figure of {failure}." for failure in failures)]
