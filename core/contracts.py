@@ -427,6 +427,8 @@ class ResearchContext:
     direction: str = "min"
     rates: tuple[Rate, ...] = ()
     """What was timed before the search began, the code that it began with first; empty where nothing was."""
+    form: str = "portable"
+    """portable: keep the shape of Qwen3, which other programs load; best: any shape."""
 
 
 @dataclass(frozen=True, slots=True)

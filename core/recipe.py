@@ -242,6 +242,14 @@ class MachineTable(_Table):
     """auto measures what is fast here."""
 
 
+class ModelTable(_Table):
+    """What kind of model train.py may build; its sizes are knobs of train.py itself."""
+
+    form: Literal["portable", "best"] = "portable"
+    """portable keeps the shape of Qwen3, which common runtimes load; best adds parts that they cannot express (the
+    shipped train.py: a learned share of the token before) and gains a little. A change starts a new campaign."""
+
+
 class EvaluationTable(_Table):
     """How a model is scored."""
 
@@ -378,6 +386,7 @@ class Recipe(_Table):
     knobs: Mapping[str, KnobValue] = Field(default_factory=dict)
     """Starting values that `slm-ar new` writes into the knobs of train.py; later, edit train.py itself."""
     budget: BudgetTable
+    model: ModelTable = ModelTable()
     machine: MachineTable = MachineTable()
     evaluation: EvaluationTable = EvaluationTable()
     gate: GateTable = GateTable()

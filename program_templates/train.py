@@ -5,7 +5,8 @@ of build_model(config). Everything in this file may be changed as long as those 
 Constants with a `# knob:` comment are moved by the search; give a new one a range and it will be moved too.
 
 The model has the shape of Qwen3 (Yang et al. 2025, arXiv 2505.09388): RMSNorm before each block, RoPE, normalised
-queries and keys, SwiGLU, no biases. Checkpoints therefore load in common runtimes.
+queries and keys, SwiGLU, no biases. Checkpoints therefore load in common runtimes; with form = "best" in the recipe's
+[model] the model gets a part that they do not have.
 """
 
 import math
@@ -46,11 +47,12 @@ class Config:
     head_dim: int
     mlp_width: int
     tied_head: bool
+    smear: bool = False
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-6
 
 
-def choose_config(vocab_size: int) -> Config:
+def choose_config(vocab_size: int, form: str = "portable") -> Config:
     """The layers and width that come nearest to TARGET_PARAMS_M at about ASPECT_RATIO width per layer."""
     target = TARGET_PARAMS_M * 1e6
     best, best_distance = None, math.inf
@@ -63,7 +65,7 @@ def choose_config(vocab_size: int) -> Config:
         if distance < best_distance:
             mlp_width = max(16, round(width * MLP_RATIO / 16) * 16)
             best_distance = distance
-            best = Config(vocab_size, CONTEXT, layers, width, HEAD_DIM, mlp_width, bool(TIED_HEAD))
+            best = Config(vocab_size, CONTEXT, layers, width, HEAD_DIM, mlp_width, bool(TIED_HEAD), form == "best")
     assert best is not None
     return best
 
@@ -153,11 +155,15 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = Norm(config.width, config)
         self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        if config.smear:
+            self.smear = nn.Parameter(torch.zeros(config.width))
         if config.tied_head:
             self.lm_head.weight = self.embed_tokens.weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.embed_tokens(ids)
+        if self.config.smear:  # a learned share of the token before, per channel
+            x = x + self.smear * F.pad(x[:, :-1], (0, 0, 1, 0))
         cos, sin = rotation(ids.shape[1], self.config, ids.device, x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin)
@@ -190,7 +196,7 @@ def initialise(model: Model, run: runtime.Run) -> None:
     residual = 1 / math.sqrt(2 * model.config.layers)
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if name == "smear" else 1.0)
             continue
         scale = 1 / math.sqrt(parameter.shape[1])
         if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -291,7 +297,7 @@ def train_step(
 
 def main() -> None:
     run = runtime.connect()
-    config = choose_config(run.vocab_size)
+    config = choose_config(run.vocab_size, run.form)
     model = Model(config).to(run.device)
     initialise(model, run)
     optimizers = make_optimizers(model, run)

@@ -42,7 +42,7 @@ HARNESS = 1
 
 def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> str:
     """Names what must not change within one campaign; any change starts a new one."""
-    tables = {"data", "tokenizer", "budget", "machine", "evaluation", "gate", "metric"}
+    tables = {"data", "tokenizer", "budget", "model", "machine", "evaluation", "gate", "metric"}
     facts = recipe.model_dump(mode="json", include=tables)
     facts["data"].pop("source")
     for table, name in (
@@ -52,8 +52,11 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
         ("gate", "final_pairs"),
     ):
         facts[table].pop(name)
-    if facts["evaluation"]["mixture"] == "none":  # campaigns of before there were mixtures go on
+    # campaigns of before there were mixtures and forms go on
+    if facts["evaluation"]["mixture"] == "none":
         facts["evaluation"].pop("mixture")
+    if facts["model"]["form"] == "portable":
+        facts.pop("model")
     measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
     if recipe.metric is not None:  # another clip or other choices make another cost
         measured.append(json.dumps([asdict(task) for task in data.manifest.tasks], sort_keys=True))
@@ -110,6 +113,7 @@ def ensure_campaign(
         "identity": identity,
         "floors": manifest.floors,
         "mixture": recipe.evaluation.mixture,
+        "form": recipe.model.form,
         "isolation": isolation,
         "split_bytes": {name: size.byte_count for name, size in manifest.splits.items()},
         "split_groups": {name: size.groups for name, size in manifest.splits.items()},
@@ -191,6 +195,7 @@ def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor
         budget_steps=max(1, round(budget.steps * factor)) if budget.steps is not None else None,
         startup_seconds=budget.startup_seconds,
         memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
+        form=recipe.model.form,
     )
 
 
@@ -243,4 +248,5 @@ def research_context(state: CampaignState, program: str, recipe: Recipe, machine
         seed=recipe.proposer.seed,
         sigma=sigma,
         rates=state.rates or (),
+        form=recipe.model.form,
     )

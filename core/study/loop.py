@@ -48,6 +48,8 @@ class World(Protocol):
     """What was timed for proposers that want it."""
     rates_seconds: float
     """What that took."""
+    form: str
+    """The recipe's: portable or best."""
 
     def measure(self, train_py: str, seed: int) -> Measured | str:
         """Train `train_py` with `seed`, or say why this cannot be measured here: that costs nothing."""
@@ -152,6 +154,7 @@ class _Night:
             seed=self.search_seed,
             sigma=world.sigma,
             rates=self.rates,
+            form=world.form,
         )
 
     def take_rates(self) -> bool:

@@ -25,6 +25,8 @@ class SurrogateWorld:
     """
 
     program = ""
+    form = "portable"
+    """There is no model here that could lose its shape, nor code that a rewrite could change."""
 
     def __init__(
         self,

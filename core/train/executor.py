@@ -148,6 +148,7 @@ class LocalExecutor:
             "bytes_per_token": manifest.bytes_per_token,
             "device": self.machine.device,
             "precision": self.machine.precision,
+            "form": job.form,
             "budget_seconds": job.budget_seconds,
             "budget_steps": job.budget_steps,
             "memory_mb": job.memory_mb,

@@ -66,6 +66,8 @@ class Run:
         self.device = torch.device(job["device"])
         self.precision: torch.dtype = getattr(torch, job["precision"])
         """The dtype for autocast on this machine: float32 where bfloat16 was measured to be slower."""
+        self.form: str = job["form"]
+        """"portable": the model shall keep the shape of Qwen3, which other programs load; "best": any shape."""
         self.budget_seconds: float | None = job["budget_seconds"]
         self.budget_steps: int | None = job["budget_steps"]
         self._token_dtype = np.dtype(job["token_dtype"])

@@ -59,6 +59,8 @@ class TrainJob:
     memory_mb: float
     snapshots: tuple[float, ...] = ()
     """Shares of the budget, ascending, at which the run shall stand still and show its model."""
+    form: str = "portable"
+    """portable or best: the recipe's, in [model]."""
 
     @property
     def wall_seconds(self) -> float:

@@ -110,6 +110,7 @@ class BowlWorld:
     budget: Mapping[str, Any] = {"steps": 8}
     rates: tuple[Rate, ...] = ()
     rates_seconds = 0.0
+    form = "portable"
 
     def __init__(self, sigma: float = 0.02) -> None:
         self.sigma = sigma

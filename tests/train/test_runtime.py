@@ -27,6 +27,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "bytes_per_token": 2.5,
         "device": "cpu",
         "precision": "float32",
+        "form": "portable",
         "budget_seconds": None,
         "budget_steps": 6,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -107,6 +108,29 @@ def test_later_tokens_do_not_change_earlier_logits(template: ModuleType) -> None
         before, after = model(ids), model(changed)
     assert torch.allclose(before[:, :25], after[:, :25], atol=1e-5)
     assert not torch.allclose(before[:, 25:], after[:, 25:], atol=1e-3)
+
+
+def test_the_best_form_adds_a_share_of_the_token_before(template: ModuleType) -> None:
+    plain = template.build_model(vars(small(template)))
+    best = template.build_model(vars(replace(small(template), smear=True)))
+    template.initialise(plain, FakeRun())
+    template.initialise(best, FakeRun())
+    assert set(best.state_dict()) - set(plain.state_dict()) == {"smear"}
+    ids = torch.randint(320, (2, 20))
+    with torch.no_grad():
+        assert torch.equal(plain(ids), best(ids)), "it begins as the plain model"
+        embedded = best.embed_tokens(ids)
+        best.smear.fill_(0.5)
+        shifted = torch.cat([embedded[:, :1], embedded[:, 1:] + 0.5 * embedded[:, :-1]], 1)
+        cos, sin = template.rotation(20, best.config, ids.device, embedded.dtype)
+        for layer in best.layers:
+            shifted = layer(shifted, cos, sin)
+        assert torch.allclose(best(ids), best.lm_head(best.norm(shifted)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "has_smear"), [("portable", False), ("best", True)])
+def test_the_form_of_the_recipe_decides_what_is_built(template: ModuleType, form: str, has_smear: bool) -> None:
+    assert template.choose_config(320, form).smear is has_smear
 
 
 def test_rows_of_a_batch_do_not_see_each_other(template: ModuleType) -> None:

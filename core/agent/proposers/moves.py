@@ -53,6 +53,8 @@ class Rewrite:
     reason: str
     unused: tuple[str, ...] = ()
     """Functions, classes and knobs that the code may not need afterwards; they are deleted where nothing names them."""
+    reshapes: bool = False
+    """Whether the model is one afterwards that runtimes for the shape of Qwen3 cannot load."""
 
 
 Move = Turn | Rewrite

@@ -24,34 +24,11 @@ def _knob(line: str) -> tuple[str, str]:
 
 _MODEL_NORM = "        self.norm = Norm(config.width, config)\n"
 _ROTATION = "        cos, sin = rotation(ids.shape[1]"
-_SMALL_PARAMETERS = "        if parameter.dim() < 2:\n"
 _ATTENTION_THEN_MLP = (
     "        x = x + self.self_attn(self.input_layernorm(x), cos, sin)\n"
     "        return x + self.mlp(self.post_attention_layernorm(x))\n"
 )
 
-SMEAR = Rewrite(
-    "look at the token before",
-    "embedding",
-    (
-        _knob("SMEAR = 0.2  # knob: float 0..1"),
-        (_MODEL_NORM, f"{_MODEL_NORM}        self.smear = nn.Parameter(torch.ones(config.width))\n"),
-        (
-            "        x = self.embed_tokens(ids)\n",
-            "        x = self.embed_tokens(ids)\n"
-            "        x = x + self.smear.to(x.dtype) * F.pad(x, (0, 0, 1, 0))[:, :-1]  # a share of the token before\n",
-        ),
-        (
-            _SMALL_PARAMETERS,
-            '        if name == "smear":\n'
-            "            parameter.fill_(SMEAR)\n"
-            "            continue\n"
-            f"{_SMALL_PARAMETERS}",
-        ),
-    ),
-    "self.smear",
-    "one learned vector mixes in the previous embedding, 0.06 bits per byte in a minute on one core",
-)
 SQUARED_RELU = Rewrite(
     "square the ReLU",
     "activation",
@@ -62,6 +39,7 @@ SQUARED_RELU = Rewrite(
     ),
     "F.relu(",
     "two matrices instead of three make a cheaper step (So et al. 2021, arXiv 2109.08668)",
+    reshapes=True,
 )
 ZERO_OUTPUTS = Rewrite(
     "start the blocks as identities",
@@ -79,6 +57,7 @@ EMBEDDING_NORM = Rewrite(
     ((_ROTATION, f"        x = F.rms_norm(x, x.shape[-1:])\n{_ROTATION}"),),
     "x = F.rms_norm(x, x.shape[-1:])",
     "small tied embeddings then weigh as much as what the blocks add",
+    reshapes=True,
 )
 ADAMW = Rewrite(
     "train the matrices with AdamW",
@@ -135,6 +114,7 @@ LOGIT_CAP = Rewrite(
     ),
     "LOGIT_CAP",
     "a soft cap keeps a model that sees its text several times from being too sure",
+    reshapes=True,
 )
 OUTPUT_NORM = Rewrite(
     "normalise what the blocks add",
@@ -148,6 +128,7 @@ OUTPUT_NORM = Rewrite(
     ),
     "self.input_layernorm(self.self_attn(",
     "norms behind the blocks instead of before them allow larger rates (OLMo 2, arXiv 2501.00656)",
+    reshapes=True,
 )
 PARALLEL_BLOCKS = Rewrite(
     "run attention and feed-forward side by side",
@@ -161,6 +142,7 @@ PARALLEL_BLOCKS = Rewrite(
     ),
     "self.self_attn(y, cos, sin) + self.mlp(y)",
     "one norm and one dependency less make a cheaper step",
+    reshapes=True,
 )
 PLAIN_HEADS = Rewrite(
     "drop the norms of queries and keys",
@@ -173,6 +155,7 @@ PLAIN_HEADS = Rewrite(
     ),
     "rotate(self.q_proj(x)",
     "a short run hardly needs them, and they cost time",
+    reshapes=True,
 )
 WINDOWS = Rewrite(
     "let every other layer look near",
@@ -205,6 +188,7 @@ WINDOWS = Rewrite(
     ),
     "self.window",
     "what comes next depends mostly on what stands just before",
+    reshapes=True,
 )
 TWO_PASSES = Rewrite(
     "run the layers twice",
@@ -220,6 +204,7 @@ TWO_PASSES = Rewrite(
     ),
     "PASSES",
     "depth without parameters, for text that is seen several times",
+    reshapes=True,
 )
 ROPE_BASE = Rewrite(
     "turn positions faster",
@@ -237,6 +222,7 @@ GELU_GATE = Rewrite(
     (("F.silu(self.gate_proj(x))", "F.gelu(self.gate_proj(x))"),),
     "F.gelu(",
     "another smooth gate (Shazeer 2020, arXiv 2002.05202)",
+    reshapes=True,
 )
 CLIPPING = Rewrite(
     "clip the gradients",
@@ -271,7 +257,6 @@ PLAYBOOK: tuple[Move, ...] = (
     Turn("halve the model", "TARGET_PARAMS_M", times(0.5), "a smaller model sees more text", "M parameters"),
     Turn("double the model", "TARGET_PARAMS_M", times(2), "this machine may have room for more model", "M parameters"),
     Turn("halve the batch", "BATCH_TOKENS", times(0.5), "small machines gain from more updates", "tokens per step"),
-    SMEAR,
     Turn("double the learning rates", "*LR", times(2), "short runs want large steps"),
     Turn("halve the learning rates", "*LR", times(0.5), "the steps may be too large for this model"),
     SQUARED_RELU,
@@ -308,3 +293,10 @@ PLAYBOOK: tuple[Move, ...] = (
     Z_LOSS,
 )  # fmt: skip
 """In the order in which to try them."""
+PORTABLE = tuple(move for move in PLAYBOOK if isinstance(move, Turn) or not move.reshapes)
+"""Those that keep the shape of Qwen3."""
+
+
+def playbook(form: str) -> tuple[Move, ...]:
+    """The moves for a recipe's form, "portable" or "best"."""
+    return PORTABLE if form == "portable" else PLAYBOOK

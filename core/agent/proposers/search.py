@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...contracts import Proposal, ResearchContext, Status
 from .moves import next_move
 from .optimiser import ask
-from .playbook import PLAYBOOK
+from .playbook import playbook
 from .rates import next_promise
 from .space import Space, draw
 
@@ -34,13 +34,14 @@ class SearchProposer:
         space = Space(context)
         if not space.knobs:
             return None
+        moves = playbook(context.form)
         count = sum(past.status not in UNTRAINED for past in context.history)
         proposal = next_promise(space)
         if proposal is None and (count < OPENING_MOVES or count % MOVE_EVERY == 0):
-            proposal = next_move(space, PLAYBOOK, setbacks=1)
+            proposal = next_move(space, moves, setbacks=1)
         if proposal is None and count % RETRY_EVERY == 0:
-            proposal = next_move(space, PLAYBOOK)
-        return proposal or ask(space) or next_move(space, PLAYBOOK) or self._drawn(space)
+            proposal = next_move(space, moves)
+        return proposal or ask(space) or next_move(space, moves) or self._drawn(space)
 
     @staticmethod
     def _drawn(space: Space) -> Proposal | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...contracts import Knob, KnobValue, Proposal, ResearchContext
 from .moves import next_move
-from .playbook import PLAYBOOK
+from .playbook import playbook
 from .rates import next_promise
 from .space import Assignment, Space, draw, fitted, is_word, ranked
 
@@ -52,9 +52,8 @@ class TpePlaybookProposer:
         space = Space(context)
         if not space.knobs:
             return None
-        return (
-            next_promise(space) or next_move(space, PLAYBOOK) or _tpe(space) or draw(space, "TPE only repeats itself")
-        )
+        proposal = next_promise(space) or next_move(space, playbook(context.form))
+        return proposal or _tpe(space) or draw(space, "TPE only repeats itself")
 
 
 def make_yardstick(name: str) -> RandomProposer | TpeProposer | TpePlaybookProposer:
