@@ -61,8 +61,8 @@ def score_lines(facts: dict[str, Any]) -> list[str]:
     score = facts["dev_bits_per_byte"]
     lines = [
         f"dev: {score:.4f} bits per byte, {facts['dev_bits_per_record']:.1f} bits per line",
-        f"  {facts['parameters']:,} parameters, {facts['steps']:,} steps, {facts['tokens']:,} tokens in "
-        f"{facts['train_seconds']:.1f} s",
+        f"  {facts['form']} form, {facts['parameters']:,} parameters, {facts['steps']:,} steps, "
+        f"{facts['tokens']:,} tokens in {facts['train_seconds']:.1f} s",
     ]
     mixed, who = facts.get("dev_bits_per_byte_with_ngram"), "the model"
     if mixed is not None:

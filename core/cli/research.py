@@ -125,6 +125,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         "floors": data.manifest.floors,
         "slices": score.slices,
         "parameters": outcome.parameters,
+        "form": recipe.model.form,
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "train_seconds": outcome.train_seconds,

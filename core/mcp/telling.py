@@ -146,6 +146,7 @@ def _facts(view: View) -> dict[str, Any]:
         "proven_revision": state.rung,
         "experiments_planned": known.get("experiments_planned"),
         "machine": {name: known.get(name) for name in ("device", "threads", "precision")},
+        "form": known.get("form", "portable"),
         "floors": {"what": f"{BITS_PER_BYTE} on dev that n-grams and compressors reach", **known.get("floors", {})},
         "data": {
             "adapter": known.get("adapter"),

@@ -259,6 +259,7 @@ def summarise(
             ("device", "device"),
             ("threads", "threads"),
             ("precision", "precision"),
+            ("form", "form of the model"),
             ("torch", "torch"),
             ("isolation", "sandbox"),
             ("harness_version", "slm-ar"),
