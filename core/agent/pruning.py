@@ -128,7 +128,7 @@ def verdict(state: CampaignState, item: ExperimentRecord, seed: int, share: floa
     if not is_hopeless(share, behind, past):
         return ""
     return (
-        f"hopeless after {_SHARE_WORDS[share]} of its budget: {rounded(behind, state.sigma or 0.0):.4f} bits per byte "
+        f"hopeless after {_SHARE_WORDS[share]} of its budget: {rounded(behind, state.sigma or 0.0):.4f} {state.unit} "
         f"behind the current code, and further behind than most of {len(past.behind)} earlier ideas"
     )
 

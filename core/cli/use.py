@@ -82,6 +82,8 @@ def predict(
             raise DataError(f"{source}: no row asks for an answer", "give it rows whose answer is left out or empty")
     seconds = time.monotonic() - loaded
     notices = list(getattr(adapter, "notices", ()))
+    if workspace.recipe.evaluation.mixture != "none":
+        notices.append("answered by the model alone, without the n-gram that [evaluation] mixes in for texts")
     facts = {
         "rows": count,
         "seconds": round(seconds, 3),

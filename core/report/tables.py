@@ -21,6 +21,7 @@ _COLUMNS = (
     "seconds",
     "steps",
     "hypothesis",
+    "unit",
 )
 _FORMULA_STARTS = ("=", "+", "-", "@")
 _LAST_EXPERIMENTS = 5
@@ -32,8 +33,9 @@ _LABEL_WIDTH = 10
 def results_tsv(state: CampaignState) -> str:
     """One line per experiment under a header; a field that has no value is empty.
 
-    `delta` is the dev score minus the current code's own run with the same seed. Tabs, line ends and control characters
-    in texts are neutralised, and a text that a spreadsheet would take for a formula gets a leading apostrophe.
+    `delta` is the dev score minus the current code's own run with the same seed; `unit` is what both count. Tabs, line
+    ends and control characters in texts are neutralised, and a text that a spreadsheet would take for a formula gets a
+    leading apostrophe.
     """
     lines = ["\t".join(_COLUMNS)]
     for item in state.experiments:
@@ -51,6 +53,7 @@ def results_tsv(state: CampaignState) -> str:
             "" if outcome is None else f"{outcome.train_seconds:.1f}",
             "" if outcome is None else str(outcome.steps),
             _cell(item.hypothesis),
+            _cell(state.unit),
         )
         lines.append("\t".join(fields))
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from report_states import (
     certified_state,
     empty_state,
     every_status_state,
+    facts,
     final_state,
     not_proven_state,
     with_experiment,
@@ -42,8 +43,11 @@ def test_one_row_per_experiment() -> None:
     skipped = next(row for row in rows if row["status"] == "skipped")
     assert skipped["seconds"] == "" and skipped["steps"] == ""
     assert results_tsv(empty_state()).splitlines() == [
-        "id\trevision\tparent\tproposer\tstatus\tdev_score\tdelta\tseconds\tsteps\thypothesis"
+        "id\trevision\tparent\tproposer\tstatus\tdev_score\tdelta\tseconds\tsteps\thypothesis\tunit"
     ]
+    assert {row["unit"] for row in rows} == {"bits per byte"}
+    mixed = rows_of(not_proven_state(facts=facts(mixture="ngram")))
+    assert {row["unit"] for row in mixed} == {"bits per byte with n-gram"}
 
 
 def test_texts_cannot_break_a_row() -> None:
@@ -52,7 +56,7 @@ def test_texts_cannot_break_a_row() -> None:
     text = results_tsv(state)
     assert len(text.split("\n")) == 3 and text.endswith("\n")
     row = text.split("\n")[1].split("\t")
-    assert len(row) == 10
+    assert len(row) == 11
     assert row[3] == "'-cmd"
     assert row[9] == "'=HYPERLINK(1) new column <U+001B>[31m<U+0000> end"
 
