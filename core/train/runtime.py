@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from . import accelerator
-from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed
+from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed, row_width
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 SNAPSHOT_FILE, SNAPSHOT_CONFIG = "snapshot.safetensors", "snapshot.json"
@@ -83,14 +83,18 @@ class Run:
         digest = hashlib.blake2b(f"{self.seed} {name}".encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
-    def dummy_batch(self, batch_tokens: int, context: int) -> Batch:
-        """A batch of random ids in the shape of a real one, to compile or warm up with before the clock starts."""
-        shape = 2, max(1, batch_tokens // context), context
-        ids = torch.randint(self.vocab_size, shape, generator=self.generator("dummy batch"))
-        inputs, targets = ids.to(self.device)
-        return Batch(inputs, targets, 0.0)
+    def dummy_batch(self, batch_tokens: int, context: int, align: Align = "stream") -> Batch:
+        """A batch of random ids, to compile or warm up with before the clock starts.
 
-    def fit_rows(self, step: Callable[[Batch], object], batch_tokens: int, context: int) -> int:
+        It lies in memory as a real one does, so that what is compiled for it is not compiled again.
+        """
+        shape = max(1, batch_tokens // context), row_width(context, align)
+        ids = torch.randint(self.vocab_size, shape, generator=self.generator("dummy batch")).to(self.device)
+        return Batch(ids[:, :context], ids[:, -context:], 0.0)
+
+    def fit_rows(
+        self, step: Callable[[Batch], object], batch_tokens: int, context: int, align: Align = "stream"
+    ) -> int:
         """The most rows of a batch that `step` can take at once in this memory: all of them, or a half, a third ...
 
         Call it before the clock starts. `step` is tried on a dummy batch, and on parts of it as long as memory runs
@@ -100,7 +104,7 @@ class Run:
 
         Raises torch.OutOfMemoryError when even one row does not fit.
         """
-        batch = self.dummy_batch(batch_tokens, context)
+        batch = self.dummy_batch(batch_tokens, context, align)
         count = len(batch.inputs)
         for rows in (rows for rows in range(count, 0, -1) if count % rows == 0):
             if self._fits(step, next(batch.parts(rows))):

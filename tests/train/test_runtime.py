@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -96,12 +96,19 @@ def test_a_generator_depends_on_seed_and_name_alone() -> None:
             end.close()
 
 
-def test_a_dummy_batch_has_the_shape_of_a_real_one() -> None:
+@pytest.mark.parametrize("align", get_args(Align))
+def test_a_dummy_batch_lies_in_memory_as_a_real_one(align: Align) -> None:
+    """Otherwise what was compiled before the clock started would be compiled again under it."""
     run, harness = make_run()
     with harness, run._control:
-        batch = run.dummy_batch(64, 16)
-    assert batch.inputs.shape == batch.targets.shape == (4, 16)
-    assert int(batch.inputs.max()) < run.vocab_size
+        dummy = run.dummy_batch(64, 16, align)
+    assert int(dummy.inputs.max()) < run.vocab_size
+    real = batches_of(np.arange(997, dtype=np.uint16), 64, 16, align=align, budget_steps=1)[0]
+    for one, other in ((dummy, real), *zip(dummy.parts(2), real.parts(2), strict=True)):
+        for ids, real_ids in ((one.inputs, other.inputs), (one.targets, other.targets)):
+            assert ids.shape == real_ids.shape
+            assert ids.stride() == real_ids.stride()
+            assert ids.dtype == real_ids.dtype
 
 
 def test_a_context_longer_than_the_batch_gives_one_row() -> None:
@@ -114,3 +121,22 @@ def test_outside_the_harness_train_py_says_how_it_is_run(monkeypatch: pytest.Mon
     assert CONTROL_VARIABLE not in os.environ
     with pytest.raises(RuntimeError, match="slm-ar train"):
         connect()
+
+
+def test_an_unknown_alignment_is_refused_before_the_clock_starts() -> None:
+    run, harness = make_run()
+    with harness, run._control:
+        with pytest.raises(ValueError, match="one of stream, documents, not 'rows'"):
+            next(run.batches(64, 16, align="rows"))  # type: ignore[arg-type]
+        harness.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            harness.recv(1)
+
+
+def test_packed_rows_come_through_the_same_door() -> None:
+    tokens = np.tile(np.arange(20, dtype=np.uint16), 13)  # thirteen documents of twenty tokens
+    batches = batches_of(tokens, 120, 60, align="documents", budget_steps=2)
+    for batch in batches:
+        assert batch.inputs.shape == batch.targets.shape == (2, 60)
+        assert torch.equal(batch.targets, (batch.inputs + 1) % 20)
+        assert (batch.inputs[:, ::20] == 0).all(), "three whole documents in every row"
