@@ -1,6 +1,6 @@
 """`make bench`: measures quality, prepare, loader, step rate, overhead, load and early stopping, and writes JSON.
 
-    python -m benchmarks [--text FILE] [--seconds 20] [--seeds 5] [--peer 'COMMAND'] [--only quality loader]
+    python -m benchmarks [--text FILE] [--seconds 10] [--seeds 5] [--peer 'COMMAND'] [--only quality loader]
 
 Without --text it uses the synthetic city of the demo. Every measurement is written at once; the same command goes on
 with what is missing. A measurement that other programs disturbed is void, and made again. Close other programs first.
@@ -23,7 +23,7 @@ from typing import Any
 from slm_ar.core.errors import SlmArError, UsageError
 
 from . import peer
-from .common import ROOT, Settings, facts, load, note, private_in, write
+from .common import ROOT, Settings, facts, load, many, note, private_in, write
 from .page import PARTS, section
 
 RESULTS = ROOT / ".bench"
@@ -52,7 +52,7 @@ def main(given: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     found.add_argument("--text", type=Path, help="Text file; without one, the synthetic city of the demo.")
-    found.add_argument("--seconds", type=float, help="Training seconds of one run of quality and pruning (20).")
+    found.add_argument("--seconds", type=float, help="Training seconds of one run of quality and pruning (10).")
     found.add_argument("--seeds", type=int, help="Runs, or rounds, of every part (5).")
     found.add_argument("--held-kb", type=int, default=200, help="kB of a text that are dev, hidden and test each.")
     found.add_argument("--peer", action="append", default=[], help="COMMAND or NAME=COMMAND; may be repeated.")
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Raises UsageError."""
-    seconds = arguments.seconds if arguments.seconds is not None else (1.0 if arguments.quick else 20.0)
+    seconds = arguments.seconds if arguments.seconds is not None else (1.0 if arguments.quick else 10.0)
     seeds = arguments.seeds if arguments.seeds is not None else (1 if arguments.quick else 5)
     if arguments.text is not None and not arguments.text.is_file():
         raise UsageError(f"there is no file {arguments.text}", "give TEXT=FILE, or leave it out for the synthetic city")
@@ -114,7 +114,9 @@ def bench(settings: Settings, names: list[str], results: Path, fresh: bool) -> i
     about = {name: parts[name].seconds(settings) * waiting[name] / len(parts[name].keys(settings)) for name in parts}
     for name, part in parts.items():
         word = (
-            f"{waiting[name]} measurements, about {about[name] / 60:.1f} min" if waiting[name] else "measured already"
+            f"{many(waiting[name], 'measurement')}, about {about[name] / 60:.1f} min"
+            if waiting[name]
+            else "measured already"
         )
         note(f"{name:<9} {part.TITLE}: {word}")
     minutes = math.ceil(sum(about.values()) / 60)
@@ -134,8 +136,14 @@ def bench(settings: Settings, names: list[str], results: Path, fresh: bool) -> i
 def record_of(name: str, part: ModuleType, settings: Settings, folder: Path, fresh: bool) -> dict[str, Any]:
     """What earlier starts measured, or an empty record. Raises UsageError where the two cannot stand together."""
     path = folder / f"{part.name(settings)}.json"
-    asked = {**part.asked(settings), "peers": list(settings.peers)} if name == "quality" else part.asked(settings)
-    new = {"part": name, **facts(), "asked": asked, "is_quick": settings.is_quick, "facts": {}, "runs": []}
+    new = {
+        "part": name,
+        **facts(),
+        "asked": part.asked(settings),
+        "is_quick": settings.is_quick,
+        "facts": {},
+        "runs": [],
+    }
     new["summary"] = part.summary([])
     if fresh or not path.exists():
         return new

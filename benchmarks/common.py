@@ -57,7 +57,7 @@ class Settings:
 
     text: Path | None = None
     """The synthetic city where there is none."""
-    seconds: float = 20.0
+    seconds: float = 10.0
     """Training time of one run of `quality` and `pruning`."""
     seeds: int = 5
     """Runs, or rounds, of every part."""
@@ -296,6 +296,10 @@ def interval_of_ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[st
         half = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
         found |= {"low": significant(math.exp(mean - half)), "high": significant(math.exp(mean + half))}
     return found
+
+
+def many(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def ratio_words(found: Mapping[str, float] | None) -> str:

@@ -15,6 +15,7 @@ from .common import (
     city_workspace,
     clocked_job,
     executor_for,
+    many,
     median_of,
     prepared,
     significant,
@@ -93,7 +94,7 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     if not found.get("per_hour"):
         return []
     return [
-        f"Budget {record['asked']['seconds']:g} s, {facts['threads']} threads, sandbox: {facts['sandbox']}.",
+        f"Budget {record['asked']['seconds']:g} s, {many(facts['threads'], 'thread')}, sandbox: {facts['sandbox']}.",
         "",
         "| overhead | of it start-up | of it scoring | experiments per hour | with a try before each |",
         "| --- | --- | --- | --- | --- |",

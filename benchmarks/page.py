@@ -18,7 +18,7 @@ from typing import Any
 from slm_ar.core.errors import UsageError
 
 from . import busy, loader, overhead, prepare, pruning, quality, steps
-from .common import ROOT, write
+from .common import ROOT, many, write
 
 PARTS: dict[str, ModuleType] = {
     "quality": quality,
@@ -82,9 +82,10 @@ def origin(record: Mapping[str, Any]) -> str:
     void = sum(bool(run["void"]) for run in record["runs"])
     names = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "tokenizers") if versions.get(name))
     return wrapped(
-        f"*{record['at'][:10]}, {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {names}, "
+        f"*{record['at'][:10]}, {machine['processor']}, {many(machine['cores'], 'core')}, "
+        f"{machine['memory_gb']} GB, {names}, "
         f"slm-ar {record['commit'] or versions['slm-ar']}; load {min(loads):.1f} to {max(loads):.1f}; "
-        f"{len(record['runs']) - void} measurements, {void} void.*"
+        f"{many(len(record['runs']) - void, 'measurement')}, {void} void.*"
     )
 
 

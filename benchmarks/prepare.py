@@ -99,7 +99,7 @@ def name(settings: Settings) -> str:
 
 
 def asked(settings: Settings) -> dict[str, Any]:
-    return {"mb": 1.0 if settings.is_quick else 20.0}
+    return {"mb": 1.0 if settings.is_quick else 24.0}
 
 
 def keys(settings: Settings) -> list[str]:
@@ -107,7 +107,7 @@ def keys(settings: Settings) -> list[str]:
 
 
 def seconds(settings: Settings) -> float:
-    return len(keys(settings)) * (5 + 2.5 * float(asked(settings)["mb"]))
+    return len(keys(settings)) * (5 + 3.5 * float(asked(settings)["mb"]))
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def asked(settings: Settings) -> dict[str, Any]:
 
 def keys(settings: Settings) -> list[str]:
     """As many starts as half the seeds, and configurations enough for the rule to stop some of them."""
-    starts, configurations = (2, 2) if settings.is_quick else (max(2, (settings.seeds + 1) // 2), 3 * settings.seeds)
+    starts, configurations = (1, 1) if settings.is_quick else (max(2, (settings.seeds + 1) // 2), 3 * settings.seeds)
     return [f"start {n}" for n in range(starts)] + [f"configuration {n}" for n in range(configurations)]
 
 
@@ -199,7 +199,8 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     found, asked = record["summary"], record["asked"]
     if "time_saved" not in found:
         return []
-    ranks = ", ".join(f"{value:.2f} at {share}" for share, value in found["rank_correlation"].items() if value)
+    known = {share: value for share, value in found["rank_correlation"].items() if value is not None}
+    ranks = ", ".join(f"{value:.2f} at {share}" for share, value in known.items()) or "not measured"
     return [
         f"**{asked['text']}**, {asked['seconds']:g} s each, {found['configurations']} configurations over "
         f"{found['spread_bpb']:.3f} bits per byte, {found['orders']} orders. Rank correlation with the end: {ranks}.",

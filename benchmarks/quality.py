@@ -24,6 +24,7 @@ from .common import (
     clocked_job,
     executor_for,
     interval_of_ratio,
+    many,
     prepared,
     ratio_words,
     significant,
@@ -46,15 +47,19 @@ def name(settings: Settings) -> str:
 
 
 def asked(settings: Settings) -> dict[str, Any]:
-    digest = hashlib.blake2b(settings.text.read_bytes(), digest_size=8).hexdigest() if settings.text else ""
     return {
         "text": settings.text.name if settings.text else "the synthetic city of the demo",
-        "text_digest": digest,
+        "text_digest": _digest(settings.text.read_bytes()) if settings.text else None,
         "seconds": settings.seconds,
         "held_kb": settings.held_kb if settings.text else None,
         "changes": dict(settings.changes),
         "constants": dict(settings.constants),
+        "peers": {who: _digest(" ".join(command).encode()) for who, command in map(peer.named, settings.peers)},
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def keys(settings: Settings) -> list[str]:
@@ -63,7 +68,7 @@ def keys(settings: Settings) -> list[str]:
 
 
 def seconds(settings: Settings) -> float:
-    return 30 + len(keys(settings)) * (settings.seconds + 6)
+    return (60 if settings.text else 30) + len(keys(settings)) * (settings.seconds + 6)
 
 
 @contextmanager
@@ -84,7 +89,6 @@ def opened(settings: Settings, folder: Path) -> Iterator[Opened]:
             "train_bytes": data.manifest.splits["train"].byte_count,
             "dev_bytes": data.manifest.splits["dev"].byte_count,
             "floors": data.manifest.floors,
-            "peers": commands,
         }
 
         def measure(key: str) -> Run:
@@ -147,8 +151,9 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     words = ", ".join(f"{name} = {value}" for name, value in changed.items())
     spent = [run["tokens"] for run in record["runs"] if run.get("tokens")]
     shown = [
-        f"**{asked['text']}**{f', with {words}' if words else ''}: {asked['seconds']:g} s, {facts['threads']} threads, "
-        f"{facts['precision']}, {facts['train_bytes'] / 1e6:.1f} MB of train, {facts['dev_bytes'] / 1e3:.0f} kB of dev"
+        f"**{asked['text']}**{f', with {words}' if words else ''}: {asked['seconds']:g} s, "
+        f"{many(facts['threads'], 'thread')}, {facts['precision']}, {facts['train_bytes'] / 1e6:.1f} MB of train, "
+        f"{facts['dev_bytes'] / 1e3:.0f} kB of dev"
         + (f", {statistics.fmean(spent) / 1e6:.2f} M tokens per run." if spent else "."),
         "",
         "| system | bits per byte | seeds | slm-ar divided by it (95 % interval) |",

@@ -18,3 +18,4 @@ def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disturbance, "LARGEST_OTHER_SHARE", 1e9)
     monkeypatch.setattr(disturbance, "LONGEST_GAP_SECONDS", 1e9)
     monkeypatch.setattr(training_run, "LATE_SECONDS", 1e9)
+    monkeypatch.setattr(training_run.TrainJob, "wall_seconds", property(lambda job: 600.0))

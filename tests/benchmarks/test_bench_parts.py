@@ -182,4 +182,4 @@ def test_overhead_load_and_early_stopping_at_toy_size(tmp_path: Path, capsys: py
     found = results(tmp_path)
     assert found["overhead"]["summary"]["per_hour"] > 0
     assert set(found["busy"]["summary"]) == set(busy.SETTINGS)
-    assert found["pruning-city"]["runs"][0]["looks"].keys() == {"0.125", "0.25"}
+    assert found["pruning-city"]["runs"][0]["looks"].keys() <= {"0.125", "0.25"}  # a late look is passed over
