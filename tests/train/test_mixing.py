@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,12 @@ class Flat:
         return torch.zeros(sum(end - start for start, end in positions), self.vocab_size)
 
 
+@pytest.fixture(scope="module")
+def mixing_executor(tiny_data: PreparedData) -> Iterator[LocalExecutor]:
+    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as shared:
+        yield shared
+
+
 @pytest.fixture
 def mixer(tiny_data: PreparedData, executor: LocalExecutor) -> Mixer:
     return Mixer(tiny_data, executor.tokenizer)
@@ -152,13 +159,12 @@ def test_generation_and_score_mix_the_same_probabilities(tiny_data: PreparedData
 
 
 def test_a_mixed_score_stands_beside_the_models_own(
-    tiny_data: PreparedData, executor: LocalExecutor, trained_folder: Path
+    tiny_data: PreparedData, executor: LocalExecutor, mixing_executor: LocalExecutor, trained_folder: Path
 ) -> None:
     alone = executor.score(trained_folder, "dev", 64)
     assert alone.objective is None
-    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as mixing_executor:
-        score = mixing_executor.score(trained_folder, "dev", 64)
-        hidden = mixing_executor.score(trained_folder, "hidden", 64)
+    score = mixing_executor.score(trained_folder, "dev", 64)
+    hidden = mixing_executor.score(trained_folder, "hidden", 64)
     assert score.bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-5)
     assert score.objective is not None and hidden.objective is not None
     assert score.objective.unit == BITS_WITH_NGRAM and score.judged == score.objective.value
@@ -170,45 +176,44 @@ def test_a_mixed_score_stands_beside_the_models_own(
 
 
 def test_weights_are_fitted_once_for_a_checkpoint_by_a_process_of_its_own(
-    tiny_data: PreparedData, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
+    mixing_executor: LocalExecutor, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as executor:
-        opened: list[str] = []
-        client, fit = executor.client, Mixer.fit_candidate
+    executor = mixing_executor
+    monkeypatch.setattr(executor, "_weights", None)
+    opened: list[str] = []
+    client, fit = executor.client, Mixer.fit_candidate
 
-        def counted(*args: object, **kwargs: object) -> object:
-            opened.append("client")
-            return client(*args, **kwargs)  # type: ignore[arg-type]
+    def counted(*args: object, **kwargs: object) -> object:
+        opened.append("client")
+        return client(*args, **kwargs)  # type: ignore[arg-type]
 
-        def fitted(*args: object) -> object:
-            opened.append("fit")
-            return fit(*args)  # type: ignore[arg-type]
+    def fitted(*args: object) -> object:
+        opened.append("fit")
+        return fit(*args)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(executor, "client", counted)
-        monkeypatch.setattr(Mixer, "fit_candidate", fitted)
-        executor.score(trained_folder, "dev", 64)
-        assert opened == ["fit", "client", "client", "client"]  # mix, dev, probes: three processes
-        executor.score(trained_folder, "hidden", 64)
-        assert opened[4:] == ["client", "client"]
-        config = trained_folder / "config.json"
-        config.write_text(config.read_text() + " ", encoding="utf-8")  # another checkpoint, as far as anybody can tell
-        executor.score(trained_folder, "dev", 64)
-        assert opened[6:] == ["fit", "client", "client", "client"]
+    monkeypatch.setattr(executor, "client", counted)
+    monkeypatch.setattr(Mixer, "fit_candidate", fitted)
+    executor.score(trained_folder, "dev", 64)
+    assert opened == ["fit", "client", "client", "client"]  # mix, dev, probes: three processes
+    executor.score(trained_folder, "hidden", 64)
+    assert opened[4:] == ["client", "client"]
+    config = trained_folder / "config.json"
+    config.write_text(config.read_text() + " ", encoding="utf-8")  # another checkpoint, as far as anybody can tell
+    executor.score(trained_folder, "dev", 64)
+    assert opened[6:] == ["fit", "client", "client", "client"]
 
 
-def test_looks_and_samples_mix_as_scores_do(tiny_data: PreparedData, trained_folder: Path) -> None:
-    with LocalExecutor(toy_machine(), tiny_data, mixture="ngram") as executor:
-        mixed = preview_score(executor, trained_folder, 64)
-        with executor.writer(trained_folder, 32) as source:
-            assert isinstance(source, MixedSource)
-            first = generate_text(source, executor.tokenizer, "", 32, 20, 0.0)
-            assert first == generate_text(source, executor.tokenizer, "", 32, 20, 0.0)
-    with LocalExecutor(toy_machine(), tiny_data) as executor:
-        alone = preview_score(executor, trained_folder, 64)
-        with executor.writer(trained_folder, 32) as source:
-            assert not isinstance(source, MixedSource)
-            assert generate_text(source, executor.tokenizer, "", 32, 20, 0.0) != first
+def test_looks_and_samples_mix_as_scores_do(
+    executor: LocalExecutor, mixing_executor: LocalExecutor, trained_folder: Path
+) -> None:
+    mixed, alone = (preview_score(one, trained_folder, 64) for one in (mixing_executor, executor))
     assert mixed is not None and alone is not None and mixed < alone
+    texts = []
+    for one in (mixing_executor, executor):
+        with one.writer(trained_folder, 32) as source:
+            assert isinstance(source, MixedSource) == one.mixes
+            texts += [generate_text(source, one.tokenizer, "", 32, 20, 0.0) for _ in range(2)]
+    assert texts[0] == texts[1] != texts[2] == texts[3]
 
 
 def test_mix_documents_reach_no_candidate_but_as_windows_of_ids(tiny_data: PreparedData, mixer: Mixer) -> None:
