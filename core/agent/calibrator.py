@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..contracts import KnobValue, Rate, Status
 from ..recipe import Recipe
-from ..train.executor import LocalExecutor, device_lock
+from ..train.device_lock import device_lock
+from ..train.executor import LocalExecutor
 from . import edits, planner
 from .opening import train_job
 from .proposers.rates import promises, setting_words, settings, size_knobs

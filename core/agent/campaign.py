@@ -65,6 +65,8 @@ class Campaign(Runs):
                 if parked is not None:
                     raise parked
                 return reason
+            if isinstance(step, planner.TrainStep) and self.waits_in_vain(limits.stop_at):
+                continue
             try:
                 over = self._perform(state, step, proposer) or over
             except ProposerError as error:

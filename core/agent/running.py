@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..contracts import Display, SplitScore, Status, TrainOutcome
 from ..recipe import Recipe
-from ..train.executor import LocalExecutor, device_lock
+from ..train.device_lock import device_lock, wait_for_device
+from ..train.executor import LocalExecutor
 from ..train.preview import preview_score
 from ..train.smoke import Smoke
 from ..train.speed import slower_words
@@ -136,6 +137,12 @@ class Runs:
             return watched(self.executor, job, folder, self.display, title, look)
         with device_lock(self.executor.machine.device, self.display.note):
             return watched(self.executor, job, folder, self.display, title, look)
+
+    def waits_in_vain(self, stop_at: float | None) -> bool:
+        """Wait for a device on which others train, before a run by the clock; True when the time was up first."""
+        if self.recipe.budget.seconds is None:
+            return False
+        return not wait_for_device(self.executor.machine.device, self.display.note, stop_at)
 
     def try_out(self, experiment: ExperimentRecord, seed: int) -> Smoke:
         """Try the code of an experiment for two steps on made-up data; the journal holds what became of it."""

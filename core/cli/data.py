@@ -135,7 +135,8 @@ def _measured_pace(workspace: Workspace, data: PreparedData, display: Display) -
     """
     from ..agent.opening import train_job
     from ..report.inspection import Pace
-    from ..train.executor import LocalExecutor, device_lock, window_context
+    from ..train.device_lock import device_lock
+    from ..train.executor import LocalExecutor, window_context
 
     machine = workspace.machine()
     asked = train_job(workspace.recipe, machine, workspace.train_py, 0)

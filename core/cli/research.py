@@ -93,7 +93,8 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
     from ..agent.opening import train_job
     from ..errors import TrainingError
     from ..report.exam import exam_lines
-    from ..train.executor import LocalExecutor, device_lock
+    from ..train.device_lock import device_lock
+    from ..train.executor import LocalExecutor
 
     workspace = find_workspace()
     check_train_py(workspace.train_py)

@@ -34,7 +34,7 @@ class LiveWorld:
     def __init__(self, bench: Bench, store: Store, crew: Crew, runs: int) -> None:
         """Trains the starting code CALIBRATION_RUNS times first, which no search pays for."""
         self.start, self.program = bench.train_py, bench.program
-        self.form = bench.recipe.model.form
+        self.form: str = bench.recipe.model.form
         machine, budget = bench.machine, bench.recipe.budget
         self.hardware: Mapping[str, Any] = {
             "device": machine.device,

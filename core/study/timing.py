@@ -14,7 +14,7 @@ from ..agent import calibrator
 from ..agent.edits import parse_knobs
 from ..agent.proposers.rates import FACTORS
 from ..contracts import Display, Rate, Status
-from ..train.executor import device_lock
+from ..train.device_lock import device_lock
 from .training import Bench
 
 FIELD = "rates"

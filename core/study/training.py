@@ -31,7 +31,8 @@ from ..recipe import Recipe
 from ..tasks.objective import Objective
 from ..train.checkpoint import InvalidCheckpointError
 from ..train.device import Machine, usable_cores
-from ..train.executor import LocalExecutor, device_lock
+from ..train.device_lock import device_lock
+from ..train.executor import LocalExecutor
 from ..train.preview import preview_score
 from ..train.smoke import Smoke
 from ..train.training_run import Snapshot, TrainJob

@@ -7,10 +7,8 @@ sandbox that this command proved; a score comes from fresh processes and only af
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..contracts import GroupScore, ObjectiveScore, SplitScore
 from ..errors import BudgetError
-from ..prepare.heldout import HeldDocument, ensure_private, private_root, read_split
+from ..prepare.heldout import HeldDocument, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.tokenizer import load_tokenizer
 from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE, LARGEST_CHECKPOINT_BYTES
@@ -283,21 +281,3 @@ def window_context(folder: Path, cap: int) -> int:
     except (OSError, ValueError):
         asked = None
     return max(8, min(asked, cap)) if isinstance(asked, int) and not isinstance(asked, bool) else cap
-
-
-@contextlib.contextmanager
-def device_lock(device: str, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold this machine's device for runs budgeted by the clock: two of them at once would both be void."""
-    path = ensure_private(private_root()) / f"{device}.lock"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            on_wait(f"waiting for the {device}: process {file.read().strip() or '?'} is training on it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from test_campaign import OUTCOME, RATES, WORKS, FakeExecutor, FakeRun, Scripted, kinds, opened
 from toys import toy_recipe
 
-from slm_ar.core.agent import calibrator, night
+from slm_ar.core.agent import calibrator, night, running
 from slm_ar.core.agent import campaign as campaign_module
 from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.journal import Journal
@@ -140,6 +141,23 @@ def test_no_run_begins_when_the_end_came_in_a_try(
     assert max(executor.began) <= 1300
     assert campaign.run(Scripted(*wider), 1, Limits()) == "planned experiments done"
     assert len(executor.tried) == 1 and campaign.state.experiments[0].status is not None
+
+
+def test_the_time_may_be_up_while_another_campaign_trains(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(device: str, tell: Callable[[str], None], stop_at: float | None) -> bool:
+        assert stop_at == 1300
+        executor.now = 1301
+        return False
+
+    recipe = toy_recipe(gate={"claim_every": 50}, budget={"steps": None, "seconds": 5})
+    monkeypatch.setattr(running, "wait_for_device", busy)
+    campaign = opened(workspace, journal, tiny_data, executor, recipe)  # type: ignore[arg-type]
+    assert campaign.run(Scripted(*many(4)), 4, limits(300)) == REASON
+    assert executor.began == [], "no run begins behind the end"
+    by_steps = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
+    assert not by_steps.waits_in_vain(1000.0), "who counts steps may share the machine"
 
 
 def test_nothing_is_asked_for_when_the_end_came_while_sizes_were_timed(

@@ -12,7 +12,7 @@ from commands_in_process import Command, told
 from data_workspaces import ADAPTER_FILE, make_row_workspace, write_rows
 
 from slm_ar.core.prepare.heldout import private_root
-from slm_ar.core.train.executor import device_lock
+from slm_ar.core.train.device_lock import device_lock
 from slm_ar.core.train.training_run import TrainingRun
 
 
@@ -59,7 +59,7 @@ def test_the_pace_is_measured_alone_and_given_up_cleanly(
             yield
         events.append("free again")
 
-    monkeypatch.setattr("slm_ar.core.train.executor.device_lock", recorded_lock)
+    monkeypatch.setattr("slm_ar.core.train.device_lock.device_lock", recorded_lock)
     monkeypatch.setattr("slm_ar.core.cli.data.PACE_SECONDS", 0.5)
     asked = ("inspect", str(source), "--adapter", "table", "--option", "label=letter")
     ended = slm_ar(*asked)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -371,23 +370,3 @@ def test_the_log_tail_is_short_and_has_no_control_characters(tmp_path: Path) -> 
     assert "\x00" not in tail
     assert last_line(tail).endswith("end")
     assert log_tail(tmp_path / "nowhere") == last_line("") == ""
-
-
-def test_the_device_is_lent_to_one_run_at_a_time() -> None:
-    waited: list[str] = []
-    order: list[str] = []
-
-    def second() -> None:
-        with executor_module.device_lock("cpu", waited.append):
-            order.append("second")
-
-    with executor_module.device_lock("cpu", waited.append):
-        other = threading.Thread(target=second)
-        other.start()
-        deadline = time.monotonic() + 60
-        while not waited and time.monotonic() < deadline:
-            time.sleep(0.01)
-        order.append("first")
-    other.join(60)
-    assert order == ["first", "second"]
-    assert f"process {os.getpid()} is training on it" in waited[0]

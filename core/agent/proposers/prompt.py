@@ -141,7 +141,7 @@ def code_text(context: ResearchContext) -> str:
 def task_text(context: ResearchContext, turn: int) -> str:
     """What changes from turn to turn: budget, noise, history, and the question."""
     budget = {name: value for name, value in context.budget.items() if value is not None}
-    facts = {"hardware": dict(context.hardware), "budget_of_one_run": budget, "form": context.form}
+    facts: dict[str, Any] = {"hardware": dict(context.hardware), "budget_of_one_run": budget, "form": context.form}
     facts["noise_sigma"] = _rounded(context.sigma)
     note = context.note.strip() if isinstance(context, NotedContext) else ""
     shown_note = f"# An optimiser that turns the knobs works beside you\n\n{note}\n\n" if note else ""
