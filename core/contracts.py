@@ -347,6 +347,7 @@ class TrainOutcome:
     startup_seconds: float
     wall_seconds: float
     peak_memory_mb: float
+    """Of the process; on an accelerator of the device, by the candidate's own word."""
     steps: int
     tokens: int
     parameters: int

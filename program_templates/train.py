@@ -284,29 +284,50 @@ def loss_of(model: nn.Module, batch: runtime.Batch, run: runtime.Run) -> torch.T
 
 
 def train_step(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run, rows: int
 ) -> None:
-    loss_of(model, batch, run).backward()
+    """One update from a batch, of which `rows` rows at once fit into the memory."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    for part in batch.parts(rows):
+        (loss_of(model, part, run) * part.weight).backward()
     share = schedule(batch.progress)
     for optimizer, rate in zip(optimizers, (MATRIX_LR, EMBED_LR), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * share
         optimizer.step()
+
+
+def warm_up(model: Model, optimizers: list[torch.optim.Optimizer], run: runtime.Run) -> int:
+    """Pay before the clock starts what the first step pays once; the rows of a batch that fit into the memory.
+
+    On a GPU the blocks are compiled, one for all of them: for budgets of a minute or more that pays.
+    """
+    if run.device.type == "cuda" and (run.budget_seconds or 0) >= 60:
+        torch.set_float32_matmul_precision("high")
+        torch._dynamo.config.suppress_errors = True  # without a compiler at hand it trains uncompiled
+        for layer in model.layers:
+            layer.compile(dynamic=False)
+
+    def step(batch: runtime.Batch) -> None:
+        train_step(model, optimizers, batch, run, len(batch.inputs))
+
+    rows = run.fit_rows(step, BATCH_TOKENS, CONTEXT)
+    for optimizer in optimizers:
         optimizer.zero_grad()
+        optimizer.state.clear()
+    return rows
 
 
 def main() -> None:
     run = runtime.connect()
     config = choose_config(run.vocab_size, run.form)
     model = Model(config).to(run.device)
-    initialise(model, run)
     optimizers = make_optimizers(model, run)
-    fast = torch.compile(model) if run.device.type == "cuda" and (run.budget_seconds or 0) >= 120 else model
-    # Everything that the first step pays once is paid here, on random ids, before the clock starts.
-    loss_of(fast, run.dummy_batch(BATCH_TOKENS, CONTEXT), run).backward()
-    model.zero_grad()
+    rows = warm_up(model, optimizers, run)
+    initialise(model, run)  # now, because warming up has trained on random ids
     for batch in run.batches(BATCH_TOKENS, CONTEXT, model, asdict(config)):
-        train_step(fast, optimizers, batch, run)
+        train_step(model, optimizers, batch, run, rows)
     run.save(model, asdict(config))
 
 

@@ -102,7 +102,7 @@ def learns_and_is_causal(module: ModuleType) -> None:
         batch = module.runtime.Batch(rows[:, :-1], rows[:, 1:], 0.1 + 0.1 * step)
         losses.append(float(module.loss_of(model, batch, FakeRun()).detach()))
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        module.train_step(model, optimizers, batch, FakeRun())
+        module.train_step(model, optimizers, batch, FakeRun(), 3)
     assert losses[-1] < losses[0]
     changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
     assert all(changed), "a parameter is not trained"

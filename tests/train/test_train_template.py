@@ -166,9 +166,53 @@ def test_the_loss_falls_within_thirty_steps(template: ModuleType, tiny_data: Pre
         batch = template.runtime.Batch(rows[:, :-1], rows[:, 1:], step / 30)
         with torch.no_grad():
             losses.append(float(F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
-        template.train_step(model, optimizers, batch, FakeRun())
+        template.train_step(model, optimizers, batch, FakeRun(), 3)
     assert losses[0] == pytest.approx(np.log(320), abs=0.3)
     assert np.mean(losses[-5:]) < losses[0] - 1.0
+
+
+def test_a_batch_in_parts_is_the_same_update(template: ModuleType) -> None:
+    torch.manual_seed(1)
+    ids = torch.randint(320, (8, 65))
+    batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3)
+    models = []
+    for rows in (8, 3):
+        model = template.Model(small(template))
+        template.initialise(model, FakeRun())
+        optimizers = template.make_optimizers(model, FakeRun())
+        for _ in range(2):
+            template.train_step(model, optimizers, batch, FakeRun(), rows)
+        models.append(model)
+    for whole, parted in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(whole, parted, atol=2e-4)
+
+
+def test_warming_up_leaves_nothing_behind_and_finds_how_many_rows_fit(template: ModuleType) -> None:
+    tried: list[int] = []
+
+    class Small(FakeRun):
+        budget_seconds = 300.0
+
+        def fit_rows(self, step: Any, batch_tokens: int, context: int) -> int:
+            assert (batch_tokens, context) == (template.BATCH_TOKENS, template.CONTEXT)
+            ids = torch.randint(320, (4, 65))
+            step(template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.0))
+            tried.append(len(ids))
+            return 2
+
+    config = small(template)
+    model, fresh = template.Model(config), template.Model(config)
+    optimizers = template.make_optimizers(model, Small())
+    template.initialise(model, Small())
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    assert template.warm_up(model, optimizers, Small()) == 2
+    assert tried == [4]
+    assert any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)), "a whole step is paid"
+    template.initialise(model, Small())
+    template.initialise(fresh, Small())
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), fresh.parameters(), strict=True))
+    assert not any(optimizer.state for optimizer in optimizers)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_equal_names_start_alike_in_models_of_another_depth(template: ModuleType) -> None:
