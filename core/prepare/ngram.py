@@ -293,16 +293,19 @@ def of_shards(folder: Path, dtype: str, vocab_size: int, order: int = ORDER) -> 
 def evenly(tokens: Ids, offsets: Ids, most: int | None = None) -> tuple[Ids, Ids]:
     """(tokens, starts) of documents evenly over all of them, `most` tokens at most (MOST_TOKENS).
 
-    `offsets` are the starts of all documents and, last, the end.
+    `offsets` are the starts of all documents and, last, the end. Where those are short beside the others, further ones
+    follow until `most` is reached; the last one is cut.
     """
     most = MOST_TOKENS if most is None else most
     if len(tokens) <= most:
         return np.asarray(tokens), offsets[:-1]
     marks = np.floor(np.arange(len(offsets)) * (most / len(tokens)))
-    chosen = np.flatnonzero(np.diff(marks) > 0)
-    if not len(chosen):
-        chosen = np.zeros(1, np.int64)
-    parts = [tokens[offsets[place] : offsets[place + 1]] for place in chosen.tolist()]
-    sizes = np.array([len(part) for part in parts], np.int64)
-    starts = np.cumsum(sizes) - sizes
-    return np.concatenate(parts)[:most], starts[starts < most]
+    is_chosen = np.diff(marks) > 0
+    by_turn = np.concatenate([np.flatnonzero(is_chosen), np.flatnonzero(~is_chosen)])
+    sizes = np.diff(offsets)
+    before = np.cumsum(sizes[by_turn]) - sizes[by_turn]
+    taken = np.zeros(len(sizes), np.int64)
+    taken[by_turn] = np.clip(most - before, 0, sizes[by_turn])
+    chosen = np.flatnonzero(taken)
+    parts = [tokens[offsets[place] : offsets[place] + taken[place]] for place in chosen.tolist()]
+    return np.concatenate(parts), np.cumsum(taken[chosen]) - taken[chosen]

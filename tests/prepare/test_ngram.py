@@ -170,8 +170,18 @@ def test_of_a_large_corpus_whole_documents_are_taken_evenly(most: int) -> None:
     tokens, starts = flat(documents)
     offsets = np.append(starts, len(tokens))
     chosen, firsts = ngram.evenly(tokens, offsets, most)
-    assert min(most, len(tokens)) * 0.5 <= len(chosen) <= most
+    assert len(chosen) == min(most, len(tokens))
     assert (chosen[firsts] == BOS).all() and (chosen == BOS).sum() == len(firsts)
     if most == 100:
         places = np.flatnonzero(np.isin(chosen, [3, 4, 5, 6]))
         assert len(np.unique(chosen[places])) == 4  # from everywhere, not from one end
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_corpus_that_is_one_long_document_beside_short_ones_is_counted(place: int) -> None:
+    documents = [[3, 4], [3, 4], [3, 4]]
+    documents[place] = [5, 6] * 500
+    tokens, starts = flat(documents)
+    chosen, firsts = ngram.evenly(tokens, np.append(starts, len(tokens)), 300)
+    assert len(chosen) == 300 and np.isin(chosen, [5, 6]).sum() >= 280
+    assert (chosen[firsts] == BOS).all() and (chosen == BOS).sum() == len(firsts)
