@@ -20,9 +20,9 @@ from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.tokenizer import load_tokenizer
-from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE, LARGEST_CHECKPOINT_BYTES
+from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE, LARGEST_CHECKPOINT_BYTES, InvalidCheckpointError
 from .device import Machine
-from .files import read_candidate_file, read_config
+from .files import candidate_file_digest, read_candidate_file, read_config
 from .meter import allowance
 from .mixing import NO_MIXTURE, Known, MixedSource, Mixer, Mixture, Weights, check_mix
 from .pasted import HeldText
@@ -220,8 +220,6 @@ class LocalExecutor:
             yield client if weights is None else MixedSource(client, self.mixer.model, weights)
 
     def _refuse_pasted_text(self, folder: Path) -> None:
-        from .checkpoint import InvalidCheckpointError
-
         code = read_candidate_file(folder / "train.py", LARGEST_CODE_BYTES).decode("utf-8", errors="replace")
         shared = self._held_text.shared_runs(code)
         if shared:
@@ -267,10 +265,16 @@ class LocalExecutor:
 
 
 def _checkpoint_digest(folder: Path) -> str:
-    """Names weights, configuration and code: serving a checkpoint moves its files, so times tell nothing."""
+    """Names weights, configuration and code: serving a checkpoint moves its files, so times tell nothing.
+
+    Raises InvalidCheckpointError when one of them cannot be read.
+    """
     total = hashlib.sha256()
-    for name in (CHECKPOINT_FILE, CONFIG_FILE, "train.py"):
-        total.update(hashlib.sha256(read_candidate_file(folder / name, LARGEST_CHECKPOINT_BYTES)).digest())
+    try:
+        for name in (CHECKPOINT_FILE, CONFIG_FILE, "train.py"):
+            total.update(candidate_file_digest(folder / name, LARGEST_CHECKPOINT_BYTES))
+    except OSError as error:
+        raise InvalidCheckpointError(f"the checkpoint cannot be read: {error.strerror or error}") from error
     return total.hexdigest()
 
 

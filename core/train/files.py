@@ -5,12 +5,13 @@ Used by the executor and the scorer. A candidate may have put anything where a f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LOG_FILE = "log.txt"
 LOG_TAIL_BYTES = 4096
@@ -23,17 +24,34 @@ _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 def read_candidate_file(path: Path, most_bytes: int, from_end: bool = False) -> bytes:
     """At most `most_bytes` of a regular file. Raises OSError for everything else, also for a larger one unless its
     end is asked for."""
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            if not from_end:
+                raise _too_large(path, size, most_bytes)
+            file.seek(size - most_bytes)
+        return file.read(most_bytes)
+
+
+def candidate_file_digest(path: Path, most_bytes: int) -> bytes:
+    """SHA-256 of a regular file, which is never in memory as a whole. Raises OSError as read_candidate_file does."""
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise _too_large(path, size, most_bytes)
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _opened(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"{path.name} is not a regular file")
-    with os.fdopen(descriptor, "rb") as file:
-        if facts.st_size > most_bytes:
-            if not from_end:
-                raise OSError(f"{path.name} has {facts.st_size:,} bytes, at most {most_bytes:,} are read")
-            file.seek(facts.st_size - most_bytes)
-        return file.read(most_bytes)
+    return os.fdopen(descriptor, "rb")
+
+
+def _too_large(path: Path, size: int, most_bytes: int) -> OSError:
+    return OSError(f"{path.name} has {size:,} bytes, at most {most_bytes:,} are read")
 
 
 def read_config(path: Path) -> dict[str, Any]:

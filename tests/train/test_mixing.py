@@ -23,6 +23,7 @@ from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.prepare.tokenizer import BOS
 from slm_ar.core.tasks.generate import generate_text
 from slm_ar.core.train import mixing
+from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.mixing import BUCKETS, Known, MixedSource, Mixer, fit_weights, mix_sample, mixed_nats
 from slm_ar.core.train.preview import preview_score
@@ -214,6 +215,20 @@ def test_looks_and_samples_mix_as_scores_do(
             assert isinstance(source, MixedSource) == one.mixes
             texts += [generate_text(source, one.tokenizer, "", 32, 20, 0.0) for _ in range(2)]
     assert texts[0] == texts[1] != texts[2] == texts[3]
+
+
+def test_a_checkpoint_that_lost_a_file_is_invalid_and_no_accident(
+    mixing_executor: LocalExecutor, trained_folder: Path
+) -> None:
+    (trained_folder / "model.safetensors").unlink()
+    with pytest.raises(InvalidCheckpointError, match="cannot be read: No such file"):
+        mixing_executor.score(trained_folder, "dev", 64)
+    (trained_folder / "model.safetensors").mkdir()
+    with (
+        pytest.raises(InvalidCheckpointError, match=r"model\.safetensors is not a regular file"),
+        mixing_executor.writer(trained_folder, 32),
+    ):
+        pass
 
 
 def test_mix_documents_reach_no_candidate_but_as_windows_of_ids(tiny_data: PreparedData, mixer: Mixer) -> None:
