@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..contracts import KnobValue, Rate, Status
 from ..recipe import Recipe
-from ..train.device_lock import device_lock
+from ..train.device_lock import take_device
 from ..train.executor import LocalExecutor
 from . import edits, planner
 from .opening import train_job
@@ -62,12 +62,20 @@ def allowed_seconds(runs: Runs, state: CampaignState, seconds_left: float | None
 def measure_rates(runs: Runs, state: CampaignState, seconds_left: float | None = None) -> None:
     """Time the settings around the current code, nearest first, and write down what came of it.
 
-    An interrupt leaves nothing behind, and they are measured again.
+    An interrupt leaves nothing behind, and they are measured again. Nothing is measured when others train on the device
+    until too little is left of `seconds_left`.
     """
     runs.display.phase("timing sizes of model, batch and context")
     text, seed = state.revisions[state.head], planner.window_seed(state, 0)
-    allowed = allowed_seconds(runs, state, seconds_left)
-    with device_lock(runs.executor.machine.device, runs.display.note):  # beside a timed run nothing may compute
+    stop_at = None if seconds_left is None else time.monotonic() + seconds_left
+    lock = take_device(runs.executor.machine.device, runs.display.note, stop_at)
+    if lock is None:
+        return
+    with lock:  # beside a timed run nothing may compute
+        left = None if stop_at is None else stop_at - time.monotonic()
+        if not is_due(runs, state, left):
+            return
+        allowed = allowed_seconds(runs, state, left)
         timed = time_settings(runs.executor, runs.recipe, text, seed, runs.runs_folder / FOLDER, allowed)
     rates = [rate for rate, _ in timed]
     runs.journal.append(

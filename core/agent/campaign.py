@@ -72,6 +72,8 @@ class Campaign(Runs):
             except ProposerError as error:
                 parked, over = error, f"{proposer.name} cannot be asked: {error.message}"
                 self.display.note(f"{over}; nothing new is proposed tonight")
+            finally:
+                self.give_back_device()
 
     def _perform(self, state: CampaignState, step: planner.Step, proposer: Proposer) -> str:
         """Do one step; why nothing new is to be proposed, where it turned out so."""

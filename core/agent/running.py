@@ -11,10 +11,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TextIO
 
 from ..contracts import Display, SplitScore, Status, TrainOutcome
 from ..recipe import Recipe
-from ..train.device_lock import device_lock, wait_for_device
+from ..train.device_lock import take_device
 from ..train.executor import LocalExecutor
 from ..train.preview import preview_score
 from ..train.smoke import Smoke
@@ -70,6 +71,8 @@ class Runs:
         self.executor, self.display = executor, display
         self.runs_folder = workspace / ".slm" / "runs"
         self._replay = GrowingReplay()
+        self._device: TextIO | None = None
+        """The lock of the device, where it is kept for the run to come."""
 
     @property
     def state(self) -> CampaignState:
@@ -135,25 +138,35 @@ class Runs:
         """Run one job to its outcome, showing its progress; a job budgeted by the clock owns the device."""
         if job.budget_seconds is None:
             return watched(self.executor, job, folder, self.display, title, look)
-        with device_lock(self.executor.machine.device, self.display.note):
+        with self._lent_device():
             return watched(self.executor, job, folder, self.display, title, look)
 
     def waits_in_vain(self, stop_at: float | None) -> bool:
-        """Wait for a device on which others train, before a run by the clock; True when the time was up first."""
+        """Wait for a device on which others train, before a run by the clock, and keep it for that run until
+        `give_back_device`; True when the time was up first."""
         if self.recipe.budget.seconds is None:
             return False
-        return not wait_for_device(self.executor.machine.device, self.display.note, stop_at)
+        self._device = take_device(self.executor.machine.device, self.display.note, stop_at)
+        return self._device is None
+
+    def give_back_device(self) -> None:
+        """Let others have the device, where it was kept for a run that was not needed."""
+        if self._device is not None:
+            self._device.close()
+            self._device = None
+
+    def _lent_device(self) -> TextIO:
+        """The lock of the device, to be closed: the one that was kept, or another when that is free."""
+        kept, self._device = self._device, None
+        return kept or take_device(self.executor.machine.device, self.display.note)
 
     def try_out(self, experiment: ExperimentRecord, seed: int) -> Smoke:
         """Try the code of an experiment for two steps on made-up data; the journal holds what became of it."""
         folder = self.runs_folder / SMOKE_FOLDER
         job = self.job(self.state.revisions[experiment.revision], seed)
         # Beside a run that is budgeted by the clock, of whomever, nothing else may compute.
-        lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if job.budget_seconds is not None:
-            lock = device_lock(self.executor.machine.device, self.display.note)
         try:
-            with lock:
+            with self._lent_device() if job.budget_seconds is not None else contextlib.nullcontext():
                 smoke = self.executor.smoke(job, folder, context=self.recipe.evaluation.context)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

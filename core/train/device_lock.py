@@ -12,39 +12,46 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, overload
 
 from ..prepare.heldout import ensure_private, private_root
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.05
 
 
 @contextmanager
 def device_lock(device: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold this machine's device for runs budgeted by the clock: two of them at once would both be void."""
-    with _lock_file(device).open("a+") as file:
+    with take_device(device, on_wait):
+        yield
+
+
+@overload
+def take_device(device: str, on_wait: Callable[[str], None]) -> TextIO: ...
+@overload
+def take_device(device: str, on_wait: Callable[[str], None], stop_at: float | None) -> TextIO | None: ...
+def take_device(device: str, on_wait: Callable[[str], None], stop_at: float | None = None) -> TextIO | None:
+    """The lock of the device, held until it is closed; None when it is not free before the `stop_at` of
+    time.monotonic()."""
+    file = _lock_file(device).open("a+")
+    try:
         if not _is_taken(file):
             on_wait(_waiting_words(device, file))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if stop_at is None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            while stop_at is not None and not _is_taken(file):
+                if time.monotonic() > stop_at:
+                    file.close()
+                    return None
+                time.sleep(POLL_SECONDS)
         file.seek(0)
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        yield
-
-
-def wait_for_device(device: str, on_wait: Callable[[str], None], stop_at: float | None) -> bool:
-    """Wait until nobody holds the device, and until the `stop_at` of time.monotonic() at most; whether it is free."""
-    with _lock_file(device).open("a+") as file:
-        is_told = False
-        while not _is_taken(file):
-            if stop_at is not None and time.monotonic() > stop_at:
-                return False
-            if not is_told:
-                on_wait(_waiting_words(device, file))
-                is_told = True
-            time.sleep(POLL_SECONDS)
-    return True
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _lock_file(device: str) -> Path:

@@ -23,6 +23,7 @@ from slm_ar.core.agent.proposers.space import Space
 from slm_ar.core.agent.replay import replay
 from slm_ar.core.contracts import PastExperiment, Rate, ResearchContext, Status
 from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.train.device_lock import take_device
 from slm_ar.core.train.smoke import Smoke
 from slm_ar.core.train.training_run import TrainJob
 
@@ -221,6 +222,21 @@ def test_only_for_proposers_that_ask_for_it(workspace: Path, journal: Journal, t
     wanting = {name for name in ("search", "tpe", "tpe-playbook", "random")
                if getattr(make_proposer(name), "wants_rates", False)}  # fmt: skip
     assert wanting == {"search", "tpe-playbook"}
+
+
+def test_nothing_is_timed_behind_the_end_of_a_night_that_waited_for_the_device(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    executor = TimedExecutor()
+    campaign = opened(workspace, journal, tiny_data, executor, toy_recipe(**LONG))
+    planned = {"experiments_planned": 20, "plan": {"night": 0, "from": 0}}
+    state = replace(campaign.state, facts={**campaign.state.facts, **planned})
+    with take_device(executor.machine.device, print):
+        calibrator.measure_rates(campaign, state, 0.0)
+    calibrator.measure_rates(campaign, state, 100.0)  # what is left when it is free at last: too little
+    assert timed(journal) == [] and executor.tried == []
+    calibrator.measure_rates(campaign, state, 1e6)
+    assert len(timed(journal)) == 1
 
 
 def test_timing_ends_when_its_share_of_the_night_is_used_up(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 from test_campaign import OUTCOME, RATES, WORKS, FakeExecutor, Scripted, StopError, kinds, night, opened
 from toys import TINY_TRAIN_PY, toy_recipe
 
-from slm_ar.core.agent import running, smoking
+from slm_ar.core.agent import smoking
 from slm_ar.core.agent.campaign import MOST_FAILURES_IN_A_ROW
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import research_context
@@ -24,6 +22,7 @@ from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.html import render_html
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import status_text
+from slm_ar.core.train.device_lock import take_device
 from slm_ar.core.train.smoke import Smoke
 from slm_ar.core.train.training_run import TrainJob
 
@@ -189,34 +188,33 @@ def test_the_start_placebos_and_claims_are_not_tried(
     assert executor.tried == []
 
 
+def is_free(device: str) -> bool:
+    lock = take_device(device, lambda words: None, stop_at=0.0)
+    if lock is not None:
+        lock.close()
+    return lock is not None
+
+
 @pytest.mark.parametrize(("budget", "is_held"), [({"steps": None, "seconds": 30.0}, True), ({}, False)])
 def test_by_the_clock_nothing_is_timed_beside_a_try(
     workspace: Path,
     journal: Journal,
     tiny_data: PreparedData,
-    monkeypatch: pytest.MonkeyPatch,
     budget: dict[str, Any],
     is_held: bool,
 ) -> None:
-    inside: list[str] = []
     held: list[bool] = []
-
-    @contextmanager
-    def lock(device: str, tell: Callable[[str], None]) -> Iterator[None]:
-        inside.append(device)
-        yield
-        inside.pop()
+    executor = FakeExecutor()
 
     def smoke(job: TrainJob) -> Smoke:
-        held.append(bool(inside))
+        held.append(not is_free(executor.machine.device))
         return CRASH
 
-    monkeypatch.setattr(running, "device_lock", lock)
-    executor = FakeExecutor()
     executor.smokes = smoke
     recipe = toy_recipe(gate={"claim_every": 50}, budget=budget)
     night(opened(workspace, journal, tiny_data, executor, recipe), Edits(edited(1)), 1)
     assert held == [is_held]
+    assert is_free(executor.machine.device)
 
 
 # --- kills ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from slm_ar.core.errors import ProposerError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import status_text
+from slm_ar.core.train.device_lock import take_device
 from slm_ar.core.train.smoke import Smoke
 from slm_ar.core.train.training_run import TrainJob
 
@@ -146,18 +147,44 @@ def test_no_run_begins_when_the_end_came_in_a_try(
 def test_the_time_may_be_up_while_another_campaign_trains(
     workspace: Path, journal: Journal, tiny_data: PreparedData, executor: Timed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(device: str, tell: Callable[[str], None], stop_at: float | None) -> bool:
+    def busy(device: str, tell: Callable[[str], None], stop_at: float | None) -> None:
         assert stop_at == 1300
         executor.now = 1301
-        return False
 
     recipe = toy_recipe(gate={"claim_every": 50}, budget={"steps": None, "seconds": 5})
-    monkeypatch.setattr(running, "wait_for_device", busy)
+    monkeypatch.setattr(running, "take_device", busy)
     campaign = opened(workspace, journal, tiny_data, executor, recipe)  # type: ignore[arg-type]
     assert campaign.run(Scripted(*many(4)), 4, limits(300)) == REASON
     assert executor.began == [], "no run begins behind the end"
     by_steps = opened(workspace, journal, tiny_data, executor, RECIPE)  # type: ignore[arg-type]
     assert not by_steps.waits_in_vain(1000.0), "who counts steps may share the machine"
+
+
+def test_a_device_that_was_waited_for_is_kept_for_the_run(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    class Held(FakeExecutor):
+        def submit(self, job: TrainJob, folder: Path) -> FakeRun:
+            free.append(is_free())
+            return super().submit(job, folder)
+
+    def is_free() -> bool:
+        lock = take_device(executor.machine.device, lambda words: None, stop_at=0.0)
+        if lock is not None:
+            lock.close()
+        return lock is not None
+
+    free: list[bool] = []
+    executor = Held()
+    recipe = toy_recipe(gate={"claim_every": 50}, budget={"steps": None, "seconds": 5})
+    campaign = opened(workspace, journal, tiny_data, executor, recipe)
+    assert not campaign.waits_in_vain(None)
+    assert not is_free(), "nobody comes in between"
+    campaign.give_back_device()
+    assert is_free()
+    campaign.run(Scripted(*many(2)), 2, Limits())
+    assert free and not any(free)
+    assert is_free(), "while nothing trains, others may"
 
 
 def test_nothing_is_asked_for_when_the_end_came_while_sizes_were_timed(
