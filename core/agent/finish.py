@@ -287,7 +287,7 @@ def train_longer(campaign: Campaign, headline: str) -> FinalTraining:
         "bits per byte on dev": f"{score.bits_per_byte:.4f}",
         **_mixed_facts(score),
         "parameters": f"{outcome.parameters:,}",
-        "form": recipe.model.form,
+        "form asked for": recipe.model.form,
         "trained": f"{outcome.train_seconds:.0f} s, {outcome.steps:,} steps, {outcome.tokens:,} tokens",
         "device": f"{machine.device} ({machine.name}), {machine.precision}",
         "corpus": f"{campaign.executor.data.manifest.adapter}, data {campaign.executor.data.digest}",

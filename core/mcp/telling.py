@@ -53,6 +53,8 @@ trains and judges it. 4. results: what was tried. Then the next idea.
   import torch, the standard library and slm_ar.core.train.runtime, and opens no other file and no connection.
 - Seed, clock, data and score belong to the harness. Code that looks for held-out text, for the clock or for other
   processes is refused.
+- With form "portable" in the facts the model keeps the shape of Qwen3, so that other programs load it; with "best" it
+  may have any.
 - Change the code by propose_edits alone: the train.py in the workspace belongs to the person.
 - Differences below the noise are luck. Where two codes score the same, the shorter one wins.
 
@@ -126,6 +128,7 @@ def _facts(view: View) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "metric": {"name": state.unit if state is not None else _unit(recipe), "on": "dev", "better": "lower"},
         "budget_of_one_run": _present({"seconds": recipe.budget.seconds, "steps": recipe.budget.steps}),
+        "form": recipe.model.form,
         "current_revision": view.revision,
         "experiments_judged": view.judged,
     }
@@ -146,7 +149,6 @@ def _facts(view: View) -> dict[str, Any]:
         "proven_revision": state.rung,
         "experiments_planned": known.get("experiments_planned"),
         "machine": {name: known.get(name) for name in ("device", "threads", "precision")},
-        "form": known.get("form", "portable"),
         "floors": {"what": f"{BITS_PER_BYTE} on dev that n-grams and compressors reach", **known.get("floors", {})},
         "data": {
             "adapter": known.get("adapter"),

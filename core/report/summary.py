@@ -259,7 +259,7 @@ def summarise(
             ("device", "device"),
             ("threads", "threads"),
             ("precision", "precision"),
-            ("form", "form of the model"),
+            ("form", "form asked for"),
             ("torch", "torch"),
             ("isolation", "sandbox"),
             ("harness_version", "slm-ar"),

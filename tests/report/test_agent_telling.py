@@ -182,6 +182,15 @@ def test_before_the_first_campaign_the_workspaces_code_is_the_current_one() -> N
     assert seen.revisions == {seen.revision: "the workspace's own text"} and not seen.unfinished
 
 
+@pytest.mark.parametrize("form", ["portable", "best"])
+def test_the_form_of_the_model_is_told_and_explained_also_before_the_first_campaign(form: str) -> None:
+    recipe = toy_recipe(model={"form": form})
+    for state in (None, calibrated_state()):
+        rules, _, text = telling.description(replace(view(state), recipe=recipe))
+        assert json.loads(text)["form"] == form
+        assert f'"{form}"' in rules
+
+
 def test_a_description_has_program_noise_budget_and_floors() -> None:
     rules, program, text = telling.description(view(calibrated_state()))
     facts = json.loads(text)
