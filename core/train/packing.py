@@ -10,7 +10,8 @@ Used by loader.py. A row is made of pieces. What "aligned" means here:
 - Within a row the pieces that begin a document stand first: a row begins with a document's first token unless no
   document begins in it.
 
-The packing works on counts of lengths, not on documents, so it takes milliseconds however many there are.
+The packing searches among counts of lengths, not among documents. It takes about a second per million documents, under
+the clock, at the beginning of every epoch.
 """
 
 from __future__ import annotations
