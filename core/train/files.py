@@ -10,8 +10,9 @@ import json
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 LOG_FILE = "log.txt"
 LOG_TAIL_BYTES = 4096
@@ -42,7 +43,7 @@ def candidate_file_digest(path: Path, most_bytes: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
