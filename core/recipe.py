@@ -213,7 +213,8 @@ class BudgetTable(_Table):
     startup_seconds: Positive = 60.0
     """Free time before the clock starts, to build, compile and warm up the model."""
     memory_gb: Positive | None = None
-    """Memory in GB that one experiment may use, and of an accelerator's; without it, 0.8 of what the machine has."""
+    """Memory in GB that one experiment may use, and of an accelerator's; without it, 0.8 of what the machine has, and
+    what is free on the accelerator."""
     experiments: Count = 60
     """Ideas to try in one campaign."""
     hours: Positive | None = None

@@ -188,14 +188,16 @@ def _night(journal: Journal, held_digest: str) -> int:
 def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor: float = 1.0) -> TrainJob:
     """A training job with the recipe's budget, `factor` times as long."""
     budget = recipe.budget
+    cap = budget.memory_gb * 1000 if budget.memory_gb else None
     return TrainJob(
         train_py=train_py,
         seed=seed,
         budget_seconds=budget.seconds * factor if budget.seconds is not None else None,
         budget_steps=max(1, round(budget.steps * factor)) if budget.steps is not None else None,
         startup_seconds=budget.startup_seconds,
-        memory_mb=budget.memory_gb * 1000 if budget.memory_gb else 0.8 * machine.memory_mb,
+        memory_mb=cap or 0.8 * machine.memory_mb,
         form=recipe.model.form,
+        device_memory_mb=cap,
     )
 
 

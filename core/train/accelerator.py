@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -28,17 +29,18 @@ OUT_OF_MEMORY_MARKS = (
 )
 
 
-def cap_memory(device: str, memory_mb: float) -> None:
-    """Let this process allocate at most `memory_mb` on the device, and never more than it can have there."""
+def cap_memory(device: str, memory_mb: float | None) -> None:
+    """Let this process allocate at most `memory_mb` on the device, and never more than it can have there (None)."""
     import torch
 
+    asked = math.inf if memory_mb is None else memory_mb * 1e6
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
-        torch.cuda.set_per_process_memory_fraction(min(memory_mb * 1e6, LARGEST_SHARE * free) / total)
+        torch.cuda.set_per_process_memory_fraction(min(asked, LARGEST_SHARE * free) / total)
     elif device == "mps":
         # Metal recommends about three quarters of the memory that it shares with the processor; torch would go on to
         # 1.7 times as much, deep into swapping.
-        torch.mps.set_per_process_memory_fraction(min(1.0, memory_mb * 1e6 / torch.mps.recommended_max_memory()))
+        torch.mps.set_per_process_memory_fraction(min(1.0, asked / torch.mps.recommended_max_memory()))
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -27,7 +27,7 @@ def run_candidate(role: str, control: int) -> None:
         os.environ[CONTROL_VARIABLE] = str(control)
         sys.argv = ["train.py"]
         job = json.loads(Path("job.json").read_text(encoding="utf-8"))
-        accelerator.cap_memory(job["device"], job["memory_mb"])
+        accelerator.cap_memory(job["device"], job["device_memory_mb"])
         try:
             runpy.run_path("train.py", run_name="__main__")
         except BaseException:

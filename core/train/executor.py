@@ -149,7 +149,7 @@ class LocalExecutor:
             "form": job.form,
             "budget_seconds": job.budget_seconds,
             "budget_steps": job.budget_steps,
-            "memory_mb": job.memory_mb,
+            "device_memory_mb": job.device_memory_mb,
         }
         (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
         self._budgets[folder.resolve()] = job.budget_seconds

@@ -61,6 +61,8 @@ class TrainJob:
     """Shares of the budget, ascending, at which the run shall stand still and show its model."""
     form: str = "portable"
     """portable or best: the recipe's, in [model]."""
+    device_memory_mb: float | None = None
+    """What it may allocate on an accelerator; None: what is free there, short of the last bit."""
 
     @property
     def wall_seconds(self) -> float:

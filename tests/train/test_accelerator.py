@@ -13,7 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_runtime import make_run
+from toys import toy_machine, toy_recipe
 
+from slm_ar.core.agent.opening import train_job
 from slm_ar.core.contracts import Status
 from slm_ar.core.train import accelerator, candidate
 from slm_ar.core.train.runtime import Batch, Run
@@ -114,10 +116,15 @@ def test_the_gradients_of_parts_add_up_to_those_of_the_batch(rows: int, most: in
 
 @pytest.mark.parametrize(
     ("memory_mb", "free", "share"),
-    [(8_000, 15.5 * GIGABYTE, 0.5), (100_000, 15.5 * GIGABYTE, 0.95 * 15.5 / 16), (8_000, 4 * GIGABYTE, 0.2375)],
+    [
+        (8_000, 15.5 * GIGABYTE, 0.5),
+        (None, 15.5 * GIGABYTE, 0.95 * 15.5 / 16),
+        (100_000, 15.5 * GIGABYTE, 0.95 * 15.5 / 16),
+        (8_000, 4 * GIGABYTE, 0.2375),
+    ],
 )
 def test_cuda_memory_is_capped_by_the_recipe_and_by_what_is_free(
-    monkeypatch: pytest.MonkeyPatch, memory_mb: float, free: float, share: float
+    monkeypatch: pytest.MonkeyPatch, memory_mb: float | None, free: float, share: float
 ) -> None:
     capped: list[float] = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free), 16 * GIGABYTE))
@@ -126,9 +133,9 @@ def test_cuda_memory_is_capped_by_the_recipe_and_by_what_is_free(
     assert capped == [pytest.approx(share)]
 
 
-@pytest.mark.parametrize(("memory_mb", "share"), [(6_000, 0.5), (50_000, 1.0)])
+@pytest.mark.parametrize(("memory_mb", "share"), [(6_000, 0.5), (50_000, 1.0), (None, 1.0)])
 def test_metal_memory_is_capped_at_what_metal_recommends(
-    monkeypatch: pytest.MonkeyPatch, memory_mb: float, share: float
+    monkeypatch: pytest.MonkeyPatch, memory_mb: float | None, share: float
 ) -> None:
     capped: list[float] = []
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * GIGABYTE)
@@ -137,11 +144,19 @@ def test_metal_memory_is_capped_at_what_metal_recommends(
     assert capped == [pytest.approx(share)]
 
 
+@pytest.mark.parametrize(("memory_gb", "caps"), [(3.0, (3000, 3000)), (None, (0.8 * 6000, None))])
+def test_without_a_cap_a_card_may_have_more_memory_than_the_machine(
+    memory_gb: float | None, caps: tuple[float, float | None]
+) -> None:
+    job = train_job(toy_recipe(budget={"memory_gb": memory_gb}), toy_machine(), "", 0)
+    assert (job.memory_mb, job.device_memory_mb) == caps
+
+
 def test_a_run_that_fails_on_a_device_tells_its_peak_and_was_capped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.json").write_text(json.dumps({"device": "cuda", "memory_mb": 5000.0}))
+    (tmp_path / "job.json").write_text(json.dumps({"device": "cuda", "device_memory_mb": 5000.0}))
     (tmp_path / "train.py").write_text("import torch\nraise torch.OutOfMemoryError('CUDA out of memory.')\n")
     calls: list[Any] = []
     monkeypatch.setattr(accelerator, "cap_memory", lambda *asked: calls.append(asked))
