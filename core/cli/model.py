@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import UsageError
+from ..errors import RecipeError, UsageError
 from .serving import ServedModel, data_of_model, mixer_of, served_model
 from .unsafe import allow_unsafe
 from .workspace import find_workspace
@@ -41,16 +41,22 @@ def generate(prompt: str, model: Path | None, tokens: int, temperature: float, s
 
 
 def _mixer_beside(served: ServedModel) -> Mixer | None:
-    """The n-gram that this workspace's recipe mixes with its models; outside of one there is none."""
+    """The n-gram that this workspace's recipe mixes with its models; outside of one there is none.
+
+    What keeps it away is told and costs no text: a recipe that cannot be read, data that are gone.
+    """
     try:
         workspace = find_workspace()
     except UsageError:
+        return None
+    except RecipeError as error:
+        click.echo(f"the model writes alone: {error.message}", err=True)
         return None
     if workspace.recipe.evaluation.mixture == "none":
         return None
     try:
         return mixer_of(workspace, data_of_model(workspace, served.folder), served.tokenizer)
-    except UsageError as error:
+    except (UsageError, RecipeError) as error:
         click.echo(f"the model writes alone, without the n-gram: {error.message}", err=True)
         return None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .unsafe import unsafe_is_allowed
@@ -128,10 +128,27 @@ def data_of_model(workspace: Workspace, checkpoint: Path) -> PreparedData:
 
 
 def mixer_of(workspace: Workspace, data: PreparedData, tokenizer: Tokenizer) -> Mixer | None:
-    """The n-gram of the data, where the workspace's recipe mixes one in. Raises RecipeError without text to fit it."""
+    """The n-gram of the data, where the workspace's recipe mixes one in.
+
+    Raises RecipeError without text to fit it on, and UsageError when the model counts in other tokens than the data.
+    """
+    from ..prepare.manifest import TOKENIZER_FILE
+    from ..prepare.tokenizer import load_tokenizer
     from ..train.mixing import NO_MIXTURE, Mixer
 
-    return Mixer(data, tokenizer) if workspace.recipe.evaluation.mixture != NO_MIXTURE else None
+    if workspace.recipe.evaluation.mixture == NO_MIXTURE:
+        return None
+    if _entries(tokenizer) != _entries(load_tokenizer(data.folder / TOKENIZER_FILE)):
+        raise UsageError(
+            "the model has another tokenizer than the prepared data, so their n-gram cannot be mixed with it",
+            f'train it anew on them, or set mixture = "{NO_MIXTURE}" in [evaluation] of recipe.toml',
+        )
+    return Mixer(data, tokenizer)
+
+
+def _entries(tokenizer: Tokenizer) -> Any:
+    """Its vocabulary and merges, which say what an id stands for."""
+    return json.loads(tokenizer.to_str())["model"]
 
 
 def _data_key(checkpoint: Path) -> str | None:

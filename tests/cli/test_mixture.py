@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from commands_in_process import Command, last, told
-from toys import log_documents, make_toy_workspace
+from toys import log_documents, make_toy_workspace, toy_recipe
 
 from slm_ar.core.cli.lines import score_lines
+from slm_ar.core.cli.serving import mixer_of
+from slm_ar.core.cli.workspace import Workspace
+from slm_ar.core.errors import UsageError
 from slm_ar.core.prepare import pipeline
+from slm_ar.core.prepare.tokenizer import load_tokenizer, train_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +39,12 @@ def test_train_eval_and_generate_tell_both_figures(slm_ar: Command, tmp_path: Pa
     both = slm_ar(*ask, folder=root)
     assert both.code == 0 and both.out.startswith("day Mon\n")
     recipe = root / "recipe.toml"
-    recipe.write_text(recipe.read_text(encoding="utf-8").replace('"ngram"', '"none"'), encoding="utf-8")
+    text = recipe.read_text(encoding="utf-8")
+    model = ("--model", str(root / ".slm" / "runs" / "train"))
+    recipe.write_text(text + "nonsense\n", encoding="utf-8")
+    damaged = slm_ar(*ask, *model, folder=root)
+    assert damaged.code == 0 and "the model writes alone: " in damaged.error and damaged.out != both.out
+    recipe.write_text(text.replace('"ngram"', '"none"'), encoding="utf-8")
     alone = slm_ar(*ask, folder=root)
     assert alone.code == 0 and alone.out != both.out
     assert "with n-gram" not in slm_ar("eval", "--source", str(newer), folder=root).out
@@ -63,3 +72,10 @@ def test_a_night_judges_the_mixture_and_hands_out_the_model_alone(slm_ar: Comman
 def test_without_text_to_fit_on_it_is_told_before_anything_is_trained(slm_ar: Command, tmp_path: Path) -> None:
     root = make_toy_workspace(tmp_path / "toy", evaluation={"mixture": "ngram"}, data={"mix_kb": 1})
     told(slm_ar("prepare", folder=root), 3, "fits its weights on the mix part of the data", "mix_percent and mix_kb")
+
+
+def test_an_ngram_of_other_tokens_is_mixed_with_no_model(tiny_data: pipeline.PreparedData, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, toy_recipe(evaluation={"mixture": "ngram"}))
+    assert mixer_of(workspace, tiny_data, load_tokenizer(tiny_data.folder / "tokenizer.json")) is not None
+    with pytest.raises(UsageError, match="another tokenizer"):
+        mixer_of(workspace, tiny_data, train_tokenizer(iter(["day night"] * 9), 320, "words"))
