@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..contracts import BITS_WITH_NGRAM
 from ..errors import UsageError
 from .awake import kept_awake
 from .steps import display_for, objective_of, prepare_shown
@@ -146,10 +145,8 @@ def with_trainings(plan: Study, home: Path, display: Display) -> dict[str, Any]:
                 make_proposer,
             )
             traces += found
-            text = "bits per byte" if bench.recipe.evaluation.mixture == "none" else BITS_WITH_NGRAM
-            score = bench.objective.dev_unit if bench.objective is not None else text
             seconds, margin = plan.search.runs * world.seconds_of_start, margin_of(plan, world.sigma)
-            corpora.append(CorpusFacts(item.name, score, world.sigma, seconds, margin, bench.facts))
+            corpora.append(CorpusFacts(item.name, bench.unit, world.sigma, seconds, margin, bench.facts))
     return written(plan, "live", home, corpora, traces, conditions(began, load, 1), plan.live.value_seeds)
 
 

@@ -52,7 +52,7 @@ def record_table(
     more = {
         "corpus": bench.name,
         "train_py": bench.train_py,
-        "score": bench.objective.dev_unit if bench.objective is not None else "bits per byte",
+        "score": bench.unit,
     }
     with Store(path, TABLE, facts, more) as store:
         _tell_beginning(store, table, display)

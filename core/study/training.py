@@ -24,7 +24,8 @@ from ..agent.edits import revision_digest
 from ..agent.opening import HARNESS, train_job
 from ..agent.planner import MOST_ATTEMPTS
 from ..agent.running import Look, watched
-from ..contracts import Display, Status, TrainOutcome
+from ..agent.state import BITS_PER_BYTE
+from ..contracts import BITS_WITH_NGRAM, Display, Status, TrainOutcome
 from ..errors import SlmArError, TrainingError, UsageError
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
@@ -33,6 +34,7 @@ from ..train.checkpoint import InvalidCheckpointError
 from ..train.device import Machine, usable_cores
 from ..train.device_lock import device_lock
 from ..train.executor import LocalExecutor
+from ..train.mixing import NO_MIXTURE
 from ..train.preview import preview_score
 from ..train.smoke import Smoke
 from ..train.training_run import Snapshot, TrainJob
@@ -84,6 +86,13 @@ class Bench:
             "precision": machine.precision,
             "longest_seconds": self.longest_seconds if self.recipe.budget.steps is not None else None,
         }
+
+    @property
+    def unit(self) -> str:
+        """What its scores count, in words."""
+        if self.objective is not None:
+            return self.objective.dev_unit
+        return BITS_PER_BYTE if self.recipe.evaluation.mixture == NO_MIXTURE else BITS_WITH_NGRAM
 
     def executor(self) -> LocalExecutor:
         mixture = self.recipe.evaluation.mixture

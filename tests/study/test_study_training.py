@@ -27,6 +27,11 @@ def trained(executor: LocalExecutor, bench: Bench, train_py: str = TINY_TRAIN_PY
     return result
 
 
+def test_scores_are_named_after_what_the_recipe_judges(bench: Bench) -> None:
+    assert bench.unit == "bits per byte"
+    assert replace(bench, recipe=toy_recipe(evaluation={"mixture": "ngram"})).unit == "bits per byte with n-gram"
+
+
 def test_a_training_has_a_score_and_looks(executor: LocalExecutor, bench: Bench) -> None:
     bench = replace(bench, recipe=toy_recipe(budget={"steps": 40}))
     shown = TINY_TRAIN_PY.replace(
