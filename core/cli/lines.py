@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..contracts import BITS_WITH_NGRAM
+
 if TYPE_CHECKING:
     from ..agent.state import CampaignState
     from ..prepare.pipeline import PreparedData
@@ -82,5 +84,6 @@ def sample_lines(state: CampaignState) -> list[str]:
     lines = []
     for name, whose in (("before", "the code at the start"), ("after", "the final code")):
         if name in state.samples:
-            lines += [f"--- a sample {name}: {whose} ---", visible(state.samples[name].rstrip(), 2000), ""]
+            together = ", with the n-gram" if state.unit == BITS_WITH_NGRAM else ""
+            lines += [f"--- a sample {name}: {whose}{together} ---", visible(state.samples[name].rstrip(), 2000), ""]
     return lines

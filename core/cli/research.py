@@ -271,8 +271,10 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
         report_path = write_report(workspace, state)
     show_end(state, report_path, as_json, quiet)
     if not as_json and not quiet:
-        alone = [EXPORTED_ALONE] if workspace.recipe.evaluation.mixture != "none" else []
-        click.echo("\n".join([*exam_lines(exam), f"model: {target}", *alone]))
+        is_mixed = workspace.recipe.evaluation.mixture != "none"
+        answered = [ANSWERED_ALONE] if is_mixed and exam else []
+        alone = [EXPORTED_ALONE] if is_mixed else []
+        click.echo("\n".join([*exam_lines(exam), *answered, f"model: {target}", *alone]))
     if failure is not None:
         raise failure
 

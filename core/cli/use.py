@@ -191,7 +191,10 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     for key, values in score.slices.items():
         first = list(values.items())[:8]
         shown = ", ".join(f"{visible(value, 60, single_line=True)} {bits:.3f}" for value, bits in first)
-        lines.append(f"  by {visible(key)}: {shown}" + (f", and {len(values) - 8} more" if len(values) > 8 else ""))
+        whose = ", the model alone" if mixed else ""
+        lines.append(
+            f"  by {visible(key)}{whose}: {shown}" + (f", and {len(values) - 8} more" if len(values) > 8 else "")
+        )
     lines += exam_lines(results)
     lines += [ANSWERED_ALONE] if results and mixer is not None else []
     by_name = {result.task.name: result for result in dev_results}

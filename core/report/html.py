@@ -38,7 +38,7 @@ def render_html(summary: Summary, state: CampaignState) -> str:
         _next_steps(summary),
         _experiments(summary),
         _claims(summary),
-        _samples(state.samples),
+        _samples(state.samples, state.unit == BITS_WITH_NGRAM),
         _facts(summary),
         _how_to_read(summary),
     )
@@ -348,7 +348,7 @@ def _claims(summary: Summary) -> str:
     return _section("Proofs", lead, table)
 
 
-def _samples(samples: Mapping[str, str]) -> str:
+def _samples(samples: Mapping[str, str], has_ngram: bool) -> str:
     names = {"before": "the code at the start", "after": "the final code"}
     cards = [
         f'<div><h3>{escape(names[key])}</h3><pre tabindex="0">{escape(visible(samples[key], _SAMPLE_CHARACTERS))}</pre>'
@@ -358,7 +358,8 @@ def _samples(samples: Mapping[str, str]) -> str:
     ]
     if not cards:
         return ""
-    lead = "What the models write by themselves. A model can repeat what it learned: read it before you share it."
+    how = "together with the n-gram" if has_ngram else "by themselves"
+    lead = f"What the models write {how}. A model can repeat what it learned: read it before you share it."
     return _section("Samples", lead, f'<div class="card two">{"".join(cards)}</div>')
 
 

@@ -20,6 +20,7 @@ from report_states import (
 )
 
 from slm_ar.core.agent.state import CampaignState
+from slm_ar.core.cli.lines import sample_lines
 from slm_ar.core.contracts import Status
 from slm_ar.core.report.html import render_html
 from slm_ar.core.report.summary import summarise
@@ -182,9 +183,17 @@ def test_the_legend_names_the_marks_that_are_drawn() -> None:
     assert "</svg>compressors" in many
 
 
+def test_a_text_that_an_ngram_helped_to_write_is_called_so() -> None:
+    state = final_state(facts=facts(mixture="ngram"))
+    text = render(state)
+    assert "What the models write together with the n-gram." in text and "by themselves" not in text
+    assert "a sample after: the final code, with the n-gram" in "\n".join(sample_lines(state))
+    assert "n-gram" not in "\n".join(sample_lines(final_state()))
+
+
 def test_samples_and_interval_are_shown() -> None:
     text = render(final_state())
-    assert "stop Hauptbahnhof delay 3" in text
+    assert "stop Hauptbahnhof delay 3" in text and "What the models write by themselves." in text
     assert "Gain on the final test with its interval" in text
     assert "−0.0562 to −0.0400" in text
     assert "Gain on the final test" not in render(certified_state())
