@@ -384,7 +384,8 @@ def error_words(log: str) -> str:
 
 
 def _count(value: Any, before: int) -> int:
-    return value if isinstance(value, int) and before <= value < 1 << 53 else before
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and before <= value < 1 << 53 else before
 
 
 def _amount(value: Any, before: float) -> float:

@@ -196,3 +196,14 @@ def test_the_reason_names_the_peak_of_the_device(tmp_path: Path, device: str, wo
         run._hear({"event": "progress", "device_mb": told})
     (tmp_path / "log.txt").write_text("torch.OutOfMemoryError: CUDA out of memory.\n")
     assert run._judge({"status": 1}) == (Status.OOM, words)
+
+
+def test_counts_that_a_run_reports_are_whole_numbers_that_rise(tmp_path: Path) -> None:
+    job = TrainJob("", 0, 5.0, None, 60.0, 1000.0)
+    run = TrainingRun(job, tmp_path, FakeChild("cpu"), None, 2)  # type: ignore[arg-type]
+    for told in (True, -1, "7", 2.5, float("nan"), None, [3], 10**30):
+        run._hear({"event": "progress", "steps": told, "tokens": told})
+        assert run.progress.steps == run.progress.tokens == 0
+    for told in (5, 4):
+        run._hear({"event": "progress", "steps": told})
+        assert run.progress.steps == 5
