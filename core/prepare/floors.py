@@ -85,7 +85,8 @@ def _pieces(held: HeldDocument) -> list[str]:
 
 def byte_ngram_bits_per_byte(train: Sequence[bytes], documents: Sequence[HeldDocument]) -> float:
     """The same under an n-gram over the bytes of the documents `train`."""
-    stored = [np.concatenate([[BOS], _byte_ids(raw), [EOS]]).astype(np.uint16) for raw in train]
+    first, last = np.array([BOS], np.uint16), np.array([EOS], np.uint16)
+    stored = [np.concatenate([first, _byte_ids(raw), last]) for raw in train]
     tokens = np.concatenate(stored)
     offsets = np.cumsum([0, *map(len, stored)])
     model = ngram.build(
