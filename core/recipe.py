@@ -414,10 +414,20 @@ class Recipe(_Table):
                     f'mixture = "ngram" fits its weights on the mix part of the data: raise [data] {key}',
                 )
 
+    def content(self, tables: set[str]) -> dict[str, Any]:
+        """Some of its tables, as JSON. What later versions added is left out where it changes nothing, so that what
+        was hashed before goes on to be the same."""
+        content = self.model_dump(mode="json", include=tables)
+        if self.evaluation.mixture == "none" and "evaluation" in content:
+            content["evaluation"].pop("mixture")
+        if self.model.form == "portable":
+            content.pop("model", None)
+        return content
+
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: independent of key order, comments, spelled-out defaults and [privacy], which
         changes no result."""
-        content = self.model_dump(mode="json", exclude={"privacy"})
+        content = self.content(set(type(self).model_fields) - {"privacy"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

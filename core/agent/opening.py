@@ -43,7 +43,7 @@ HARNESS = 1
 def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> str:
     """Names what must not change within one campaign; any change starts a new one."""
     tables = {"data", "tokenizer", "budget", "model", "machine", "evaluation", "gate", "metric"}
-    facts = recipe.model_dump(mode="json", include=tables)
+    facts = recipe.content(tables)
     facts["data"].pop("source")
     for table, name in (
         ("budget", "experiments"),
@@ -52,11 +52,6 @@ def campaign_identity(recipe: Recipe, data: PreparedData, machine: Machine) -> s
         ("gate", "final_pairs"),
     ):
         facts[table].pop(name)
-    # campaigns of before there were mixtures and forms go on
-    if facts["evaluation"]["mixture"] == "none":
-        facts["evaluation"].pop("mixture")
-    if facts["model"]["form"] == "portable":
-        facts.pop("model")
     measured = [HARNESS, data.digest, machine.torch, machine.device, machine.name, machine.threads, machine.precision]
     if recipe.metric is not None:  # another clip or other choices make another cost
         measured.append(json.dumps([asdict(task) for task in data.manifest.tasks], sort_keys=True))

@@ -63,15 +63,10 @@ class Bench:
     def facts(self) -> dict[str, Any]:
         """What makes scores and seconds of two trainings comparable; no path, no name of a person's machine."""
         tables = {"data", "tokenizer", "budget", "model", "machine", "evaluation", "metric"}
-        recipe = self.recipe.model_dump(mode="json", include=tables)
+        recipe = self.recipe.content(tables)
         recipe["data"].pop("source")
         for name in ("experiments", "hours", "prune"):
             recipe["budget"].pop(name)
-        # tables of before there were mixtures and forms stay comparable
-        if recipe["evaluation"]["mixture"] == "none":
-            recipe["evaluation"].pop("mixture")
-        if recipe["model"]["form"] == "portable":
-            recipe.pop("model")
         machine = self.machine
         return {
             "recipe": recipe,
