@@ -63,7 +63,7 @@ def score_lines(facts: dict[str, Any]) -> list[str]:
     score = facts["dev_bits_per_byte"]
     lines = [
         f"dev: {score:.4f} bits per byte, {facts['dev_bits_per_record']:.1f} bits per line",
-        f"  {facts['form']} form, {facts['parameters']:,} parameters, {facts['steps']:,} steps, "
+        f"  {facts['parameters']:,} parameters (form asked for: {facts['form']}), {facts['steps']:,} steps, "
         f"{facts['tokens']:,} tokens in {facts['train_seconds']:.1f} s",
     ]
     mixed, who = facts.get("dev_bits_per_byte_with_ngram"), "the model"
