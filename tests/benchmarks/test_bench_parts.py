@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -159,7 +160,7 @@ def test_quality_with_a_peer_prepare_and_step_rate_at_toy_size(
     peer = tmp_path / "peer.py"
     peer.write_text("import sys; print(len(open(sys.argv[1]).read()) > 0, 3.5, sep='\\n')\n", encoding="utf-8")
     given = ["--quick", "--seconds", "3", "--only", "quality", "prepare", "steps", "--knob", "CONTEXT=64"]
-    given += ["--peer", f"plain={sys.executable} {peer}", "--results", str(tmp_path / "out")]
+    given += ["--peer", f"plain={shlex.join([sys.executable, str(peer)])}", "--results", str(tmp_path / "out")]
     assert bench.main(given) == 0, capsys.readouterr().err
     found = results(tmp_path / "out")
     quality_record = found["quality-city-CONTEXT=64"]

@@ -20,7 +20,7 @@ def asked(tmp_path: Path, code: str, seconds: float = 1.0) -> Run:
     train, dev = tmp_path / "train.txt", tmp_path / "dev.txt"
     train.write_text("abc " * 10, encoding="utf-8")
     dev.write_text("abd ", encoding="utf-8")
-    _, command = peer.named(f"fake={sys.executable} -c {shlex.quote(code)}")
+    _, command = peer.named(f"fake={shlex.join([sys.executable, '-c', code])}")
     return peer.run(command, train, dev, seconds, 7, {"OMP_NUM_THREADS": "1"})
 
 
