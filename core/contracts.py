@@ -254,8 +254,14 @@ class GroupScore:
     byte_count: int
 
 
+BITS_PER_BYTE = "bits per byte"
 BITS_WITH_NGRAM = "bits per byte with n-gram"
 """What is judged where a recipe mixes models with an n-gram (bpb+ngram): never compared with plain bits per byte."""
+
+
+def text_unit(mixture: str) -> str:
+    """What scores on text count, in words, where `mixture` is the recipe's, in [evaluation]."""
+    return BITS_PER_BYTE if mixture == "none" else BITS_WITH_NGRAM
 
 
 @dataclass(frozen=True, slots=True)

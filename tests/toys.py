@@ -231,3 +231,23 @@ search_seeds = 6
 search_seeds = 1
 value_seeds = 1
 """
+
+
+TABLE_PY = """
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
+
+    def forward(self, ids):
+        return self.table[ids]
+
+
+def build_model(config):
+    return Model(config["vocab_size"])
+"""
+"""A train.py whose model is a table of logits, one row per token before: what it says is what a test writes into it."""

@@ -1,9 +1,9 @@
 """Measures how fast settings of model size, batch and context train on this machine: proposers/rates.py reads them.
 
 Called by the campaign before the first proposal of a night, for proposers that say `wants_rates`, and by studies.
-Promises: no text of
-the corpus is read and nothing is scored, only steps on made-up data are timed; at most about a twentieth of the night's
-training goes into it; it is done once per campaign, and what was measured is one event of the journal.
+Promises: no text of the corpus is read and nothing is scored, only steps on made-up data are timed; at most about a
+twentieth of the night's training goes into it; it is done once per campaign, and what was measured is one event of the
+journal.
 """
 
 from __future__ import annotations

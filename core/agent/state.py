@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contracts import BITS_WITH_NGRAM, KnobValue, Rate, SplitScore, Status, TrainOutcome, Verdict
+from ..contracts import KnobValue, Rate, SplitScore, Status, TrainOutcome, Verdict, text_unit
 from ..train.smoke import Smoke
-
-BITS_PER_BYTE = "bits per byte"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,4 +198,4 @@ class CampaignState:
 
     @property
     def _text_unit(self) -> str:
-        return BITS_WITH_NGRAM if self.facts.get("mixture", "none") != "none" else BITS_PER_BYTE
+        return text_unit(self.facts.get("mixture", "none"))

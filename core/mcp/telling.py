@@ -20,8 +20,8 @@ from ..agent.proposers.prompt import (
     MOST_PAST,
     shown_reason,
 )
-from ..agent.state import BITS_PER_BYTE, CampaignState, ExperimentRecord, RunRecord
-from ..contracts import BITS_WITH_NGRAM, SplitScore, Status
+from ..agent.state import CampaignState, ExperimentRecord, RunRecord
+from ..contracts import BITS_PER_BYTE, SplitScore, Status, text_unit
 from ..errors import (
     BudgetError,
     DataError,
@@ -162,7 +162,7 @@ def _facts(view: View) -> dict[str, Any]:
 def _unit(recipe: Recipe) -> str:
     if recipe.metric is not None:
         return f"cost of the answers of task {recipe.metric.task}"
-    return BITS_PER_BYTE if recipe.evaluation.mixture == "none" else BITS_WITH_NGRAM
+    return text_unit(recipe.evaluation.mixture)
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import groupby
 
-from ..agent.state import BITS_PER_BYTE, CampaignState
-from ..contracts import BITS_WITH_NGRAM, Status
+from ..agent.state import CampaignState
+from ..contracts import BITS_PER_BYTE, BITS_WITH_NGRAM, Status
 from .experiments import ExperimentRow
 from .style import CSS
 from .summary import FinalRow, Summary

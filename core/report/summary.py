@@ -12,8 +12,8 @@ from typing import Any
 
 from ..agent.ledger import MANY_NIGHTS
 from ..agent.smoking import failed_before_training, failed_share
-from ..agent.state import BITS_PER_BYTE, CampaignState, ClaimRecord
-from ..contracts import BITS_WITH_NGRAM, Decision, Status
+from ..agent.state import CampaignState, ClaimRecord
+from ..contracts import BITS_PER_BYTE, BITS_WITH_NGRAM, Decision, Status
 from .exam import METRIC_WORDS
 from .experiments import (
     DevScore,

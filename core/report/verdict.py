@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..agent.state import BITS_PER_BYTE, CampaignState, FinalRecord
-from ..contracts import BITS_WITH_NGRAM, Status
+from ..agent.state import CampaignState, FinalRecord
+from ..contracts import BITS_PER_BYTE, BITS_WITH_NGRAM, Status
 from .experiments import is_placebo, kept_in_chain
 from .words import plural, signed
 

@@ -20,10 +20,11 @@ from ..agent.edits import check_train_py, revision_digest
 from ..agent.gate import noise_from_calibration
 from ..contracts import Display, Proposer, Status
 from ..errors import TrainingError
+from .crew import Crew, Order, trainings
 from .loop import SHARES, Measured, Step, Trace, search, training_seed
 from .store import RUNS, Store, identity_of
 from .timing import allowed_seconds, is_missing, rates_of, timed_row, trainings_of
-from .training import Bench, Crew, Order, trainings
+from .training import Bench
 
 CALIBRATION_RUNS = 5
 

@@ -15,12 +15,13 @@ from typing import Any
 from ..agent.edits import check_train_py, parse_knobs, set_knobs
 from ..contracts import Display, KnobValue
 from ..errors import TrainingError
+from .crew import Order, refuse_jobs, trainings
 from .loop import training_seed
 from .plan import RecordTable
 from .space import Space, Tried, draw
 from .store import TABLE, Store, identity_of
 from .timing import is_missing, timed_row, trainings_of
-from .training import Bench, Order, refuse_jobs, takes_looks, trainings
+from .training import Bench, takes_looks
 
 Row = Mapping[str, Any]
 

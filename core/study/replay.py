@@ -17,7 +17,7 @@ from typing import Any
 
 from ..agent.edits import parse_knobs
 from ..agent.proposers import make_proposer
-from ..contracts import Proposer, Status
+from ..contracts import BITS_PER_BYTE, Proposer, Status
 from ..errors import DataError, SlmArError
 from .loop import Trace, search
 from .space import Space
@@ -59,7 +59,7 @@ def open_replay(corpus: str, path: Path, runs: int) -> Replay:
     world = SurrogateWorld(
         surrogate, train_py, header, identity, *rates_of(content, allowed_seconds(runs, budget_seconds))
     )
-    return Replay(corpus, world, runs * surrogate.facts.seconds_of_start, header.get("score", "bits per byte"))
+    return Replay(corpus, world, runs * surrogate.facts.seconds_of_start, header.get("score", BITS_PER_BYTE))
 
 
 def _wrong_with(row: Mapping[str, Any], space: Space) -> str:

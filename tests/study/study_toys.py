@@ -10,9 +10,10 @@ from typing import Any
 
 from slm_ar.core.agent.edits import parse_knobs, set_knobs
 from slm_ar.core.contracts import KnobValue, Proposal, Rate, ResearchContext, Status
+from slm_ar.core.study.crew import Crew, Order
 from slm_ar.core.study.loop import Measured
 from slm_ar.core.study.space import Space, Tried, draw
-from slm_ar.core.study.training import Crew, Order, Trained
+from slm_ar.core.study.training import Trained
 
 TRAIN_PY = '''"""A toy."""
 

@@ -20,10 +20,11 @@ from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.terminal import QuietDisplay
 from slm_ar.core.study import live
 from slm_ar.core.study.compare import AHEAD, BEHIND, compare
+from slm_ar.core.study.crew import Crew, Order
 from slm_ar.core.study.live import CALIBRATION_RUNS, live_corpus
 from slm_ar.core.study.loop import SHARES, Trace, training_seed
 from slm_ar.core.study.store import RUNS, Store, identity_of, read_store
-from slm_ar.core.study.training import Bench, Crew, Order, Trained
+from slm_ar.core.study.training import Bench, Trained
 
 PROPOSERS = {"near": Guesser("near", 0.4), "wide": Guesser("wide", 1.0)}
 

@@ -18,11 +18,12 @@ from slm_ar.core.contracts import Display
 from slm_ar.core.errors import TrainingError, UsageError, WorkspaceBusyError
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.study import record
+from slm_ar.core.study.crew import Crew, refuse_jobs
 from slm_ar.core.study.plan import RecordTable
 from slm_ar.core.study.record import next_request, record_table, to_repeat
 from slm_ar.core.study.space import Space
 from slm_ar.core.study.store import TABLE, Store, read_store
-from slm_ar.core.study.training import Bench, Crew, refuse_jobs
+from slm_ar.core.study.training import Bench
 
 SMALL = RecordTable(configurations=12, repeats=3, seeds=3)
 
@@ -101,7 +102,7 @@ def test_two_trainings_at_a_time_record_the_same_configurations_once(
     bench: Bench, path: Path, display: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, FakeCrew(2))
-    monkeypatch.setattr("slm_ar.core.study.training.usable_cores", lambda: {0, 1})
+    monkeypatch.setattr("slm_ar.core.study.crew.usable_cores", lambda: {0, 1})
     rows = record_table(path, bench, SMALL, 60, 2, display)
     assert len(set(names(rows))) == len(rows) == 18
     assert len({SPACE.key(row["knobs"]) for row in rows if row["repeat"] == 0}) == 12
@@ -179,7 +180,7 @@ def test_a_start_that_fails_ends_the_recording_at_once(
 
 
 def test_jobs_beside_each_other_are_for_steps_and_free_cores(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slm_ar.core.study.training.usable_cores", lambda: {0, 1})
+    monkeypatch.setattr("slm_ar.core.study.crew.usable_cores", lambda: {0, 1})
     refuse_jobs(bench, 2)
     for other in (
         replace(bench, recipe=toy_recipe(budget={"steps": None, "seconds": 5})),

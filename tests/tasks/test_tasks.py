@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from toys import log_documents
+from toys import TABLE_PY, log_documents
 
 from slm_ar.core.contracts import Document, Span, Task, TaskScore
 from slm_ar.core.errors import DataError
@@ -641,27 +641,10 @@ def test_logits_that_are_no_probabilities_are_refused() -> None:
         score_tasks(opened(Extreme()), letters(), "dev", [held("a", "x=cat\n", "cat")], [CHOICE], CONTEXT)
 
 
-BIGRAM_PY = """
-import torch
-from torch import nn
-
-class Model(nn.Module):
-    def __init__(self, vocab_size):
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
-
-    def forward(self, ids):
-        return self.table[ids]
-
-def build_model(config):
-    return Model(config["vocab_size"])
-"""
-
-
 def test_a_checkpoint_in_its_own_process_scores_the_same(executor: LocalExecutor, tmp_path: Path) -> None:
     size = executor.data.manifest.vocab_size
     model = Bigram(size, 32, most_rows=64)
-    (tmp_path / "train.py").write_text(BIGRAM_PY, encoding="utf-8")
+    (tmp_path / "train.py").write_text(TABLE_PY, encoding="utf-8")
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": size, "context": 32}), encoding="utf-8")
     save_file({"table": model.table}, str(tmp_path / "model.safetensors"))
     documents = tuple(read_split(executor.data.held_folder, "dev"))

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from toys import toy_machine
+from toys import TABLE_PY, toy_machine
 
 from slm_ar.core.contracts import BITS_WITH_NGRAM, Document
 from slm_ar.core.errors import RecipeError
@@ -84,25 +84,6 @@ def test_mix_is_sampled_from_many_documents_first() -> None:
     assert len(mix_sample(long[:1])) == 3  # one document alone gives all of it: segments of at most 16 kB
 
 
-MODEL_PY = """
-import torch
-from torch import nn
-
-
-class Model(nn.Module):
-    def __init__(self, vocab_size):
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))
-
-    def forward(self, ids):
-        return self.table[ids]
-
-
-def build_model(config):
-    return Model(config["vocab_size"])
-"""
-
-
 @pytest.fixture
 def trained_folder(tiny_data: PreparedData, tmp_path: Path) -> Path:
     """A checkpoint that knows how often a token of train follows another one."""
@@ -112,7 +93,7 @@ def trained_folder(tiny_data: PreparedData, tmp_path: Path) -> Path:
     np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "train.py").write_text(MODEL_PY, encoding="utf-8")
+    (folder / "train.py").write_text(TABLE_PY, encoding="utf-8")
     config = {"vocab_size": manifest.vocab_size, "context": 32}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file({"table": torch.from_numpy(np.log(counts + 0.1))}, str(folder / "model.safetensors"))
