@@ -30,7 +30,7 @@ import psutil
 from slm_ar.core.agent.edits import parse_knobs, set_knobs
 from slm_ar.core.agent.opening import train_job
 from slm_ar.core.agent.running import watched
-from slm_ar.core.cli.workspace import Workspace, create_workspace
+from slm_ar.core.cli.workspace import Workspace, create_workspace, fit_size
 from slm_ar.core.contracts import TrainOutcome
 from slm_ar.core.errors import TrainingError, UsageError
 from slm_ar.core.prepare.pipeline import PreparedData, prepare
@@ -358,6 +358,8 @@ def executor_for(workspace: Workspace, data: PreparedData, machine: Machine) -> 
 
 def _workspace(folder: Path, recipe: str, changes: Mapping[str, Any], constants: Mapping[str, str]) -> Workspace:
     workspace = create_workspace(folder / "work", recipe, changes)
+    if recipe != "demo":
+        note(fit_size(workspace))
     (workspace.root / "train.py").write_text(with_constants(workspace.train_py, constants), encoding="utf-8")
     return workspace
 

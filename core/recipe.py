@@ -385,7 +385,8 @@ class Recipe(_Table):
     data: DataTable
     tokenizer: TokenizerTable = TokenizerTable()
     knobs: Mapping[str, KnobValue] = Field(default_factory=dict)
-    """Starting values that `slm-ar new` writes into the knobs of train.py; later, edit train.py itself."""
+    """Starting values that `slm-ar new` writes into the knobs of train.py. Without TARGET_PARAMS_M, and with a budget
+    in seconds on a CPU, the model gets the size that this machine was measured to fill. Later, edit train.py itself."""
     budget: BudgetTable
     model: ModelTable = ModelTable()
     machine: MachineTable = MachineTable()

@@ -60,12 +60,14 @@ def choose_config(vocab_size: int, form: str = "portable") -> Config:
         per_width_squared = layers * (4 + 3 * MLP_RATIO)
         embedding = vocab_size * (1 if TIED_HEAD else 2)
         exact = (-embedding + math.sqrt(embedding**2 + 4 * per_width_squared * target)) / (2 * per_width_squared)
-        width = max(HEAD_DIM, round(exact / HEAD_DIM) * HEAD_DIM)
+        unit = HEAD_DIM if exact > 256 else min(HEAD_DIM, 32)
+        width = max(unit, round(exact / unit) * unit)
         distance = abs(math.log(width / layers / ASPECT_RATIO))
         if distance < best_distance:
             mlp_width = max(16, round(width * MLP_RATIO / 16) * 16)
             best_distance = distance
-            best = Config(vocab_size, CONTEXT, layers, width, HEAD_DIM, mlp_width, bool(TIED_HEAD), form == "best")
+            head_dim = math.gcd(width, HEAD_DIM)
+            best = Config(vocab_size, CONTEXT, layers, width, head_dim, mlp_width, bool(TIED_HEAD), form == "best")
     assert best is not None
     return best
 

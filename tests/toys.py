@@ -196,6 +196,11 @@ def make_toy_workspace(root: Path, train_py: str = TINY_TRAIN_PY, **tables: Mapp
     return root
 
 
+def probed(**seconds: float) -> Machine:
+    """A machine of one thread with these seconds per step of the probe, by dtype."""
+    return toy_machine(probe={f"1 threads {dtype}": found for dtype, found in seconds.items()})
+
+
 def remember_machine(root: Path) -> None:
     """Write what `Workspace.machine` would have measured."""
     table = parse_recipe((root / "recipe.toml").read_text(encoding="utf-8"), "toy").machine.model_dump(mode="json")

@@ -123,10 +123,11 @@ def _lines(machine: Machine, facts: dict[str, Any], isolation: Isolation | None,
 
 
 def fitting_recipes(device: str) -> list[str]:
-    """Shipped recipes that suit a kind of device, best first."""
-    if device == "cuda":
-        return ["transit-rtx5080", "transit-seed-80m", "text-laptop", "demo"]
-    return ["demo", "transit-laptop", "text-laptop"]
+    """Shipped recipes that suit a kind of device."""
+    from ..recipe import shipped_recipes
+
+    kind = "-rtx5080" if device == "cuda" else "-laptop"
+    return ["demo", *(name for name in shipped_recipes() if name.endswith(kind))]
 
 
 def _agents() -> list[str]:

@@ -15,7 +15,7 @@ from ..errors import ProposerError, SlmArError, UsageError
 from ..files import named_path
 from .stopping import Deadline, deadline, time_line
 from .unsafe import unsafe_is_allowed
-from .workspace import TRAIN_FILE, Workspace, create_workspace, named_source
+from .workspace import TRAIN_FILE, Workspace, create_workspace, fit_size, named_source
 
 if TYPE_CHECKING:
     from ..agent.campaign import Campaign
@@ -306,7 +306,10 @@ def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
         return workspace
     if found is None:
         raise UsageError("say where the data are", f"slm-ar run {recipe} --source DIR")
-    return create_workspace(root, recipe, {"data.source": found})
+    workspace = create_workspace(root, recipe, {"data.source": found})
+    if words := fit_size(workspace):
+        click.echo(words, err=True)
+    return workspace
 
 
 def demo_workspace(folder: Path) -> Workspace:

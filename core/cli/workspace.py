@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..train.device import Machine
 
 RECIPE_FILE, PROGRAM_FILE, TRAIN_FILE = "recipe.toml", "program.md", "train.py"
+SIZE_KNOB, SIZES_M = "TARGET_PARAMS_M", (0.05, 20.0)
+"""The knob of train.py that a new workspace is sized by, and between which values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,33 @@ def create_workspace(
     return Workspace(root, recipe)
 
 
+def fit_size(workspace: Workspace) -> str:
+    """Give train.py the size that this machine can fill within the budget, and say so in words; empty when the recipe
+    names a size, or the machine is one of which the rule says nothing."""
+    from ..agent.edits import set_knobs
+    from ..errors import SlmArError
+    from ..train.sizing import fitting_size
+
+    if SIZE_KNOB in workspace.recipe.knobs:
+        return ""
+    try:
+        machine = workspace.machine()
+    except SlmArError as error:  # a workspace can be made where nothing can be trained
+        return f"not sized for this machine: {error.message}"
+    size = fitting_size(machine, workspace.recipe.budget.seconds)
+    if size is None:
+        return ""
+    low, high = SIZES_M
+    size = float(f"{min(max(size, low), high):.2g}")
+    path = workspace.root / TRAIN_FILE
+    path.write_text(set_knobs(workspace.train_py, {SIZE_KNOB: size}), encoding="utf-8")
+    return (
+        f"{SIZE_KNOB} = {size:g} in train.py: the million parameters that {machine.threads} "
+        f"{'thread' if machine.threads == 1 else 'threads'} of this machine can fill in "
+        f"{workspace.recipe.budget.seconds:g} s"
+    )
+
+
 def template(name: str) -> str:
     """A file of program_templates."""
     return resources.files("slm_ar.program_templates").joinpath(name).read_text(encoding="utf-8")
@@ -178,6 +207,15 @@ def recipe_for(adapter: str) -> str:
         if load_shipped(name).data.adapter == adapter:
             return name
     return "text-laptop"
+
+
+def recipe_for_card(recipe: str) -> str | None:
+    """The recipe for a graphics card beside one for a laptop, where a card is here and there is such a recipe."""
+    from ..recipe import shipped_recipes
+    from ..train.device import has_nvidia_driver
+
+    larger = recipe.removesuffix("-laptop") + "-rtx5080"
+    return larger if has_nvidia_driver() and larger in shipped_recipes() else None
 
 
 def checked_source(source: Path | None) -> Path | None:
@@ -215,7 +253,12 @@ def _read(path: Path) -> str:
 @click.option("--adapter", help="Adapter that reads the data; `slm-ar adapters` lists them.")
 @click.option("--source", type=click.Path(path_type=Path), help="File or folder with the data.")
 @click.option("--recipe", "recipe_name", help="Recipe to start from; `slm-ar recipes` lists them.")
-def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str | None) -> None:
+@click.option(
+    "--size",
+    type=click.FloatRange(0.05, 200),
+    help="Million parameters to start with, instead of what this machine is measured to fill within the budget.",
+)
+def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str | None, size: float | None) -> None:
     """Make a workspace NAME: recipe.toml, program.md and train.py, all yours to edit."""
     from ..registry import load_adapter
 
@@ -227,8 +270,14 @@ def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str |
         overrides["data.adapter"] = adapter_reference(adapter)
     if source is not None:
         overrides["data.source"] = named_source(source)
-    workspace = create_workspace(name, recipe_name or recipe_for(adapter or "text"), overrides)
+    knobs = {SIZE_KNOB: size} if size is not None else {}
+    recipe = recipe_name or recipe_for(adapter or "text")
+    workspace = create_workspace(name, recipe, overrides, knobs)
     click.echo(f"{workspace.root}: recipe.toml, program.md, train.py (adapter {workspace.recipe.data.adapter})")
+    if size is None and (words := fit_size(workspace)):
+        click.echo(words)
+    if recipe_name is None and (larger := recipe_for_card(recipe)):
+        click.echo(f"an NVIDIA card is here: --recipe {larger} starts with a model for it, five minutes per experiment")
     click.echo(f"next:  cd {name}  then  slm-ar prepare,  slm-ar train,  slm-ar run")
     if workspace.recipe.proposer.name == "search":
         for line in other_proposers():

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..train.sizing import parameters_for
 from .words import visible
 
 if TYPE_CHECKING:
     from ..prepare.inspection import TextFacts
     from ..prepare.manifest import Manifest
 
-ENOUGH_TOKENS_PER_PARAMETER = 20
-"""Hoffmann et al. 2022 (arXiv 2203.15556): below this a model of this size is under-trained."""
 MANY_EPOCHS = 3
 
 
@@ -31,9 +30,8 @@ class Pace:
         return self.tokens_per_second * self.budget_seconds
 
     def recommended_parameters_m(self) -> float:
-        """Millions of parameters for which the budget gives about 20 tokens each, at the same speed per FLOP."""
-        compute = 6 * self.parameters * self.tokens()
-        return float((compute / (6 * ENOUGH_TOKENS_PER_PARAMETER)) ** 0.5 / 1e6)
+        """Millions of parameters that fit the budget, at the same speed per operation."""
+        return parameters_for(6 * self.parameters * self.tokens()) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ resumed campaign runs as it began.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 from ..errors import TrainingError, UsageError
 
 PROBE_SECONDS = 120
+PROBE_LAYERS, HEADS = 3, (8, 4)
 SPIN_COUNT = 2000
 """GOMP_SPINCOUNT for more than one thread: libgomp's default spins so long that one other busy process slows training
 eightyfold; a short spin keeps most of the idle rate."""
@@ -241,6 +243,19 @@ def _times(dtypes: list[str], device: str) -> dict[str, float]:
     return found
 
 
+def probe_flops(device: str) -> float:
+    """Floating point operations of the step that is timed, forward and backward."""
+    rows, width, wide, length = _probe_shape(device)
+    products = PROBE_LAYERS * 2 * (2 * rows * width * wide)
+    attention = math.prod(HEADS) * 2 * (2 * length * length * (wide // 16))
+    return 3.0 * (products + attention)
+
+
+def _probe_shape(device: str) -> tuple[int, int, int, int]:
+    """Rows, width, inner width and length of the step that is timed."""
+    return (2048, 128, 512, 256) if device == "cpu" else (8192, 512, 2048, 1024)
+
+
 def _time_step(dtype: str, device: str) -> float:
     """Median seconds of a small transformer-like step: matrix products forward and backward, and attention.
 
@@ -254,8 +269,8 @@ def _time_step(dtype: str, device: str) -> float:
     torch.manual_seed(0)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     where = torch.device(device)
-    rows, width, wide, length = (2048, 128, 512, 256) if device == "cpu" else (8192, 512, 2048, 1024)
-    shapes = [(width, wide), (wide, width), (8, 4, length, wide // 16)]
+    rows, width, wide, length = _probe_shape(device)
+    shapes = [(width, wide), (wide, width), (*HEADS, length, wide // 16)]
     up, down, heads = [torch.randn(shape, device=where).requires_grad_() for shape in shapes]
     inputs = torch.randn(rows, width, device=where)
     times: list[float] = []
@@ -264,7 +279,7 @@ def _time_step(dtype: str, device: str) -> float:
         started = time.perf_counter()
         with torch.autocast(device, dtype=getattr(torch, dtype), enabled=dtype != "float32"):
             hidden = inputs
-            for _ in range(3):
+            for _ in range(PROBE_LAYERS):
                 hidden = torch.nn.functional.silu(hidden @ up) @ down
             mixed = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
             loss = hidden.float().mean() + mixed.float().mean()

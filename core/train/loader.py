@@ -7,6 +7,7 @@ the next ones; a batch owns its memory, so that it may be kept; on CUDA the next
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
@@ -37,6 +38,12 @@ def row_width(context: int, align: Align) -> int:
     A row of the stream has them in common but for one; in a packed row a piece is not followed by what comes next.
     """
     return context + 1 if align == "stream" else 2 * context
+
+
+def newest_part(tokens: Array, share: float, context: int) -> Array:
+    """The last `share` of the corpus, above 0 and at most 1; one whole row of it at least."""
+    count = max(math.ceil(share * len(tokens)), context + 1)
+    return tokens[max(0, len(tokens) - count) :]
 
 
 def epochs_of(tokens: Array, context: int, seed: int, align: Align) -> Iterator[Epoch]:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from . import accelerator
-from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed, row_width
+from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed, newest_part, row_width
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 SNAPSHOT_FILE, SNAPSHOT_CONFIG = "snapshot.safetensors", "snapshot.json"
@@ -130,6 +130,7 @@ class Run:
         model: torch.nn.Module | None = None,
         config: Mapping[str, Any] | None = None,
         align: Align = "stream",
+        newest: float = 1.0,
     ) -> Iterator[Batch]:
         """Batches of `batch_tokens` tokens in rows of `context` until the budget is spent.
 
@@ -139,7 +140,12 @@ class Run:
 
         `align`: "stream" cuts rows from the corpus wherever they fall; "documents" packs whole documents into rows, so
         that hardly one shorter than a row is cut and rows begin where a document does (packing.py).
+
+        `newest`: the share of train that is read, from its end. Where texts come in order of time, the last ones are
+        most like those that the model is scored on, and a budget that reads train only once or less has a choice.
         """
+        if not 0 < newest <= 1:
+            raise ValueError(f"newest must be above 0 and at most 1, not {newest!r}")
         if align not in get_args(Align):
             raise ValueError(f"align must be one of {', '.join(get_args(Align))}, not {align!r}")
         rows = max(1, batch_tokens // context)
@@ -149,7 +155,8 @@ class Run:
         message, descriptors = _receive(self._control)
         clock = _Clock(self, message, launched.steps_to_come)
         shares = list(message.get("snapshots", ())) if model is not None and config is not None else []
-        feed.start(Reader(epochs_of(_map_tokens(descriptors[0], self._token_dtype), context, self.seed, align)))
+        tokens = newest_part(_map_tokens(descriptors[0], self._token_dtype), newest, context)
+        feed.start(Reader(epochs_of(tokens, context, self.seed, align)))
         while (progress := clock.progress()) is not None:
             if shares and progress >= shares[0]:
                 assert model is not None and config is not None

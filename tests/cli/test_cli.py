@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from commands_in_process import Command, told
-from toys import TINY_TRAIN_PY, log_documents, make_toy_workspace, remember_machine, toy_recipe_text, with_main
+from toys import TINY_TRAIN_PY, log_documents, make_toy_workspace, probed, remember_machine, toy_recipe_text, with_main
 
 from slm_ar.core.agent.journal import workspace_lock
 from slm_ar.core.cli.main import COMMANDS
+from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare import pipeline
+from slm_ar.core.train import device
+from slm_ar.core.train.sizing import fitting_size
 
 
 @pytest.fixture
@@ -102,8 +105,9 @@ def test_the_console_script_works_in_a_process_of_its_own(tmp_path: Path, comman
 
 
 def test_new_makes_a_workspace_that_names_its_data(slm_ar: Command, days: Path) -> None:
-    ended = slm_ar("new", "my days", "--adapter", "text", "--source", "days")
+    ended = slm_ar("new", "my days", "--adapter", "text", "--source", "days", "--size", "0.3")
     assert ended.code == 0
+    assert "TARGET_PARAMS_M = 0.3  # knob" in Path("my days/train.py").read_text(encoding="utf-8")
     assert sorted(path.name for path in Path("my days").iterdir()) == [
         ".gitignore",
         "program.md",
@@ -143,6 +147,47 @@ def test_what_new_cannot_do_is_told_before_anything_is_written(
     before = sorted(path.name for path in tmp_path.rglob("*"))
     told(slm_ar("new", *arguments), code, *parts)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def size_of(workspace: str) -> float:
+    found = re.search(r"^TARGET_PARAMS_M = (\S+)  # knob", Path(workspace, "train.py").read_text(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_a_new_model_has_the_size_that_this_machine_can_fill(slm_ar: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = probed(float32=0.05)
+    monkeypatch.setattr(device, "probe_machine", lambda *asked: machine)
+    ended = slm_ar("new", "one", "--adapter", "text")
+    assert ended.code == 0
+    assert f"TARGET_PARAMS_M = {size_of('one'):g} in train.py" in ended.out
+    assert size_of("one") == pytest.approx(fitting_size(machine, 60.0), rel=0.05)
+    machine = probed(float32=0.05 / 16)
+    slm_ar("new", "fast", "--adapter", "text")
+    assert size_of("fast") == pytest.approx(4 * size_of("one"), rel=0.05)
+
+
+def test_a_size_in_the_recipe_and_a_machine_that_cannot_train_are_left_alone(
+    slm_ar: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*asked: object) -> device.Machine:
+        raise TrainingError("torch cannot be used on this machine: no libgomp", "reinstall")
+
+    monkeypatch.setattr(device, "probe_machine", broken)
+    ended = slm_ar("new", "card", "--recipe", "text-rtx5080")
+    assert ended.code == 0
+    assert size_of("card") == 11.5
+    ended = slm_ar("new", "one", "--adapter", "text")
+    assert ended.code == 0
+    assert "not sized for this machine: torch cannot be used" in ended.out
+    assert Path("one/recipe.toml").is_file()
+
+
+def test_where_a_card_is_new_names_the_recipe_for_it(slm_ar: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "rtx5080" not in slm_ar("new", "one", "--adapter", "text", "--size", "1").out
+    monkeypatch.setattr(device, "has_nvidia_driver", lambda: True)
+    assert "--recipe text-rtx5080" in slm_ar("new", "two", "--adapter", "text", "--size", "1").out
+    assert "rtx5080" not in slm_ar("new", "three", "--recipe", "text-laptop", "--size", "1").out
 
 
 # --- outside a workspace --------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_ar.core.prepare.tokenizer import BOS
-from slm_ar.core.train.loader import Align, PlainFeed, Reader, epochs_of, row_order, row_width
+from slm_ar.core.train.loader import Align, PlainFeed, Reader, epochs_of, newest_part, row_order, row_width
 from slm_ar.core.train.packing import document_starts, pack, positions_of
 
 Array = np.ndarray[Any, Any]
@@ -164,3 +165,12 @@ def test_batches_own_their_memory() -> None:
     before = first.clone()
     feed.take()
     assert torch.equal(first, before)
+
+
+@given(st.integers(2, 300), st.floats(0.001, 1.0), st.integers(1, 40))
+def test_the_newest_part_is_the_end_of_the_corpus_and_holds_a_row(count: int, share: float, context: int) -> None:
+    tokens = np.arange(count)
+    part = newest_part(tokens, share, context)
+    assert part.tolist() == tokens[count - len(part) :].tolist()
+    assert len(part) == min(count, max(math.ceil(share * count), context + 1))
+    assert newest_part(tokens, 1.0, context).tolist() == tokens.tolist()

@@ -40,7 +40,12 @@ def make_run(**changes: Any) -> tuple[Run, socket.socket]:
 
 
 def batches_of(
-    tokens: np.ndarray[Any, Any], batch_tokens: int, context: int, align: Align = "stream", **changes: Any
+    tokens: np.ndarray[Any, Any],
+    batch_tokens: int,
+    context: int,
+    align: Align = "stream",
+    newest: float = 1.0,
+    **changes: Any,
 ) -> list[Batch]:
     """All batches of a run whose harness is this function."""
     run, harness = make_run(token_count=len(tokens), **changes)
@@ -54,7 +59,7 @@ def batches_of(
 
         helper = threading.Thread(target=hand_over)
         helper.start()
-        found = list(run.batches(batch_tokens, context, align=align))
+        found = list(run.batches(batch_tokens, context, align=align, newest=newest))
         helper.join()
     run._control.close()
     return found
@@ -140,3 +145,22 @@ def test_packed_rows_come_through_the_same_door() -> None:
         assert batch.inputs.shape == batch.targets.shape == (2, 60)
         assert torch.equal(batch.targets, (batch.inputs + 1) % 20)
         assert (batch.inputs[:, ::20] == 0).all(), "three whole documents in every row"
+
+
+def test_the_newest_part_of_train_can_be_read_alone() -> None:
+    tokens = np.arange(1000, dtype=np.uint16)
+    batches = batches_of(tokens, 64, 16, newest=0.2, budget_steps=9)
+    seen = torch.cat([batch.inputs.flatten() for batch in batches])
+    assert 800 <= seen.min() < 850
+    assert seen.max() > 950
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
+def test_a_part_of_train_that_cannot_be_is_refused_before_the_clock_starts(share: float) -> None:
+    run, harness = make_run()
+    with harness, run._control:
+        with pytest.raises(ValueError, match="newest must be above 0 and at most 1"):
+            next(run.batches(64, 16, newest=share))
+        harness.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            harness.recv(1)

@@ -95,7 +95,18 @@ def test_the_model_has_about_the_size_that_was_asked_for(
 def test_a_target_below_the_smallest_model_gives_the_smallest_model(template: ModuleType) -> None:
     template.TARGET_PARAMS_M = 0.05
     config = template.choose_config(8192)
-    assert config.width == template.HEAD_DIM
+    assert (config.layers, config.width, config.head_dim) == (1, 32, 32)
+
+
+@pytest.mark.parametrize("target", [0.05, 0.2, 0.35, 0.7, 1.5, 11.5])
+@pytest.mark.parametrize("head_dim", [16, 32, 64, 128])
+def test_heads_are_as_wide_as_asked_or_as_the_width_allows(template: ModuleType, target: float, head_dim: int) -> None:
+    template.TARGET_PARAMS_M, template.HEAD_DIM = target, head_dim
+    config = template.choose_config(2048)
+    assert config.width % config.head_dim == 0
+    assert min(head_dim, 32) <= config.head_dim <= head_dim
+    if config.width > 256:
+        assert config.head_dim == head_dim
 
 
 def test_later_tokens_do_not_change_earlier_logits(template: ModuleType) -> None:

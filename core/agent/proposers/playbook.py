@@ -224,6 +224,16 @@ GELU_GATE = Rewrite(
     "another smooth gate (Shazeer 2020, arXiv 2002.05202)",
     reshapes=True,
 )
+NEWEST = Rewrite(
+    "read the newest half of train",
+    "part of train",
+    (
+        _knob("NEWEST = 0.5  # knob: float 0.05..1"),
+        ("CONTEXT, model, asdict(config))", "CONTEXT, model, asdict(config), newest=NEWEST)"),
+    ),
+    "NEWEST",
+    "where train is in order of time, its end is most like what comes next",
+)
 CLIPPING = Rewrite(
     "clip the gradients",
     "clipping",
@@ -281,6 +291,7 @@ PLAYBOOK: tuple[Move, ...] = (
     Turn("halve the weight decay", "WEIGHT_DECAY", times(0.5), "a short run hardly overfits"),
     FEWER_NEWTON_STEPS,
     OUTPUT_NORM,
+    NEWEST,
     Turn("double the batch", "BATCH_TOKENS", times(2), "fast machines gain from full batches", "tokens per step"),
     WINDOWS,
     Turn("double the context", "CONTEXT", times(2), "longer contexts predict better", "tokens"),
