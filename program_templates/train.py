@@ -66,7 +66,7 @@ def choose_config(vocab_size: int, form: str = "portable") -> Config:
         if distance < best_distance:
             mlp_width = max(16, round(width * MLP_RATIO / 16) * 16)
             best_distance = distance
-            head_dim = math.gcd(width, HEAD_DIM)
+            head_dim = max(size for size in range(2, HEAD_DIM + 1, 2) if width % size == 0)
             best = Config(vocab_size, CONTEXT, layers, width, head_dim, mlp_width, bool(TIED_HEAD), form == "best")
     assert best is not None
     return best

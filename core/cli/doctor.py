@@ -126,8 +126,8 @@ def fitting_recipes(device: str) -> list[str]:
     """Shipped recipes that suit a kind of device."""
     from ..recipe import shipped_recipes
 
-    kind = "-rtx5080" if device == "cuda" else "-laptop"
-    return ["demo", *(name for name in shipped_recipes() if name.endswith(kind))]
+    kinds = ("-rtx5080", "-80m") if device == "cuda" else ("-laptop",)
+    return [*(name for name in shipped_recipes() if name.endswith(kinds)), "demo"]
 
 
 def _agents() -> list[str]:

@@ -170,8 +170,13 @@ def run(
     """
     end, budget_usd = deadline(hours, until), checked_dollars(budget_usd)
     if recipe is not None:
-        workspace = workspace_from_recipe(recipe, source)
-        click.echo(f"workspace: {workspace.root}", err=True)
+
+        def tell(line: str) -> None:
+            if not quiet:
+                click.echo(line, err=True)
+
+        workspace = workspace_from_recipe(recipe, source, tell)
+        tell(f"workspace: {workspace.root}")
     else:
         workspace = find_workspace()
     with (

@@ -290,7 +290,7 @@ def shown_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
+def workspace_from_recipe(recipe: str, source: Path | None, tell: Callable[[str], None]) -> Workspace:
     """A workspace named after the recipe, below the current folder; made, or opened when it is there already."""
     from ..recipe import load_recipe
 
@@ -308,7 +308,7 @@ def workspace_from_recipe(recipe: str, source: Path | None) -> Workspace:
         raise UsageError("say where the data are", f"slm-ar run {recipe} --source DIR")
     workspace = create_workspace(root, recipe, {"data.source": found})
     if words := fit_size(workspace):
-        click.echo(words, err=True)
+        tell(words)
     return workspace
 
 

@@ -164,8 +164,8 @@ def fit_size(workspace: Workspace) -> str:
         return ""
     try:
         machine = workspace.machine()
-    except SlmArError as error:  # a workspace can be made where nothing can be trained
-        return f"not sized for this machine: {error.message}"
+    except (SlmArError, OSError) as error:  # a workspace can be made where nothing can be trained
+        return f"not sized for this machine: {error.message if isinstance(error, SlmArError) else error}"
     size = fitting_size(machine, workspace.recipe.budget.seconds)
     if size is None:
         return ""
@@ -277,7 +277,7 @@ def new(name: Path, adapter: str | None, source: Path | None, recipe_name: str |
     if size is None and (words := fit_size(workspace)):
         click.echo(words)
     if recipe_name is None and (larger := recipe_for_card(recipe)):
-        click.echo(f"an NVIDIA card is here: --recipe {larger} starts with a model for it, five minutes per experiment")
+        click.echo(f"an NVIDIA card is here: slm-ar new ANOTHER --recipe {larger}  starts with a model for it")
     click.echo(f"next:  cd {name}  then  slm-ar prepare,  slm-ar train,  slm-ar run")
     if workspace.recipe.proposer.name == "search":
         for line in other_proposers():

@@ -76,7 +76,7 @@ def probe_machine(device: str, threads: int | str, precision: str) -> Machine:
         dtypes = ["float32", "bfloat16"] if precision == "auto" else [precision]
         for count in candidates:
             answer = _ask({"task": "time", "dtypes": dtypes}, threads=int(count))
-            timings |= {f"{count} threads {dtype}": answer[dtype] for dtype in dtypes}
+            timings |= {f"{count} threads {dtype}": seconds for dtype, seconds in answer.items()}
         best = min(timings, key=lambda name: timings[name])
         words = best.split()
         chosen_threads, chosen_precision = int(words[0]), words[2]

@@ -10,20 +10,28 @@ from hypothesis import strategies as st
 from toys import probed
 
 from slm_ar.core.train.device import probe_flops
-from slm_ar.core.train.sizing import REACHED, TOKENS_PER_PARAMETER, fitting_size, parameters_for
+from slm_ar.core.train.sizing import REACHED, fitting_size, parameters_for, tokens_per_parameter
 
 
 @given(st.floats(1e3, 1e9))
 def test_a_model_of_that_size_reads_its_tokens_with_these_operations(parameters: float) -> None:
-    assert parameters_for(6 * parameters * (TOKENS_PER_PARAMETER * parameters)) == pytest.approx(parameters)
+    tokens = tokens_per_parameter(parameters) * parameters
+    assert parameters_for(6 * parameters * tokens) == pytest.approx(parameters)
+
+
+def test_small_models_want_few_tokens_for_each_parameter_and_large_ones_many() -> None:
+    assert [tokens_per_parameter(size) for size in (1e4, 1e6, 1e8, 1e10)] == pytest.approx([2.5, 2.5, 20.0, 20.0])
+    assert 2.5 < tokens_per_parameter(1e7) < 20.0
 
 
 @given(st.floats(1e-3, 1.0), st.floats(1.0, 1e4), st.floats(1.1, 100.0))
 def test_more_time_and_more_speed_are_worth_the_same(step: float, seconds: float, factor: float) -> None:
     size = fitting_size(probed(float32=step), seconds)
     assert size is not None
-    assert fitting_size(probed(float32=step), factor * seconds) == pytest.approx(factor**0.5 * size)
-    assert fitting_size(probed(float32=step / factor), seconds) == pytest.approx(factor**0.5 * size)
+    longer = fitting_size(probed(float32=step), factor * seconds)
+    assert longer is not None
+    assert fitting_size(probed(float32=step / factor), seconds) == pytest.approx(longer)
+    assert size < longer < factor**0.5 * size * (1 + 1e-9)
 
 
 def test_the_fastest_setting_of_the_probe_counts() -> None:

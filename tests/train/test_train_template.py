@@ -103,10 +103,20 @@ def test_a_target_below_the_smallest_model_gives_the_smallest_model(template: Mo
 def test_heads_are_as_wide_as_asked_or_as_the_width_allows(template: ModuleType, target: float, head_dim: int) -> None:
     template.TARGET_PARAMS_M, template.HEAD_DIM = target, head_dim
     config = template.choose_config(2048)
-    assert config.width % config.head_dim == 0
+    assert config.width % config.head_dim == config.head_dim % 2 == 0
     assert min(head_dim, 32) <= config.head_dim <= head_dim
     if config.width > 256:
         assert config.head_dim == head_dim
+
+
+@pytest.mark.parametrize("target", [0.1, 0.44, 0.7, 1.5, 11.5])
+def test_halving_the_heads_makes_another_model(template: ModuleType, target: float) -> None:
+    template.TARGET_PARAMS_M = target
+    found = []
+    for template.HEAD_DIM in (64, 32, 16):
+        found.append(template.choose_config(2048).head_dim)
+    assert found[-1] == 16
+    assert found[0] > found[1] > found[2] or target == 0.1, "a model 32 wide has no wider heads"
 
 
 def test_later_tokens_do_not_change_earlier_logits(template: ModuleType) -> None:
