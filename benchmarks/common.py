@@ -358,7 +358,7 @@ def executor_for(workspace: Workspace, data: PreparedData, machine: Machine) -> 
 
 def _workspace(folder: Path, recipe: str, changes: Mapping[str, Any], constants: Mapping[str, str]) -> Workspace:
     workspace = create_workspace(folder / "work", recipe, changes)
-    if recipe != "demo" and (words := fit_size(workspace)):
+    if words := fit_size(workspace):
         note(words)
     (workspace.root / "train.py").write_text(with_constants(workspace.train_py, constants), encoding="utf-8")
     return workspace

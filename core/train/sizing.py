@@ -14,7 +14,8 @@ SMALL, LARGE = (1e6, 2.5), (1e8, 20.0)
 """(parameters, tokens for each of them), embeddings of a tied head included; between the two the logarithm of the
 tokens is a straight line over that of the parameters. Large: Hoffmann et al. 2022 (arXiv 2203.15556). Small: the best
 eight of either table in benchmarks/study, all below a million, had 0.5 to 2.8, and 0.44 million with 2.6 were the best
-of three sizes in 120 processor seconds (docs/proposers.md)."""
+of three sizes in 120 processor seconds (docs/proposers.md). The rule of proposers/rates.py has four for all sizes: its
+constants were chosen together, for what timing promises, and say nothing one by one."""
 REACHED = 0.45
 """Floating point operations per second of small models in training (6 per parameter and token), as a share of what the
 probe's step reaches: 25 to 29 of 58 thousand million on the one machine where both were measured."""

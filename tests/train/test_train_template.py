@@ -115,8 +115,8 @@ def test_halving_the_heads_makes_another_model(template: ModuleType, target: flo
     found = []
     for template.HEAD_DIM in (64, 32, 16):
         found.append(template.choose_config(2048).head_dim)
-    assert found[-1] == 16
-    assert found[0] > found[1] > found[2] or target == 0.1, "a model 32 wide has no wider heads"
+    assert found == ([32, 32, 16] if target == 0.1 else sorted(set(found), reverse=True)), "32 wide has no wider heads"
+    assert found[1:] == [32, 16]
 
 
 def test_later_tokens_do_not_change_earlier_logits(template: ModuleType) -> None:
