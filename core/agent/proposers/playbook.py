@@ -108,8 +108,8 @@ LOGIT_CAP = Rewrite(
     (
         _knob("LOGIT_CAP = 15.0  # knob: float log 5..60"),
         (
-            "        return self.lm_head(self.norm(x))\n",
-            "        return LOGIT_CAP * torch.tanh(self.lm_head(self.norm(x)).float() / LOGIT_CAP)\n",
+            "        return self.lm_head(x)\n",
+            "        return LOGIT_CAP * torch.tanh(self.lm_head(x).float() / LOGIT_CAP)\n",
         ),
     ),
     "LOGIT_CAP",
@@ -253,10 +253,10 @@ Z_LOSS = Rewrite(
     (
         _knob("Z_LOSS = 0.0001  # knob: float log 0.00001..0.01"),
         (
-            "    return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten())\n",
-            "    logits = logits.float().flatten(0, 1)\n"
-            "    loss = F.cross_entropy(logits, batch.targets.flatten())\n"
-            "    return loss + Z_LOSS * logits.logsumexp(-1).square().mean()\n",
+            '            cost = F.cross_entropy(model.head(part).float(), targets, reduction="sum")\n',
+            "            logits = model.head(part).float()\n"
+            '            cost = F.cross_entropy(logits, targets, reduction="sum")\n'
+            "            cost = cost + Z_LOSS * logits.logsumexp(-1).square().sum()\n",
         ),
     ),
     "Z_LOSS",
