@@ -23,7 +23,6 @@ from .opening import gate_policy, research_context
 from .replay import score_from_json
 from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
 from .running import Runs
-from .second_chance import SECOND_CHANCE, second_chance
 from .state import CampaignState, RunRecord
 
 MOST_FAILURES_IN_A_ROW = 10
@@ -140,11 +139,6 @@ class Campaign(Runs):
         hand_edit = self._hand_edit(state)
         if hand_edit is not None:
             self._append_proposal(state, window, "human", "a hand edit of train.py", "", hand_edit)
-            return ""
-        if (again := second_chance(state, window)) is not None:
-            words = f"once more: {again.hypothesis}"
-            why = f"Experiment {again.experiment} was least behind of all that was not kept since the last new seed."
-            self._append_proposal(state, window, SECOND_CHANCE, words, why, again.train_py)
             return ""
         left = None if self._search_end is None else max(0.0, self._search_end - time.monotonic())
         if getattr(proposer, "wants_rates", False) and calibrator.is_due(self, state, left):

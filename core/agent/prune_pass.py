@@ -6,11 +6,15 @@ cannot be taken out alone stays, and where the runs cannot tell edits apart noth
 
 from __future__ import annotations
 
+import builtins
+import difflib
 import math
+import symtable
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .merging import merged, missing_names, stands
+from ..errors import TrainingError
+from .edits import check_train_py
 
 FEWEST_EXPERIMENTS = 24
 """A smaller campaign has no prune pass: it would cost more than half of the search."""
@@ -48,17 +52,77 @@ def without(final: str, chain: Sequence[Edit], out: Sequence[int]) -> str | None
     text = final
     for edit in reversed(chain):
         if edit.id in out:
-            both = merged(edit.after, text, edit.before)
-            if both is None:
+            merged = _merged(edit.after, text, edit.before)
+            if merged is None:
                 return None
-            text = both
+            text = merged
     return text
 
 
 def removable(final: str, chain: Sequence[Edit]) -> tuple[Edit, ...]:
     """The edits that can be taken out alone: the rest of the text stays as it is, and is a train.py that can start."""
-    known = missing_names(final)
-    return tuple(edit for edit in chain if stands(without(final, chain, (edit.id,)), known))
+    known = _missing_names(final)
+    return tuple(edit for edit in chain if _stands(without(final, chain, (edit.id,)), known))
+
+
+def _stands(text: str | None, known: frozenset[str]) -> bool:
+    if text is None:
+        return False
+    try:
+        check_train_py(text)
+    except TrainingError:
+        return False
+    return _missing_names(text) <= known
+
+
+def _merged(base: str, ours: str, theirs: str) -> str | None:
+    """Both changes of `base` in one text, line by line; None when they touch the same lines."""
+    lines = base.splitlines(keepends=True)
+    own, other = (_hunks(lines, text.splitlines(keepends=True)) for text in (ours, theirs))
+    hunks = own + [hunk for hunk in other if hunk not in own]
+    if any(_collide(one, two) for one in own for two in other if one != two):
+        return None
+    for start, end, replacement in sorted(hunks, reverse=True):
+        lines[start:end] = replacement
+    return "".join(lines)
+
+
+_Hunk = tuple[int, int, list[str]]
+
+
+def _hunks(base: list[str], other: list[str]) -> list[_Hunk]:
+    """(first line, end, what stands there instead); as many lines for as many lines are changes of single lines."""
+    found: list[_Hunk] = []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, base, other, autojunk=False).get_opcodes():
+        if kind == "replace" and j - i == m - k:
+            found += [(i + n, i + n + 1, [other[k + n]]) for n in range(j - i)]
+        elif kind != "equal":
+            found.append((i, j, other[k:m]))
+    return found
+
+
+def _collide(one: _Hunk, two: _Hunk) -> bool:
+    if one[0] == one[1] or two[0] == two[1]:  # an insertion has no lines of its own: its place must be untouched
+        return one[0] <= two[1] and two[0] <= one[1]
+    return one[0] < two[1] and two[0] < one[1]
+
+
+def _missing_names(text: str) -> frozenset[str]:
+    """Names that functions or the top level use and nothing defines: an edit that defined them cannot go alone."""
+    top = symtable.symtable(text, "train.py", "exec")
+    used: set[str] = set()
+    defined = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
+    tables = [top]
+    while tables:
+        table = tables.pop()
+        tables.extend(table.get_children())
+        for symbol in table.get_symbols():
+            is_ours = table is top or symbol.is_declared_global()
+            if is_ours and (symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()):
+                defined.add(symbol.get_name())
+            if symbol.is_referenced() and (table is top or symbol.is_global()):
+                used.add(symbol.get_name())
+    return frozenset(used - defined)
 
 
 # --- runs and scores ------------------------------------------------------------------------
@@ -100,11 +164,11 @@ def effects(edits: Sequence[int], rows: Sequence[Row], scores: Sequence[float | 
 
 def pruned(final: str, chain: Sequence[Edit], worst_first: Sequence[int]) -> tuple[str, tuple[int, ...]]:
     """(`final` without these edits, the edits that could go): one that cannot go with those before it stays."""
-    text, known = final, missing_names(final)
+    text, known = final, _missing_names(final)
     gone: tuple[int, ...] = ()
     for edit in worst_first:
         attempt = without(final, chain, (*gone, edit))
-        if attempt is not None and stands(attempt, known):
+        if attempt is not None and _stands(attempt, known):
             text, gone = attempt, (*gone, edit)
     return text, gone
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..contracts import Decision, GroupScore
-from . import gate, planner, prune_pass, pruning, second_chance
+from . import gate, planner, prune_pass, pruning
 
 Vector = npt.NDArray[np.float64]
 
@@ -179,11 +179,8 @@ class _World:
         groups = self.scale * self.random.standard_normal(parent.groups.shape)
         dev = self.condition.interaction * self.random.standard_normal()
         spread = math.exp(self.condition.unequal * self.random.standard_normal())
-        return self.edited(parent, _Edit(effect, dev, groups), spread)
-
-    def edited(self, parent: _Code, edit: _Edit, spread: float) -> _Code:
-        total = parent.true + edit.true, parent.dev + edit.dev, parent.groups + edit.groups
-        return _Code((*parent.edits, edit), *total, spread)
+        edits = (*parent.edits, _Edit(effect, dev, groups))
+        return _Code(edits, parent.true + effect, parent.dev + dev, parent.groups + groups, spread)
 
     def noise(self, code: _Code, luck: float) -> float:
         """Noise of one run, in sigma, with a seed whose luck (standard normal) all codes share."""
@@ -277,62 +274,41 @@ class _Night:
         self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
         self.looks = _Looks(self.world) if condition.prunes else None
         self.helpful = self.ended = self.ended_helpful = 0
-        self.dropped: list[tuple[float, _Code]] = []
-        """(how far behind, code) of what this window did not keep."""
-        self.window_gain = 0.0
 
     def play(self) -> None:
         condition = self.condition
         blocks = condition.proposals // planner.PLACEBO_EVERY
         places = [block * planner.PLACEBO_EVERY for block in range(blocks)]
-        placebos = {place + int(self.random.integers(planner.PLACEBO_EVERY)) for place in places}
+        places = [place + int(self.random.integers(planner.PLACEBO_EVERY)) for place in places]
+        effects: list[float | None] = condition.effects.draw(condition.proposals - blocks, self.random).tolist()
+        for place in places:
+            effects.insert(place, None)
         window = min(planner.WINDOW, condition.claim_every)
-        chances = (condition.proposals - 1) // window
-        new = condition.effects.draw(condition.proposals - blocks - chances, self.random).tolist()
-        new += replace(condition.effects, single_gain=0.0).draw(chances, self.random).tolist()
-        again: _Code | None = None
-        for place in range(condition.proposals):
-            if place % window == 0:  # a new seed for the head and all proposals of the window
+        for end in range(1, len(effects) + 1):
+            if (end - 1) % window == 0:  # a new seed for the head and all proposals of the window
                 self.luck, self.head_score, self.is_lucky = self.random.standard_normal(), math.nan, False
-                again, self.dropped, self.window_gain = self.second_chance(), [], 0.0
-            if place in placebos:
-                self.placebo()
-            elif again is not None:
-                self.search(self.world.edited(self.head, again.edits[-1], again.spread), is_new=False)
-                again = None
-            else:
-                self.search(self.world.edit(self.head, new.pop(0)))
-            is_over = place + 1 == condition.proposals
-            is_due = is_over or (place + 1) % condition.claim_every == 0
+            self.search(effects[end - 1])
+            is_over = end == len(effects)
+            is_due = is_over or end % condition.claim_every == 0
             if is_due and self.head is not self.rung and self.head is not self.judged:
                 self.claim()
 
-    def second_chance(self) -> _Code | None:
-        """What the window before did not keep, and was least behind."""
-        behind, code = min(self.dropped, key=lambda one: one[0], default=(math.inf, None))
-        is_near = behind <= second_chance.MOST_BEHIND * SIGMA
-        return code if is_near and self.window_gain <= second_chance.MOST_GAIN * SIGMA else None
-
-    def head_runs(self) -> None:
+    def search(self, effect: float | None) -> None:
+        """One proposal; None is a placebo."""
         if math.isnan(self.head_score):
             self.head_score = self.world.dev_score(self.head, self.luck)
             if self.looks is not None:
                 self.looks.head_runs()
-
-    def placebo(self) -> None:
-        self.head_runs()
-        score = self.world.dev_score(self.head, self.luck)
-        if not self.is_lucky:
-            self.placebos.append(score - self.head_score)
-
-    def search(self, candidate: _Code, is_new: bool = True) -> None:
-        """One proposal; one that gets its second chance is no further proposal, and has no third."""
-        self.head_runs()
-        effect = candidate.edits[-1].true
-        self.helpful += int(effect < 0 and is_new)
+        if effect is None:
+            score = self.world.dev_score(self.head, self.luck)
+            if not self.is_lucky:
+                self.placebos.append(score - self.head_score)
+            return
+        candidate = self.world.edit(self.head, effect)
+        self.helpful += int(effect < 0)
         if self.looks is not None and self.looks.ends(candidate.edits[-1]):
-            self.ended += int(is_new)
-            self.ended_helpful += int(effect < 0 and is_new)
+            self.ended += 1
+            self.ended_helpful += int(effect < 0)
             return
         score = self.world.dev_score(candidate, self.luck)
         if self.looks is not None:
@@ -340,11 +316,8 @@ class _Night:
         if gate.keeps(score, self.head_score, 1, 1):
             if self.looks is not None:
                 self.looks.head_moves()
-            self.window_gain += self.head_score - score
             self.head, self.head_score, self.is_lucky = candidate, score, True
             self.found += int(effect < 0)
-        elif is_new:
-            self.dropped.append((score - self.head_score, candidate))
 
     def pruned(self) -> _Code:
         """The proven code after the prune pass."""

@@ -423,7 +423,7 @@ def test_patience_ends_after_two_more_windows():
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_null_nights_stay_within_the_bound(correlation):
-    nights = simulate.simulate_nights(simulate.Condition(correlation=correlation), 2000, seed=5)
+    nights = simulate.simulate_nights(simulate.Condition(correlation=correlation), 1000, seed=5)
     assert nights.rate(nights.false_nights)[2] <= 0.08
     assert nights.true_gain == nights.naive_gain == 0.0
 

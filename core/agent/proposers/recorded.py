@@ -20,7 +20,6 @@ from ...files import named_path
 from ..edits import check_train_py, revision_digest
 from ..journal import JOURNAL_FILE, Journal
 from ..planner import PLACEBO
-from ..second_chance import SECOND_CHANCE
 from .answers import LONGEST_RATIONALE, LONGEST_SENTENCE, one_line
 from .calls import Setting
 
@@ -123,11 +122,7 @@ def _rendered(path: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 def _experiments(path: Path, events: Iterator[tuple[str, str, Mapping[str, Any]]]) -> Iterator[Recorded]:
     for place, kind, body in events:
-        if (
-            kind != "proposed"
-            or body.get("proposer") in (PLACEBO, SECOND_CHANCE)
-            or body.get("revision") == body.get("parent")
-        ):
+        if kind != "proposed" or body.get("proposer") == PLACEBO or body.get("revision") == body.get("parent"):
             continue
         text = body.get("train_py")
         if not isinstance(text, str) or revision_digest(text) != body.get("revision"):
