@@ -253,10 +253,9 @@ Z_LOSS = Rewrite(
     (
         _knob("Z_LOSS = 0.0001  # knob: float log 0.00001..0.01"),
         (
-            '            cost = F.cross_entropy(model.head(part).float(), targets, reduction="sum")\n',
-            "            logits = model.head(part).float()\n"
-            '            cost = F.cross_entropy(logits, targets, reduction="sum")\n'
-            "            cost = cost + Z_LOSS * logits.logsumexp(-1).square().sum()\n",
+            '        cost = F.cross_entropy(logits.float(), targets, reduction="sum")\n',
+            '        cost = F.cross_entropy(logits.float(), targets, reduction="sum")\n'
+            "        cost = cost + Z_LOSS * logits.float().logsumexp(-1).square().sum()\n",
         ),
     ),
     "Z_LOSS",
