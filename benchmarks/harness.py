@@ -38,6 +38,7 @@ def connected(folder: Path, shards: Path, facts: dict[str, Any]) -> Iterator[Non
         "form": "portable",
         **facts,
     }
+    job.setdefault("token_texts", [f" word{number}" for number in range(job["vocab_size"])])
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     ours, theirs = socket.socketpair()
     before = Path.cwd()

@@ -216,6 +216,10 @@ def initialise(model: Model, run: runtime.Run) -> None:
         elif name.startswith("lm_head"):
             scale = 0.001
         parameter.copy_(torch.randn(parameter.shape, generator=run.generator(name)) * scale)
+        if name.startswith("embed_tokens"):  # tokens with features in common start with something in common
+            features = run.token_features()
+            shared = torch.randn(features.shape[1], parameter.shape[1], generator=run.generator("shared")) * scale
+            parameter.addmm_(features, shared.to(features))
 
 
 # --- optimiser ------------------------------------------------------------------------------
@@ -268,11 +272,35 @@ def orthogonal(matrices: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     return x.to(matrices.dtype)
 
 
+class TableAdamW(torch.optim.AdamW):
+    """AdamW for tables with a row per token, whose rows also move together by what the tokens have in common.
+
+    It is as if `features @ shared` were added to a table and `shared` learned too: what one minute or price teaches
+    moves its neighbours. Only the sum is kept, so the model stays what it is.
+    """
+
+    def __init__(self, tables: list[nn.Parameter], others: list[nn.Parameter], features: torch.Tensor) -> None:
+        self.tables, self.features = tables, features
+        self.shared = [nn.Parameter(table.new_zeros(features.shape[1], table.shape[1])) for table in tables]
+        every = [*tables, *self.shared, *others]
+        super().__init__(every, lr=EMBED_LR, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0, fused=True)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for table, shared in zip(self.tables, self.shared, strict=True):
+            shared.grad = self.features.T @ table.grad
+        before = [shared.clone() for shared in self.shared]
+        super().step()
+        for table, shared, start in zip(self.tables, self.shared, before, strict=True):
+            table.addmm_(self.features, shared - start)
+
+
 def make_optimizers(model: Model, run: runtime.Run) -> list[torch.optim.Optimizer]:
     matrices = [parameter for parameter in model.layers.parameters() if parameter.dim() == 2]
-    inside = {id(parameter) for parameter in matrices}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
-    adam = torch.optim.AdamW(others, lr=EMBED_LR, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0, fused=True)
+    tables = list(dict.fromkeys([model.embed_tokens.weight, model.lm_head.weight]))  # one, where they are tied
+    placed = {id(parameter) for parameter in (*matrices, *tables)}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in placed]
+    adam = TableAdamW(tables, others, run.token_features())
     return [Muon(matrices, run.precision), adam]
 
 

@@ -136,6 +136,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise DataError(f"{path} cannot be read as a tokenizer: {error}", "run `slm-ar prepare` again") from error
 
 
+def token_texts(tokenizer: Tokenizer) -> list[str]:
+    """The text of each token, by id; a token that is but part of a character is told as U+FFFD."""
+    ids = [[number] for number in range(tokenizer.get_vocab_size())]
+    return tokenizer.decode_batch(ids, skip_special_tokens=False)
+
+
 def cut_at_spans(text: str, spans: Sequence[Span]) -> list[str]:
     """The pieces of `text` between span edges; their concatenation is `text`."""
     if not spans:

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,7 @@ from ..contracts import GroupScore, ObjectiveScore, SplitScore
 from ..errors import BudgetError
 from ..prepare.heldout import HeldDocument, read_split
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
-from ..prepare.tokenizer import load_tokenizer
+from ..prepare.tokenizer import load_tokenizer, token_texts
 from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE, LARGEST_CHECKPOINT_BYTES, InvalidCheckpointError
 from .device import Machine
 from .files import candidate_file_digest, read_candidate_file, read_config
@@ -112,6 +113,10 @@ class LocalExecutor:
             self._tokenizer = load_tokenizer(self.data.folder / TOKENIZER_FILE)
         return self._tokenizer
 
+    @cached_property
+    def _token_texts(self) -> list[str]:
+        return token_texts(self.tokenizer)
+
     def submit(self, job: TrainJob, folder: Path) -> TrainingRun:
         """Start training in `folder`, which is emptied first. Raises BudgetError when the disk is nearly full."""
         child, incubator_pid = self._start(job, folder)
@@ -144,6 +149,7 @@ class LocalExecutor:
             "data_key": manifest.key,
             "token_dtype": manifest.token_dtype,
             "bytes_per_token": manifest.bytes_per_token,
+            "token_texts": self._token_texts,
             "device": self.machine.device,
             "precision": self.machine.precision,
             "form": job.form,

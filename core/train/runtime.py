@@ -26,6 +26,7 @@ import torch
 
 from . import accelerator
 from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed, newest_part, row_width
+from .token_features import token_features
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 SNAPSHOT_FILE, SNAPSHOT_CONFIG = "snapshot.safetensors", "snapshot.json"
@@ -68,6 +69,8 @@ class Run:
         """The dtype for autocast on this machine: float32 where bfloat16 was measured to be slower."""
         self.form: str = job["form"]
         """"portable": the model shall keep the shape of Qwen3, which other programs load; "best": any shape."""
+        self.token_texts: list[str] = job["token_texts"]
+        """The text of each token, by id; a token that is but part of a character is told as U+FFFD."""
         self.budget_seconds: float | None = job["budget_seconds"]
         self.budget_steps: int | None = job["budget_steps"]
         self._token_dtype = np.dtype(job["token_dtype"])
@@ -82,6 +85,10 @@ class Run:
         """
         digest = hashlib.blake2b(f"{self.seed} {name}".encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+    def token_features(self) -> torch.Tensor:
+        """What the texts of the tokens tell: their numbers and shapes, float32 [vocab_size, features] on the device."""
+        return torch.from_numpy(token_features(self.token_texts)).to(self.device)
 
     def dummy_batch(self, batch_tokens: int, context: int, align: Align = "stream") -> Batch:
         """A batch of random ids, to compile or warm up with before the clock starts.

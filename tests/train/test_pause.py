@@ -345,7 +345,14 @@ def test_a_harness_that_is_killed_leaves_no_stopped_process(tmp_path: Path) -> N
 
 def test_train_py_shows_its_model_between_two_steps_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"seed": 0, "vocab_size": 9, "token_count": 64, "token_dtype": "uint16", "bytes_per_token": 2.0}
-    facts |= {"device": "cpu", "precision": "float32", "form": "portable", "budget_seconds": None, "budget_steps": 8}
+    facts |= {
+        "token_texts": list("abcdefghi"),
+        "device": "cpu",
+        "precision": "float32",
+        "form": "portable",
+        "budget_seconds": None,
+        "budget_steps": 8,
+    }
     ours, theirs = socket.socketpair()
     run = Run(facts, theirs, tmp_path)
     (tmp_path / "tokens").write_bytes(b"\0" * 128)

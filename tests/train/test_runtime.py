@@ -28,6 +28,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "device": "cpu",
         "precision": "float32",
         "form": "portable",
+        "token_texts": [f" {number}" for number in range(1000)],
         "budget_seconds": None,
         "budget_steps": 6,
     }
