@@ -38,7 +38,8 @@ def connected(folder: Path, shards: Path, facts: dict[str, Any]) -> Iterator[Non
         "form": "portable",
         **facts,
     }
-    job.setdefault("token_texts", [f" word{number}" for number in range(job["vocab_size"])])
+    # a number in each and some forty shapes: about what a vocabulary of records has
+    job.setdefault("token_texts", [f"{'.:' * (number % 16)}{number}" for number in range(job["vocab_size"])])
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     ours, theirs = socket.socketpair()
     before = Path.cwd()

@@ -27,8 +27,9 @@ import numpy as np
 import torch
 
 from slm_ar.core.prepare.heldout import read_split
-from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.prepare.pipeline import TOKENIZER_FILE, PreparedData
 from slm_ar.core.prepare.shards import TOKENS_FILE
+from slm_ar.core.prepare.tokenizer import load_tokenizer, token_texts
 from slm_ar.core.train.device import probe_device
 from slm_ar.core.train.executor import window_context
 from slm_ar.core.train.integrity import Probes
@@ -270,6 +271,7 @@ def train_here(folder: Path, job: TrainJob, data: PreparedData, device: str) -> 
     manifest = data.manifest
     known: dict[str, Any] = {"seed": job.seed, "vocab_size": manifest.vocab_size, "token_count": manifest.train_tokens}
     known |= {"bytes_per_token": manifest.bytes_per_token, "token_dtype": manifest.token_dtype, "device": device}
+    known["token_texts"] = token_texts(load_tokenizer(data.folder / TOKENIZER_FILE))
     with connected(folder, data.folder / TOKENS_FILE, {**known, "budget_steps": job.budget_steps}):
         load_candidate(folder).main()
 

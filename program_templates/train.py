@@ -216,10 +216,10 @@ def initialise(model: Model, run: runtime.Run) -> None:
         elif name.startswith("lm_head"):
             scale = 0.001
         parameter.copy_(torch.randn(parameter.shape, generator=run.generator(name)) * scale)
-        if name.startswith("embed_tokens"):  # tokens with features in common start with something in common
-            features = run.token_features()
+        features = run.token_features
+        if name == "embed_tokens.weight" and len(features) == len(parameter):  # what is alike starts alike
             shared = torch.randn(features.shape[1], parameter.shape[1], generator=run.generator("shared")) * scale
-            parameter.addmm_(features, shared.to(features))
+            parameter.add_(features @ shared.to(features))
 
 
 # --- optimiser ------------------------------------------------------------------------------
@@ -276,31 +276,33 @@ class TableAdamW(torch.optim.AdamW):
     """AdamW for tables with a row per token, whose rows also move together by what the tokens have in common.
 
     It is as if `features @ shared` were added to a table and `shared` learned too: what one minute or price teaches
-    moves its neighbours. Only the sum is kept, so the model stays what it is.
+    moves its neighbours. Only the sum is kept, so the model stays what it is; `shared` holds one step at a time.
     """
 
     def __init__(self, tables: list[nn.Parameter], others: list[nn.Parameter], features: torch.Tensor) -> None:
-        self.tables, self.features = tables, features
-        self.shared = [nn.Parameter(table.new_zeros(features.shape[1], table.shape[1])) for table in tables]
-        every = [*tables, *self.shared, *others]
+        self.features = features
+        self.pairs = [(table, nn.Parameter(table.new_zeros(features.shape[1], table.shape[1]))) for table in tables]
+        every = [*tables, *(shared for _, shared in self.pairs), *others]
         super().__init__(every, lr=EMBED_LR, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0, fused=True)
 
     @torch.no_grad()
     def step(self) -> None:
-        for table, shared in zip(self.tables, self.shared, strict=True):
-            shared.grad = self.features.T @ table.grad
-        before = [shared.clone() for shared in self.shared]
+        for table, shared in self.pairs:
+            shared.zero_()
+            shared.grad = None if table.grad is None else self.features.T @ table.grad
         super().step()
-        for table, shared, start in zip(self.tables, self.shared, before, strict=True):
-            table.addmm_(self.features, shared - start)
+        for table, shared in self.pairs:
+            table.add_(self.features @ shared)
 
 
 def make_optimizers(model: Model, run: runtime.Run) -> list[torch.optim.Optimizer]:
     matrices = [parameter for parameter in model.layers.parameters() if parameter.dim() == 2]
-    tables = list(dict.fromkeys([model.embed_tokens.weight, model.lm_head.weight]))  # one, where they are tied
-    placed = {id(parameter) for parameter in (*matrices, *tables)}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in placed]
-    adam = TableAdamW(tables, others, run.token_features())
+    inside = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    features = run.token_features
+    tables = [parameter for parameter in others if parameter.dim() == 2 and len(parameter) == len(features)]
+    others = [parameter for parameter in others if not any(parameter is table for table in tables)]
+    adam = TableAdamW(tables, others, features)
     return [Muon(matrices, run.precision), adam]
 
 

@@ -137,7 +137,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:
-    """The text of each token, by id; a token that is but part of a character is told as U+FFFD."""
+    """The text of each token, by id; U+FFFD stands in it for bytes that are no whole character."""
     ids = [[number] for number in range(tokenizer.get_vocab_size())]
     return tokenizer.decode_batch(ids, skip_special_tokens=False)
 

@@ -1,4 +1,4 @@
-"""All that train.py may import: seed, clock, data and the way out of a checkpoint.
+"""All that train.py may import: seed, clock, data, what tokens say, and the way out of a checkpoint.
 
 Used inside the training process, which the harness owns; it can also be read as the other half of executor.py.
 Promises: the clock starts with the first real batch, because the data only arrive then; every token of the corpus is
@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,7 +71,7 @@ class Run:
         self.form: str = job["form"]
         """"portable": the model shall keep the shape of Qwen3, which other programs load; "best": any shape."""
         self.token_texts: list[str] = job["token_texts"]
-        """The text of each token, by id; a token that is but part of a character is told as U+FFFD."""
+        """The text of each token, by id; U+FFFD stands in it for bytes that are no whole character."""
         self.budget_seconds: float | None = job["budget_seconds"]
         self.budget_steps: int | None = job["budget_steps"]
         self._token_dtype = np.dtype(job["token_dtype"])
@@ -86,6 +87,7 @@ class Run:
         digest = hashlib.blake2b(f"{self.seed} {name}".encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
+    @cached_property
     def token_features(self) -> torch.Tensor:
         """What the texts of the tokens tell: their numbers and shapes, float32 [vocab_size, features] on the device."""
         return torch.from_numpy(token_features(self.token_texts)).to(self.device)

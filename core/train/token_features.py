@@ -15,6 +15,10 @@ import numpy as np
 PERIODS = (10, 100, 1_000, 10_000)
 COMMON = 4
 """Tokens that a shape must have to be told."""
+MOST_SHAPES = 64
+"""What a step pays for them grows with their number, and large vocabularies of codes have hundreds."""
+_PART = "\ufffd"
+"""Stands in texts for bytes that are no whole character."""
 _ONE_NUMBER = re.compile(r"\D*(\d{1,4})\D*")
 
 
@@ -23,10 +27,13 @@ def token_features(texts: Sequence[str]) -> np.ndarray[tuple[int, int], np.dtype
 
     A token with one number of up to four digits has its place on circles of 10, 100, 1,000 and 10,000 (Fourier number
     embedding: Zhou et al. 2025, arXiv 2502.09741), its share of the next power of ten, and a one. A token whose shape
-    is that of at least four has a one in the column of that shape. Columns without any value are left out.
+    is that of at least four has a one in the column of that shape, where it is among the 64 most common. Parts of
+    characters have none. Columns without any value are left out.
     """
     shapes = [shape_of(text) for text in texts]
-    common = [shape for shape, count in sorted(Counter(shapes).items()) if count >= COMMON]
+    counts = Counter(shape for shape in shapes if _PART not in shape)
+    common = sorted((shape for shape in counts if counts[shape] >= COMMON), key=lambda shape: (-counts[shape], shape))
+    common = common[:MOST_SHAPES]
     of_number = 2 * len(PERIODS) + 2
     columns = {shape: of_number + place for place, shape in enumerate(common)}
     features = np.zeros((len(texts), of_number + len(common)), np.float32)

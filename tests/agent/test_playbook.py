@@ -74,8 +74,7 @@ class FakeRun:
     def generator(self, name: str) -> torch.Generator:
         return torch.Generator().manual_seed(sum(name.encode()))
 
-    def token_features(self) -> torch.Tensor:
-        return torch.eye(3).repeat(VOCABULARY, 1)[:VOCABULARY]
+    token_features = torch.eye(3).repeat(VOCABULARY, 1)[:VOCABULARY]
 
 
 def made(text: str, move: Rewrite) -> str:
@@ -97,7 +96,8 @@ def learns_and_is_causal(module: ModuleType) -> None:
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters()), "initialise() left something out"
     optimizers = module.make_optimizers(model, FakeRun())
     held = [id(item) for optimizer in optimizers for group in optimizer.param_groups for item in group["params"]]
-    assert sorted(held) == sorted(id(parameter) for parameter in (*model.parameters(), *optimizers[-1].shared))
+    shared = [parameter for _, parameter in optimizers[-1].pairs]
+    assert sorted(held) == sorted(id(parameter) for parameter in (*model.parameters(), *shared))
     torch.manual_seed(0)
     rows = torch.randint(VOCABULARY // 4, (8, 65))
     losses = []

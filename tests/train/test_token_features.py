@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slm_ar.core.train.token_features import PERIODS, shape_of, token_features
+from slm_ar.core.train.token_features import MOST_SHAPES, PERIODS, shape_of, token_features
 
 OF_NUMBER = 2 * len(PERIODS) + 2
 
@@ -28,6 +28,15 @@ def test_near_numbers_have_near_features_whatever_stands_around_them() -> None:
 def test_what_is_not_one_number_of_up_to_four_digits_has_no_features(text: str) -> None:
     assert not token_features([text, "7"])[0].any()
     assert token_features([text]).shape == (1, 0)
+
+
+def test_parts_of_characters_and_shapes_beyond_the_most_common_have_no_column() -> None:
+    shapes = [f"{'.' * count}k" for count in range(MOST_SHAPES + 9)]
+    texts = [*shapes * 5, *shapes[:-2], *["\ufffd", " \ufffd"] * 9]
+    features = token_features(texts)
+    assert features.shape == (len(texts), MOST_SHAPES)
+    assert not features[-18:].any()
+    assert not features[len(shapes) - 2 : len(shapes)].any(), "the rarest are left out"
 
 
 def test_numbers_of_other_scripts_are_read() -> None:

@@ -53,8 +53,7 @@ class FakeRun:
     def generator(self, name: str) -> torch.Generator:
         return torch.Generator().manual_seed(len(name))
 
-    def token_features(self) -> torch.Tensor:
-        return torch.from_numpy(token_features([f" {number}" for number in range(320)]))
+    token_features = torch.from_numpy(token_features([f" {number}" for number in range(320)]))
 
 
 def test_the_template_passes_its_own_check_and_leaves_room_to_grow() -> None:
@@ -288,7 +287,7 @@ def test_tables_move_as_if_the_features_of_tokens_had_weights_of_their_own(templ
     template.initialise(model, run)
     optimizers = template.make_optimizers(model, run)
     tables = [model.embed_tokens.weight, model.lm_head.weight][: 2 - tied]
-    features = run.token_features()
+    features = run.token_features
     written = [torch.nn.Parameter(table.detach().clone()) for table in tables]
     shared = [torch.nn.Parameter(torch.zeros(features.shape[1], table.shape[1])) for table in tables]
     adam = torch.optim.AdamW([*written, *shared], lr=0.01, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0)
@@ -306,6 +305,32 @@ def test_tables_move_as_if_the_features_of_tokens_had_weights_of_their_own(templ
     for table, one, other in zip(tables, written, shared, strict=True):
         assert other.abs().max() > 0.01, "what is shared has moved"
         assert torch.allclose(table, one + features @ other, atol=1e-4)
+
+
+def test_nothing_of_an_earlier_step_is_left_in_what_is_shared(template: ModuleType) -> None:
+    model = template.Model(small(template))
+    template.initialise(model, FakeRun())
+    adam = template.make_optimizers(model, FakeRun())[1]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for _, shared in adam.pairs:
+        shared.data.fill_(torch.nan)
+    adam.step()
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("edit", ["padded", "frozen"])
+def test_tables_of_which_nothing_is_known_or_that_do_not_learn_are_left_alone(template: ModuleType, edit: str) -> None:
+    model = template.Model(small(template) if edit == "frozen" else replace(small(template), vocab_size=384))
+    template.initialise(model, FakeRun())
+    table = model.embed_tokens.weight
+    table.requires_grad_(edit == "padded")
+    before = table.detach().clone()
+    optimizers = template.make_optimizers(model, FakeRun())
+    ids = torch.randint(320, (4, 65))
+    template.train_step(model, optimizers, template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3), FakeRun(), 4)
+    assert torch.equal(before, table) == (edit == "frozen")
+    assert len(optimizers[1].pairs) == (edit == "frozen")
 
 
 def test_near_numbers_start_alike(template: ModuleType) -> None:

@@ -66,7 +66,8 @@ _LAWS = """\
   processes is refused and costs a turn.
 - With form "portable" in the facts the model keeps the shape of Qwen3, so that other programs load it; with "best" it
   may have any. run.batches(..., align="documents") packs whole documents into rows instead of cutting the stream;
-  newest=0.5 reads the last half of train alone, which can pay where its texts are in order of time.
+  newest=0.5 reads the last half of train alone, which can pay where its texts are in order of time. run.token_texts
+  has the text of every token, run.token_features what is known of it as a tensor (numbers, shapes).
 - Never propose what the history already holds. What failed once tells where not to go.
 - Where two codes score the same, the shorter one wins: removing lines is an improvement.
 - A knob is a line such as MATRIX_LR = 0.02  # knob: float log 1e-4..1e-1. Keep its value inside its range. An optimiser
