@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 import tempfile
 import tomllib
@@ -219,5 +220,11 @@ def verdicts(name: str, keys: list[str], record: Mapping[str, Any]) -> list[str]
     return found
 
 
+def end_as_by_ctrl_c() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does: with the processes that it has started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 if __name__ == "__main__":
+    end_as_by_ctrl_c()
     sys.exit(main())

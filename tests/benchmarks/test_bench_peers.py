@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks import peer
-from benchmarks.common import Run
+from benchmarks.common import ROOT, Run
 from benchmarks.quality import lines, summary
 
 
@@ -76,6 +78,23 @@ def test_a_peer_that_is_too_late_is_ended_with_all_its_processes(
 def test_a_process_that_outlives_its_peer_keeps_nobody_waiting(tmp_path: Path) -> None:
     code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); print(2)"
     assert asked(tmp_path, code)["bpb"] == 2.0
+
+
+def test_a_benchmark_that_is_told_to_end_takes_its_peer_along(tmp_path: Path) -> None:
+    left = tmp_path / "pid"
+    sleeper = f"import os, time; open({str(left)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import peer; from benchmarks.__main__ import *\n"
+        f"end_as_by_ctrl_c(); peer.run([sys.executable, '-c', {sleeper!r}], Path(), Path(), 1.0, 0, {{}})"
+    )
+    bench = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not left.exists() or not left.read_text(encoding="utf-8"):
+        assert bench.poll() is None
+        time.sleep(0.05)
+    bench.terminate()
+    _, error = bench.communicate(timeout=60)
+    assert bench.returncode and error.rstrip().endswith("KeyboardInterrupt")
+    assert not psutil.pid_exists(int(left.read_text(encoding="utf-8")))
 
 
 def test_names_of_peers() -> None:
