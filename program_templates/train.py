@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slm_ar.core.train import runtime
+from slm_ar.core.train import ops, runtime
+from slm_ar.core.train.replicas import Replicas
 
 # --- size -----------------------------------------------------------------------------------
 TARGET_PARAMS_M = 0.7  # knob: float log 0.05..200
@@ -76,7 +77,7 @@ def choose_config(vocab_size: int, form: str = "portable") -> Config:
 
 
 class Norm(nn.Module):
-    """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) in the dtype of its input: that is the fused path."""
+    """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class Norm(nn.Module):
         self.epsilon = config.norm_epsilon
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.epsilon)
+        return ops.rms_norm(x, self.weight, self.epsilon)
 
 
 class Attention(nn.Module):
@@ -101,8 +102,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         rows, length, width = x.shape
         shape = (rows, length, width // self.head_dim, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).view(shape)), cos, sin).transpose(1, 2)
-        k = rotate(self.k_norm(self.k_proj(x).view(shape)), cos, sin).transpose(1, 2)
+        q = ops.rotate(self.q_norm(self.q_proj(x).view(shape)), cos, sin).transpose(1, 2)
+        k = ops.rotate(self.k_norm(self.k_proj(x).view(shape)), cos, sin).transpose(1, 2)
         v = self.v_proj(x).view(shape).transpose(1, 2)
         mixed = attend(q, k, v)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, length, width))
@@ -171,7 +172,7 @@ class Model(nn.Module):
         x = self.embed_tokens(ids)
         if self.config.smear:  # a learned share of the token before, per channel
             x = x + self.smear * F.pad(x[:, :-1], (0, 0, 1, 0))
-        cos, sin = rotation(ids.shape[1], self.config, ids.device, x.dtype)
+        cos, sin = rotation(ids.shape[1], self.config, ids.device)
         for layer in self.layers:
             x = layer(x, cos, sin)
         return self.norm(x)
@@ -181,18 +182,12 @@ class Model(nn.Module):
         return self.lm_head(x)
 
 
-def rotation(
-    length: int, config: Config, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and signed sines of RoPE (Su et al. 2021, arXiv 2104.09864), [length, 1, head_dim], for rotate()."""
+def rotation(length: int, config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and signed sines of RoPE (Su et al. 2021, arXiv 2104.09864), [length, 1, head_dim], for ops.rotate()."""
     exponents = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float32) / config.head_dim
     angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), config.rope_base**-exponents)
     cos, sin = angles.cos()[:, None, :], angles.sin()[:, None, :]
-    return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def build_model(config: dict) -> nn.Module:
@@ -228,33 +223,27 @@ def initialise(model: Model, run: runtime.Run) -> None:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised by five Newton-Schulz steps (Jordan et al. 2024, the Muon page).
 
-    For matrices inside the blocks; those of one size, tall or wide, are orthogonalised together.
+    For matrices inside the blocks that have one size, tall or wide; they are orthogonalised together.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], precision: torch.dtype) -> None:
-        super().__init__(parameters, {"lr": MATRIX_LR, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY})
+    def __init__(self, matrices: list[nn.Parameter], precision: torch.dtype) -> None:
+        super().__init__(matrices, {"lr": MATRIX_LR, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY})
         self.precision = precision
 
     @torch.no_grad()
     def step(self) -> None:
-        for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
-            for parameter in group["params"]:
-                by_shape.setdefault(tuple(sorted(parameter.shape)), []).append(parameter)
-            for parameters in by_shape.values():
-                self.step_together(parameters, group)
-
-    def step_together(self, parameters: list[nn.Parameter], group: dict) -> None:
-        gradient = torch.stack([wide(parameter.grad) for parameter in parameters])
-        state = self.state[parameters[0]]
+        (group,) = self.param_groups
+        matrices = group["params"]
+        gradient = torch.stack([wide(matrix.grad) for matrix in matrices])
+        state = self.state[matrices[0]]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         update = orthogonal(gradient.lerp(momentum, group["momentum"]), self.precision)
-        for parameter, direction in zip(parameters, update.unbind(0), strict=True):
-            scale = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            wide(parameter).add_(direction, alpha=-group["lr"] * scale)
+        for matrix, direction in zip(matrices, update.unbind(0), strict=True):
+            scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            wide(matrix).add_(direction, alpha=-group["lr"] * scale)
 
 
 def wide(matrix: torch.Tensor) -> torch.Tensor:
@@ -279,10 +268,11 @@ class TableAdamW(torch.optim.AdamW):
     moves its neighbours. Only the sum is kept, so the model stays what it is; `shared` holds one step at a time.
     """
 
-    def __init__(self, tables: list[nn.Parameter], others: list[nn.Parameter], features: torch.Tensor) -> None:
+    def __init__(self, parameters: list[nn.Parameter], features: torch.Tensor) -> None:
         self.features = features
+        tables = [one for one in parameters if one.dim() == 2 and len(one) == len(features)]
         self.pairs = [(table, nn.Parameter(table.new_zeros(features.shape[1], table.shape[1]))) for table in tables]
-        every = [*tables, *(shared for _, shared in self.pairs), *others]
+        every = [*parameters, *(shared for _, shared in self.pairs)]
         super().__init__(every, lr=EMBED_LR, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0, fused=True)
 
     @torch.no_grad()
@@ -296,14 +286,15 @@ class TableAdamW(torch.optim.AdamW):
 
 
 def make_optimizers(model: Model, run: runtime.Run) -> list[torch.optim.Optimizer]:
+    """Each with parameters of its own, so that all can step at the same time."""
     matrices = [parameter for parameter in model.layers.parameters() if parameter.dim() == 2]
     inside = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
-    features = run.token_features
-    tables = [parameter for parameter in others if parameter.dim() == 2 and len(parameter) == len(features)]
-    others = [parameter for parameter in others if not any(parameter is table for table in tables)]
-    adam = TableAdamW(tables, others, features)
-    return [Muon(matrices, run.precision), adam]
+    by_size: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    for matrix in matrices:
+        by_size.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+    muons = [Muon(same, run.precision) for same in by_size.values()]
+    return [*muons, TableAdamW(others, run.token_features)]
 
 
 def schedule(progress: float) -> float:
@@ -317,7 +308,7 @@ def schedule(progress: float) -> float:
 
 
 def backward(model: nn.Module, batch: runtime.Batch, run: runtime.Run) -> None:
-    """Add the gradients of the mean cross-entropy in nats; matrix products in the run's precision, softmax in float32.
+    """Add the gradients of the mean cross-entropy in nats; matrix products in the run's precision.
 
     On a CPU the head reads 256 tokens at a time, so that small vocabularies have their logits in its caches (2,048
     tokens, width 96, float32: steps take 8 to 9 % less time).
@@ -330,27 +321,26 @@ def backward(model: nn.Module, batch: runtime.Batch, run: runtime.Run) -> None:
     for part, targets in zip(parts, batch.targets.flatten().split(at_once), strict=True):
         with autocast:
             logits = model.head(part)
-        cost = F.cross_entropy(logits.float(), targets, reduction="sum")
-        (cost * (batch.weight / len(hidden))).backward()
+        logits.backward(ops.cross_entropy_gradient(logits, targets, batch.weight / len(hidden)))
     hidden.backward(torch.cat([part.grad for part in parts]))
 
 
 def train_step(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run, rows: int
+    replicas: Replicas, optimizers: list[torch.optim.Optimizer], batch: runtime.Batch, run: runtime.Run, rows: int
 ) -> None:
     """One update from a batch, of which `rows` rows at once fit into the memory."""
     for optimizer in optimizers:
         optimizer.zero_grad()
-    for part in batch.parts(rows):
-        backward(model, part, run)
+    parts = batch.parts(math.ceil(rows / len(replicas)))
+    replicas.add_gradients(lambda replica, part: backward(replica, part, run), parts)
     share = schedule(batch.progress)
-    for optimizer, rate in zip(optimizers, (MATRIX_LR, EMBED_LR), strict=True):
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate * share
-        optimizer.step()
+            group["lr"] = optimizer.defaults["lr"] * share
+    replicas.at_once([optimizer.step for optimizer in optimizers])
 
 
-def warm_up(model: Model, optimizers: list[torch.optim.Optimizer], run: runtime.Run) -> int:
+def warm_up(replicas: Replicas, optimizers: list[torch.optim.Optimizer], run: runtime.Run) -> int:
     """Pay before the clock starts what the first step pays once; the rows of a batch that fit into the memory.
 
     On a GPU the blocks are compiled, one for all of them: for budgets of a minute or more that pays.
@@ -358,11 +348,11 @@ def warm_up(model: Model, optimizers: list[torch.optim.Optimizer], run: runtime.
     if run.device.type == "cuda" and (run.budget_seconds or 0) >= 60:
         torch.set_float32_matmul_precision("high")
         torch._dynamo.config.suppress_errors = True  # without a compiler at hand it trains uncompiled
-        for layer in model.layers:
+        for layer in replicas.models[0].layers:
             layer.compile(dynamic=False)
 
     def step(batch: runtime.Batch) -> None:
-        train_step(model, optimizers, batch, run, len(batch.inputs))
+        train_step(replicas, optimizers, batch, run, len(batch.inputs))
 
     rows = run.fit_rows(step, BATCH_TOKENS, CONTEXT)
     for optimizer in optimizers:
@@ -375,11 +365,12 @@ def main() -> None:
     run = runtime.connect()
     config = choose_config(run.vocab_size, run.form)
     model = Model(config).to(run.device)
+    replicas = run.replicas(model, BATCH_TOKENS // CONTEXT)
     optimizers = make_optimizers(model, run)
-    rows = warm_up(model, optimizers, run)
+    rows = warm_up(replicas, optimizers, run)
     initialise(model, run)  # now, because warming up has trained on random ids
     for batch in run.batches(BATCH_TOKENS, CONTEXT, model, asdict(config)):
-        train_step(model, optimizers, batch, run, rows)
+        train_step(replicas, optimizers, batch, run, rows)
     run.save(model, asdict(config))
 
 

@@ -27,6 +27,7 @@ import torch
 
 from . import accelerator
 from .loader import Align, Launched, Reader, epochs_of, finish_work, make_feed, newest_part, row_width
+from .replicas import Replicas
 from .token_features import token_features
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -91,6 +92,12 @@ class Run:
     def token_features(self) -> torch.Tensor:
         """What the texts of the tokens tell: their numbers and shapes, float32 [vocab_size, features] on the device."""
         return torch.from_numpy(token_features(self.token_texts)).to(self.device)
+
+    def replicas(self, model: torch.nn.Module, most: int) -> Replicas:
+        """`model` and copies that share its weights, one for each thread of the run but at most `most`, which train on
+        rows of their own at the same time (replicas.py); on an accelerator `model` alone."""
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return Replicas(model, max(1, min(threads, most)), threads)
 
     def dummy_batch(self, batch_tokens: int, context: int, align: Align = "stream") -> Batch:
         """A batch of random ids, to compile or warm up with before the clock starts.

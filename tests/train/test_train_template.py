@@ -19,6 +19,7 @@ from slm_ar.core.agent.edits import MAX_BYTES, MAX_LINES, check_train_py, parse_
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.prepare.shards import TOKENS_FILE
 from slm_ar.core.train.executor import LocalExecutor
+from slm_ar.core.train.replicas import Replicas
 from slm_ar.core.train.token_features import token_features
 from slm_ar.core.train.training_run import TrainJob
 
@@ -42,6 +43,13 @@ def small(template: ModuleType, **knobs: Any) -> Any:
     for name, value in ({"TARGET_PARAMS_M": 0.05, "CONTEXT": 64, "HEAD_DIM": 16} | knobs).items():
         setattr(template, name, value)
     return template.choose_config(320)
+
+
+@pytest.fixture
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 class FakeRun:
@@ -146,7 +154,7 @@ def test_the_best_form_adds_a_share_of_the_token_before(template: ModuleType) ->
         embedded = best.embed_tokens(ids)
         best.smear.fill_(0.5)
         shifted = torch.cat([embedded[:, :1], embedded[:, 1:] + 0.5 * embedded[:, :-1]], 1)
-        cos, sin = template.rotation(20, best.config, ids.device, embedded.dtype)
+        cos, sin = template.rotation(20, best.config, ids.device)
         for layer in best.layers:
             shifted = layer(shifted, cos, sin)
         assert torch.allclose(best(ids), best.lm_head(best.norm(shifted)), atol=1e-6)
@@ -190,7 +198,7 @@ def test_the_loss_falls_within_thirty_steps(template: ModuleType, tiny_data: Pre
         batch = template.runtime.Batch(rows[:, :-1], rows[:, 1:], step / 30)
         with torch.no_grad():
             losses.append(float(F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
-        template.train_step(model, optimizers, batch, FakeRun(), 3)
+        template.train_step(Replicas(model, 1, 1), optimizers, batch, FakeRun(), 3)
     assert losses[0] == pytest.approx(np.log(320), abs=0.3)
     assert np.mean(losses[-5:]) < losses[0] - 1.0
 
@@ -221,7 +229,7 @@ def test_the_gradients_are_those_of_the_mean_cross_entropy_of_what_is_scored(
 def test_positions_turn_queries_and_keys_as_rope_says(template: ModuleType) -> None:
     torch.manual_seed(1)
     x = torch.randn(1, 9, 1, 16)
-    turned = template.rotate(x, *template.rotation(9, small(template), x.device, x.dtype))
+    turned = template.ops.rotate(x, *template.rotation(9, small(template), x.device))
     for place in range(9):
         for pair in range(8):
             angle = torch.tensor(place * 10_000.0 ** (-2 * pair / 16))
@@ -234,17 +242,20 @@ def test_positions_turn_queries_and_keys_as_rope_says(template: ModuleType) -> N
             )
 
 
-def test_a_batch_in_parts_is_the_same_update(template: ModuleType) -> None:
+@pytest.mark.parametrize(("rows", "count"), [(3, 1), (8, 2), (3, 2), (8, 3)])
+@pytest.mark.usefixtures("threads_as_before")
+def test_a_batch_in_parts_or_on_several_threads_is_the_same_update(template: ModuleType, rows: int, count: int) -> None:
     torch.manual_seed(1)
     ids = torch.randint(320, (8, 65))
     batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3)
     models = []
-    for rows in (8, 3):
+    for at_once, threads in ((8, 1), (rows, count)):
         model = template.Model(small(template))
+        replicas = Replicas(model, threads, threads)
         template.initialise(model, FakeRun())
         optimizers = template.make_optimizers(model, FakeRun())
         for _ in range(2):
-            template.train_step(model, optimizers, batch, FakeRun(), rows)
+            template.train_step(replicas, optimizers, batch, FakeRun(), at_once)
         models.append(model)
     for whole, parted in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.allclose(whole, parted, atol=2e-4)
@@ -268,7 +279,7 @@ def test_warming_up_leaves_nothing_behind_and_finds_how_many_rows_fit(template: 
     optimizers = template.make_optimizers(model, Small())
     template.initialise(model, Small())
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    assert template.warm_up(model, optimizers, Small()) == 2
+    assert template.warm_up(Replicas(model, 1, 1), optimizers, Small()) == 2
     assert tried == [4]
     assert any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)), "a whole step is paid"
     template.initialise(model, Small())
@@ -293,14 +304,14 @@ def test_tables_move_as_if_the_features_of_tokens_had_weights_of_their_own(templ
     adam = torch.optim.AdamW([*written, *shared], lr=0.01, betas=(0.85, 0.97), eps=1e-10, weight_decay=0.0)
     wanted = torch.randn(steps, 320, tables[0].shape[1])
     for step in range(steps):
-        for optimizer in (optimizers[1], adam):
+        for optimizer in (optimizers[-1], adam):
             optimizer.zero_grad()
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         sum((table * wanted[step]).pow(2).sum() for table in tables).backward()
         sums = [one + features @ other for one, other in zip(written, shared, strict=True)]
         sum((table * wanted[step]).pow(2).sum() for table in sums).backward()
-        optimizers[1].step()
+        optimizers[-1].step()
         adam.step()
     for table, one, other in zip(tables, written, shared, strict=True):
         assert other.abs().max() > 0.01, "what is shared has moved"
@@ -310,7 +321,7 @@ def test_tables_move_as_if_the_features_of_tokens_had_weights_of_their_own(templ
 def test_nothing_of_an_earlier_step_is_left_in_what_is_shared(template: ModuleType) -> None:
     model = template.Model(small(template))
     template.initialise(model, FakeRun())
-    adam = template.make_optimizers(model, FakeRun())[1]
+    adam = template.make_optimizers(model, FakeRun())[-1]
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     for _, shared in adam.pairs:
@@ -328,9 +339,10 @@ def test_tables_of_which_nothing_is_known_or_that_do_not_learn_are_left_alone(te
     before = table.detach().clone()
     optimizers = template.make_optimizers(model, FakeRun())
     ids = torch.randint(320, (4, 65))
-    template.train_step(model, optimizers, template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3), FakeRun(), 4)
+    batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3)
+    template.train_step(Replicas(model, 1, 1), optimizers, batch, FakeRun(), 4)
     assert torch.equal(before, table) == (edit == "frozen")
-    assert len(optimizers[1].pairs) == (edit == "frozen")
+    assert len(optimizers[-1].pairs) == (edit == "frozen")
 
 
 def test_near_numbers_start_alike(template: ModuleType) -> None:

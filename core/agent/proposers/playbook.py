@@ -65,14 +65,16 @@ ADAMW = Rewrite(
     (
         _knob("ADAM_SHARE = 0.15  # knob: float log 0.02..1"),
         (
-            "    return [Muon(matrices, run.precision), adam]\n",
-            "    betas = (MOMENTUM, 0.95)\n"
+            "    by_size: dict[tuple[int, ...], list[nn.Parameter]] = {}\n"
+            "    for matrix in matrices:\n"
+            "        by_size.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)\n"
+            "    muons = [Muon(same, run.precision) for same in by_size.values()]\n"
+            "    return [*muons, TableAdamW(others, run.token_features)]\n",
             "    inner = torch.optim.AdamW(\n"
-            "        matrices, lr=MATRIX_LR, betas=betas, weight_decay=WEIGHT_DECAY, fused=True\n"
+            "        matrices, lr=ADAM_SHARE * MATRIX_LR, betas=(MOMENTUM, 0.95), weight_decay=WEIGHT_DECAY\n"
             "    )\n"
-            "    return [inner, adam]\n",
+            "    return [inner, TableAdamW(others, run.token_features)]\n",
         ),
-        ("zip(optimizers, (MATRIX_LR, EMBED_LR)", "zip(optimizers, (ADAM_SHARE * MATRIX_LR, EMBED_LR)"),
     ),
     "ADAM_SHARE",
     "cheaper steps: Muon's update costs up to half of one on a CPU",
@@ -241,7 +243,8 @@ CLIPPING = Rewrite(
         _knob("CLIP = 1.0  # knob: float log 0.1..10"),
         (
             "    share = schedule(batch.progress)\n",
-            "    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)\n    share = schedule(batch.progress)\n",
+            "    torch.nn.utils.clip_grad_norm_(replicas.models[0].parameters(), CLIP)\n"
+            "    share = schedule(batch.progress)\n",
         ),
     ),
     "clip_grad_norm_",
@@ -253,9 +256,11 @@ Z_LOSS = Rewrite(
     (
         _knob("Z_LOSS = 0.0001  # knob: float log 0.00001..0.01"),
         (
-            '        cost = F.cross_entropy(logits.float(), targets, reduction="sum")\n',
-            '        cost = F.cross_entropy(logits.float(), targets, reduction="sum")\n'
-            "        cost = cost + Z_LOSS * logits.float().logsumexp(-1).square().sum()\n",
+            "        logits.backward(ops.cross_entropy_gradient(logits, targets, batch.weight / len(hidden)))\n",
+            "        share = batch.weight / len(hidden)\n"
+            "        penalty = share * Z_LOSS * logits.float().logsumexp(-1).square().sum()\n"
+            "        gradient = ops.cross_entropy_gradient(logits, targets, share)\n"
+            "        torch.autograd.backward([logits, penalty], [gradient, None])\n",
         ),
     ),
     "Z_LOSS",
