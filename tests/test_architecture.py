@@ -46,7 +46,7 @@ RANKS = {
     "__main__": 12,
 }
 ADAPTER_DOORS = {"slm_ar.core.contracts", "slm_ar.core.errors", "slm_ar.core.sources"}
-TRAIN_PY_DOORS = {"slm_ar.core.train.runtime"}
+TRAIN_PY_DOORS = {"slm_ar.core.train.runtime", "slm_ar.core.train.ops"}
 
 # numpy is not listed: it loads in a tenth of a second. test_imports.py keeps it out of the command line's start.
 HEAVY = {
@@ -65,6 +65,8 @@ HEAVY = {
 MAY_BE_HEAVY = {
     "slm_ar.core.train.runtime",
     "slm_ar.core.train.loader",  # a part of runtime
+    "slm_ar.core.train.replicas",  # a part of runtime
+    "slm_ar.core.train.ops",
     "slm_ar.core.train.logits_server",
     "slm_ar.core.train.scorer",
     "slm_ar.core.train.logits_client",

@@ -50,7 +50,8 @@ together against the proven code, with fresh seeds and on other text; luck does 
 trains and judges it. 4. results: what was tried. Then the next idea.
 
 - train.py keeps build_model(config), main(), its guard and its knob comments; {_SIZE}. It may
-  import torch, the standard library and slm_ar.core.train.runtime, and opens no other file and no connection.
+  import torch, the standard library and slm_ar.core.train (runtime, ops), and opens no other file and no
+  connection.
 - Seed, clock, data and score belong to the harness. Code that looks for held-out text, for the clock or for other
   processes is refused.
 - With form "portable" in the facts the model keeps the shape of Qwen3, so that other programs load it; with "best" it

@@ -1,4 +1,4 @@
-"""All that train.py may import: seed, clock, data, what tokens say, and the way out of a checkpoint.
+"""What train.py has of the harness: seed, clock, data, what tokens say, threads, and the way out of a checkpoint.
 
 Used inside the training process, which the harness owns; it can also be read as the other half of executor.py.
 Promises: the clock starts with the first real batch, because the data only arrive then; every token of the corpus is
@@ -17,7 +17,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -46,13 +46,15 @@ class Batch:
     progress: float
     weight: float = 1.0
     """Of a part: its share of the rows of the whole batch. Mean losses times this, added up, are the batch's mean."""
+    epoch: float = 0.0
+    """How often the corpus was read before, or the part of it that is read at all."""
 
     def parts(self, rows: int) -> Iterator[Batch]:
         """The batch in parts of at most `rows` rows, whose gradients add up to those of the whole; see fit_rows."""
         count = len(self.inputs)
         for first in range(0, count, rows):
             inputs, targets = self.inputs[first : first + rows], self.targets[first : first + rows]
-            yield Batch(inputs, targets, self.progress, self.weight * len(inputs) / count)
+            yield replace(self, inputs=inputs, targets=targets, weight=self.weight * len(inputs) / count)
 
 
 class Run:
@@ -180,7 +182,7 @@ class Run:
                 clock.stood_still(*self._show(model, config))
                 continue
             inputs, targets = feed.take()
-            yield Batch(inputs, targets, progress)
+            yield Batch(inputs, targets, progress, epoch=self._tokens / len(tokens))
             feed.prepare()
             launched.wait()
             self._steps += 1

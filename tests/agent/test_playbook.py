@@ -70,6 +70,7 @@ class FakeRun:
 
     precision = torch.float32
     device = torch.device("cpu")
+    vocab_size = VOCABULARY
 
     def generator(self, name: str) -> torch.Generator:
         return torch.Generator().manual_seed(sum(name.encode()))
@@ -106,7 +107,7 @@ def learns_and_is_causal(module: ModuleType) -> None:
         with torch.no_grad():
             losses.append(float(module.F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        module.train_step(module.Replicas(model, 1, 1), optimizers, batch, FakeRun(), 3)
+        module.train_step(module.runtime.Replicas(model, 1, 1), optimizers, batch, FakeRun(), 3)
     assert losses[-1] < losses[0]
     changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
     assert all(changed), "a parameter is not trained"

@@ -88,6 +88,16 @@ def test_a_budget_in_steps_is_kept_exactly_and_progress_rises_below_one() -> Non
     assert [batch.progress for batch in batches] == [0.0, 0.2, 0.4, 0.6, 0.8]
 
 
+def test_a_batch_tells_how_often_the_corpus_was_read_before_it() -> None:
+    tokens = np.arange(997, dtype=np.uint16)
+    assert [batch.epoch for batch in batches_of(tokens, 500, 20, budget_steps=5)] == pytest.approx(
+        [read / 997 for read in (0, 500, 1000, 1500, 2000)]
+    )
+    half = batches_of(tokens, 500, 20, newest=0.5, budget_steps=3)
+    assert half[1].epoch == pytest.approx(1.0, abs=0.01)
+    assert [part.epoch for part in half[1].parts(10)] == [half[1].epoch] * 3
+
+
 def test_a_generator_depends_on_seed_and_name_alone() -> None:
     run, harness = make_run()
     other, other_harness = make_run(seed=4)

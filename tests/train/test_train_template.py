@@ -57,6 +57,7 @@ class FakeRun:
 
     precision = torch.float32
     device = torch.device("cpu")
+    vocab_size = 320
 
     def generator(self, name: str) -> torch.Generator:
         return torch.Generator().manual_seed(len(name))
@@ -240,6 +241,32 @@ def test_positions_turn_queries_and_keys_as_rope_says(template: ModuleType) -> N
             assert turned[0, place, 0, pair + 8] == pytest.approx(
                 float(second * angle.cos() + first * angle.sin()), abs=1e-5
             )
+
+
+def test_noise_begins_with_the_second_of_many_readings_and_leaves_the_targets_alone(template: ModuleType) -> None:
+    torch.manual_seed(1)
+    ids = torch.full((40, 65), 7)
+    batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.2, 0.5, 1.0)
+    for clean in (replace(batch, epoch=0.99, progress=0.01), replace(batch, epoch=2.0, progress=0.41)):
+        assert template.noisy(clean, 320) is clean
+    found = template.noisy(batch, 320)
+    assert (found.progress, found.weight, found.epoch) == (0.2, 0.5, 1.0)
+    assert found.targets is batch.targets
+    assert (found.inputs != 7).float().mean() == pytest.approx(template.NOISE, abs=0.02)
+    assert found.inputs.unique().numel() > 150 and int(found.inputs.max()) < 320
+    template.NOISE = 0.0
+    assert template.noisy(batch, 320) is batch
+
+
+def test_a_step_trains_on_what_noise_left(template: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(template, "backward", lambda model, part, run: seen.append(part.inputs))
+    ids = torch.full((4, 65), 7)
+    model = template.Model(small(template))
+    for epoch in (0.0, 1.5):
+        batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3, epoch=epoch)
+        template.train_step(Replicas(model, 1, 1), [], batch, FakeRun(), 4)
+    assert bool((seen[0] == 7).all()) and bool((seen[1] != 7).any())
 
 
 @pytest.mark.parametrize(("rows", "count"), [(3, 1), (8, 2), (3, 2), (8, 3)])
