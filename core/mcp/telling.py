@@ -51,7 +51,8 @@ trains and judges it. 4. results: what was tried. Then the next idea.
 
 - train.py keeps build_model(config), main(), its guard and its knob comments; {_SIZE}. It may
   import torch, the standard library and slm_ar.core.train (runtime, ops), and opens no other file and no
-  connection.
+  connection. On a CPU several threads call backward(replica, part) at the same time, each with a copy of the model that
+  shares its weights: what else it writes must not be shared.
 - Seed, clock, data and score belong to the harness. Code that looks for held-out text, for the clock or for other
   processes is refused.
 - With form "portable" in the facts the model keeps the shape of Qwen3, so that other programs load it; with "best" it

@@ -23,9 +23,8 @@ def run_candidate(role: str, control: int) -> None:
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads:
         torch.set_num_threads(int(threads))
-    torch.set_flush_denormal(
-        True
-    )  # numbers below 1e-38 take ten times as long, and a sure model's softmax is full of them
+    # numbers below 1e-38 take twelve times as long, and the softmax of a model that is sure is full of them
+    torch.set_flush_denormal(True)
     if role == "train":
         os.environ[CONTROL_VARIABLE] = str(control)
         sys.argv = ["train.py"]

@@ -1,8 +1,9 @@
 """Pieces of a model with the backward pass written out, because on a CPU autograd's own takes up to twice as long.
 
-Used by train.py, which may also do without them. Promises: the same numbers as the plain expression, up to rounding;
-under autocast the result has autocast's dtype, so that the matrix product behind it need not round again. Outside
-training, and on accelerators, where a compiler fuses it, the plain expression is what runs.
+Used by train.py, which may also do without them. Promises: the same numbers as the plain expression, up to rounding
+(in bfloat16 up to twice torch's own); under autocast a norm gives autocast's dtype, so that the matrix product behind
+it need not round again. Outside training, and on accelerators, where a compiler fuses it, norms and rotations are the
+plain expression. Gradients of gradients are not to be had.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) over the last dimension; `weight` is [width]."""
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or x.dim() < 2 or x.dtype == torch.float64:
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), epsilon)
     rounded = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
     dtype = torch.get_autocast_dtype("cpu") if rounded else x.dtype
@@ -41,12 +42,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def cross_entropy_gradient(logits: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
     """The gradient, by the logits [tokens, vocab_size], of `share` times the summed cross-entropy in nats.
 
-    It is softmax minus one at the target, times `share`, in the dtype of the logits: for `logits.backward(...)`. The
-    loss itself is never computed.
+    It is softmax minus one at the target, times `share`, for `logits.backward(...)`; the loss itself is never computed.
+    Rounded to the dtype of the logits only at the end: in bfloat16 a probability above 0.998 is one.
     """
-    gradient = logits.softmax(-1)
+    gradient = logits.softmax(-1, dtype=torch.float32)
     gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
-    return gradient.mul_(share)
+    return gradient.mul_(share).to(logits.dtype)
 
 
 class _RmsNorm(torch.autograd.Function):

@@ -48,7 +48,7 @@ def candidate_environment(threads: int, spin_count: int | None) -> dict[str, str
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": "1",
         # glibc would hand freed tensors back to the kernel and fault the same pages in again, thousands in each step
-        "MALLOC_MMAP_THRESHOLD_": str(2**30),
+        "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that every glibc takes; one that it refuses makes things worse
         "MALLOC_TRIM_THRESHOLD_": str(2**32),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",

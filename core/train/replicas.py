@@ -22,11 +22,15 @@ Part = TypeVar("Part")
 
 
 class Replicas:
-    """A model and copies of it that share its weights."""
+    """A model and copies of it that share its weights.
+
+    Weights, buffers, what is frozen and train or eval mode follow the model; other attributes and hooks are copied
+    once, and random numbers drawn in forward() come in the order in which the threads happen to ask.
+    """
 
     def __init__(self, model: torch.nn.Module, count: int, threads: int) -> None:
         """`threads`: how many the process may use; each replica's operations get an equal share of them."""
-        self.models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
+        self.models = [model, *(_twin(model) for _ in range(count - 1))]
         each = max(1, threads // count)
         self._pool = ThreadPoolExecutor(count - 1, "replica", torch.set_num_threads, (each,)) if count > 1 else None
         if self._pool is not None:
@@ -41,9 +45,8 @@ class Replicas:
         `backward` adds to the gradients of the replica that it is given, and does nothing else that lasts.
         """
         model, *others = self.models
-        for other in others:  # each time, because what holds a weight can have been exchanged
-            for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-                theirs.data, theirs.grad = mine.data, None
+        for other in others:
+            _follow(model, other)
         dealt = list(parts)
 
         def work(number: int) -> None:
@@ -72,3 +75,19 @@ class Replicas:
             wait(others)
         for other in others:
             other.result()
+
+
+def _twin(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy with parameters of its own, which take no memory because they lie where the model's do."""
+    shared = {id(one): torch.nn.Parameter(one.detach(), one.requires_grad) for one in model.parameters()}
+    return copy.deepcopy(model, shared)
+
+
+def _follow(model: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Each time anew, because a weight can have been exchanged and not only written to."""
+    other.train(model.training)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        theirs.data, theirs.grad = mine.data, None
+        theirs.requires_grad_(mine.requires_grad)
+    for kept, copied in zip(model.buffers(), other.buffers(), strict=True):
+        copied.copy_(kept)

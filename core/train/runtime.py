@@ -79,6 +79,7 @@ class Run:
         self.budget_steps: int | None = job["budget_steps"]
         self._token_dtype = np.dtype(job["token_dtype"])
         self._steps = self._tokens = 0
+        self._threads = torch.get_num_threads()
         torch.manual_seed(self.seed)
 
     def generator(self, name: str) -> torch.Generator:
@@ -98,7 +99,7 @@ class Run:
     def replicas(self, model: torch.nn.Module, most: int) -> Replicas:
         """`model` and copies that share its weights, one for each thread of the run but at most `most`, which train on
         rows of their own at the same time (replicas.py); on an accelerator `model` alone."""
-        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        threads = self._threads if self.device.type == "cpu" else 1
         return Replicas(model, max(1, min(threads, most)), threads)
 
     def dummy_batch(self, batch_tokens: int, context: int, align: Align = "stream") -> Batch:

@@ -236,7 +236,7 @@ def undefined_names(text: str) -> set[str]:
 def test_what_nobody_needs_any_more_is_deleted() -> None:
     text = made(TEXT, ADAMW)
     assert "Muon" not in text and "def orthogonal" not in text and "def wide" not in text
-    assert code_lines(text) < code_lines(TEXT) - 30
+    assert code_lines(text) < code_lines(TEXT) - 25
     used = TEXT.replace("def main() -> None:\n", "def main() -> None:\n    print(orthogonal)\n")
     assert "def orthogonal" in made(used, ADAMW)
 

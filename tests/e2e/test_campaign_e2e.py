@@ -144,7 +144,7 @@ def test_ctrl_c_saves_the_state_and_a_second_loop_is_turned_away(
         _, error = process.communicate(timeout=120)
     finally:
         kill(process)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert "Traceback" not in error
     assert "interrupted; what was recorded is saved" in error
     assert survivors(helpers) == []

@@ -162,6 +162,7 @@ def test_a_run_that_fails_on_a_device_tells_its_peak_and_was_capped(
     monkeypatch.setattr(accelerator, "cap_memory", lambda *asked: calls.append(asked))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 4_900_000_000)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: calls.append(on))
     monkeypatch.setattr("sys.argv", ["pytest"])
     monkeypatch.setenv("SLM_AR_CONTROL", "")
     reading, writing = os.pipe()
@@ -172,7 +173,7 @@ def test_a_run_that_fails_on_a_device_tells_its_peak_and_was_capped(
     finally:
         os.close(reading)
         os.close(writing)
-    assert calls == [("cuda", 5000.0)]
+    assert calls == [True, ("cuda", 5000.0)]
 
 
 class FakeChild:

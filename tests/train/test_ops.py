@@ -15,6 +15,22 @@ from slm_ar.core.train import ops
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 
+def test_a_probability_near_one_still_has_the_gradient_that_is_left() -> None:
+    logits = torch.zeros(1, 320, dtype=torch.bfloat16)
+    logits[0, 5] = 12.5  # a probability of 0.9988, which bfloat16 does not tell from one
+    gradient = ops.cross_entropy_gradient(logits, torch.tensor([5]), 1.0)
+    assert float(gradient[0, 5]) == pytest.approx(float(logits[0].float().softmax(-1)[5]) - 1, rel=0.01)
+    assert float(gradient[0, 5]) < -0.001
+
+
+@pytest.mark.parametrize("x", [torch.randn(8), torch.randn(3, 8, dtype=torch.float64)], ids=["a vector", "float64"])
+def test_what_the_written_norm_does_not_know_is_torchs_own(x: torch.Tensor) -> None:
+    x, weight = x.clone().requires_grad_(), torch.randn(8, dtype=x.dtype).requires_grad_()
+    out = ops.rms_norm(x, weight, 1e-6)
+    out.sum().backward()
+    assert torch.equal(out, F.rms_norm(x, (8,), weight, 1e-6)) and x.grad is not None
+
+
 def near(mine: torch.Tensor | None, plain: torch.Tensor | None, dtype: torch.dtype) -> bool:
     assert mine is not None and plain is not None and mine.shape == plain.shape
     wrong, size = (mine.detach().double() - plain.double()).norm(), plain.detach().double().norm()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,37 @@ def test_every_replica_computes_with_the_weights_of_the_moment() -> None:
     assert len(seen) == 3 and all(torch.equal(logits, model(ids)) for logits in seen)
 
 
+def test_what_is_frozen_counted_or_switched_later_follows_the_model() -> None:
+    model = Tied()
+    model.register_buffer("seen", torch.ones(3))
+    replicas = Replicas(model, 2, 2)
+    model.table.weight.requires_grad_(False)
+    model.eval()
+    with torch.no_grad():
+        model.seen.zero_()
+    found: list[tuple[bool, float, bool]] = []
+
+    def look(one: Any, part: int) -> None:
+        found.append((one.training, float(one.seen.sum()), one.table.weight.requires_grad))
+
+    replicas.add_gradients(look, [0, 1])
+    assert found == [(False, 0.0, False)] * 2
+    assert model.table.weight.grad is None
+    model.table.weight.requires_grad_(True)
+    replicas.add_gradients(backward, [torch.arange(4)] * 2)
+    alone = Tied()
+    backward(alone, torch.arange(4).repeat(2))
+    assert torch.allclose(model.table.weight.grad, alone.table.weight.grad, atol=1e-5)
+
+
+def test_copies_take_no_memory_for_their_weights() -> None:
+    model = Tied()
+    for other in Replicas(model, 3, 3).models[1:]:
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            assert theirs is not mine and theirs.data_ptr() == mine.data_ptr()
+        assert other.head.weight is other.table.weight
+
+
 def test_the_same_numbers_come_out_again() -> None:
     parts = [torch.randint(11, (50,), generator=torch.Generator().manual_seed(number)) for number in range(7)]
     found = []
@@ -115,4 +147,5 @@ def test_a_run_has_as_many_as_it_has_threads_and_work(device: str, most: int, ex
         run.device = torch.device(device)
         model = Tied()
         replicas = run.replicas(model, most)
+        assert len(run.replicas(model, most)) == len(replicas), "the first ones have not used the threads up"
     assert len(replicas) == expected and replicas.models[0] is model

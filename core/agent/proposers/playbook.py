@@ -71,7 +71,11 @@ ADAMW = Rewrite(
             "    muons = [Muon(same, run.precision) for same in by_size.values()]\n"
             "    return [*muons, TableAdamW(others, run.token_features)]\n",
             "    inner = torch.optim.AdamW(\n"
-            "        matrices, lr=ADAM_SHARE * MATRIX_LR, betas=(MOMENTUM, 0.95), weight_decay=WEIGHT_DECAY\n"
+            "        matrices,\n"
+            "        lr=ADAM_SHARE * MATRIX_LR,\n"
+            "        betas=(MOMENTUM, 0.95),\n"
+            "        weight_decay=WEIGHT_DECAY,\n"
+            "        fused=True,\n"
             "    )\n"
             "    return [inner, TableAdamW(others, run.token_features)]\n",
         ),
