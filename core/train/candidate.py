@@ -17,7 +17,7 @@ def run_candidate(role: str, control: int) -> None:
     """Run one role to its end. Everything that candidate code raises goes to the run's log and the exit code."""
     import torch
 
-    from . import accelerator
+    from . import accelerator, elementary
     from .runtime import CONTROL_VARIABLE
 
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -25,6 +25,7 @@ def run_candidate(role: str, control: int) -> None:
         torch.set_num_threads(int(threads))
     # numbers below 1e-38 take twelve times as long, and the softmax of a model that is sure is full of them
     torch.set_flush_denormal(True)
+    elementary.settle()
     if role == "train":
         os.environ[CONTROL_VARIABLE] = str(control)
         sys.argv = ["train.py"]

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from . import elementary
 from .checkpoint import InvalidCheckpointError
 from .files import last_line, log_tail
 from .meter import Account, Allowance, TreeClock, WaitingClock
@@ -49,6 +50,7 @@ class LogitsClient:
         allowance: Allowance | None = None,
     ) -> None:
         """`answering_seconds`: how long all its answers together may take; `allowance`: what its process may spend."""
+        elementary.settle()  # costs are computed on this side
         self.vocab_size = vocab_size
         self._seconds_left = answering_seconds
         self._allowance = allowance
