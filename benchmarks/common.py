@@ -340,7 +340,8 @@ def workspace_of(settings: Settings, folder: Path) -> Workspace:
     """The text of the settings, or the synthetic city."""
     if settings.text is None:
         return city_workspace(folder, settings.changes, settings.constants)
-    sizes = {f"data.{name}_kb": settings.held_kb for name in ("dev", "hidden", "test")}
+    # nothing here asks hidden and test, so they are as small as they may be, and dev is about the end of the text
+    sizes = {"data.dev_kb": settings.held_kb, "data.hidden_kb": 1, "data.test_kb": 1}
     changes = {"data.source": str(settings.text.resolve()), "data.split": "order", **sizes, **settings.changes}
     return _workspace(folder, "text-laptop", changes, settings.constants)
 

@@ -40,6 +40,7 @@ WHAT = (
     "same dev, given train. A ratio below 1 is fewer bits than the other."
 )
 OURS = "slm-ar"
+ALONE = "slm-ar without the n-gram"
 
 
 def name(settings: Settings) -> str:
@@ -124,14 +125,16 @@ def write_texts(folder: Path, data: PreparedData) -> tuple[Path, Path]:
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """Mean and deviation of each system, and our ratio to each peer, paired by seed."""
+    """Mean and deviation of each system, and our ratio to each peer, paired by seed; the same of our model without the
+    n-gram, as ALONE, where it was judged with one."""
     scores: dict[str, dict[str, float]] = {}
     for run in runs:
         who, _, seed = run["key"].rpartition(" ")
         if "bpb" in run:
             scores.setdefault(who, {})[seed] = run["bpb"]
+        if run.get("bpb_alone", run.get("bpb")) != run.get("bpb"):
+            scores.setdefault(ALONE, {})[seed] = run["bpb_alone"]
     found: dict[str, Any] = {}
-    ours = scores.get(OURS, {})
     for who, by_seed in scores.items():
         values = list(by_seed.values())
         found[who] = {
@@ -139,9 +142,10 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
             "mean_bpb": round(statistics.fmean(values), 4),
             "sd_bpb": significant(statistics.stdev(values), 2) if len(values) > 1 else None,
         }
-        shared = sorted(ours.keys() & by_seed.keys())
-        if who != OURS and shared:
-            found[who]["ours_to_it"] = interval_of_ratio([ours[s] for s in shared], [by_seed[s] for s in shared])
+        for own, name in ((OURS, "ours_to_it"), (ALONE, "alone_to_it")):
+            shared = sorted(scores.get(own, {}).keys() & by_seed.keys())
+            if who not in (OURS, ALONE) and shared:
+                found[who][name] = interval_of_ratio([scores[own][s] for s in shared], [by_seed[s] for s in shared])
     return found
 
 
@@ -156,16 +160,18 @@ def lines(record: Mapping[str, Any]) -> list[str]:
         f"{facts['dev_bytes'] / 1e3:.0f} kB of dev"
         + (f", {statistics.fmean(spent) / 1e6:.2f} M tokens per run." if spent else "."),
         "",
-        "| system | bits per byte | seeds | slm-ar divided by it (95 % interval) |",
-        "| --- | --- | --- | --- |",
     ]
-    mean = found.get(OURS, {}).get("mean_bpb")
+    own = [who for who in (OURS, ALONE) if who in found]
+    titles = ["system", "bits per byte", "seeds", *(f"{who} divided by it" for who in own)]
+    shown += [f"| {' | '.join(titles)} |", f"| {' | '.join(['---'] * len(titles))} |"]
     for who, item in found.items():
         spread = f" ± {item['sd_bpb']:g}" if item["sd_bpb"] is not None else ""
-        ratio = "" if who == OURS else ratio_words(item.get("ours_to_it"))
-        shown.append(f"| {who} | {item['mean_bpb']:.4f}{spread} | {item['seeds']} | {ratio} |")
+        ratios = [ratio_words(item[name]) if name in item else "" for name in ("ours_to_it", "alone_to_it")]
+        cells = [who, f"{item['mean_bpb']:.4f}{spread}", str(item["seeds"]), *ratios[: len(own)]]
+        shown.append(f"| {' | '.join(cells)} |")
     for floor, value in facts["floors"].items():
-        shown.append(f"| {floor} | {value:.4f} | | {f'{mean / value:.3f}' if mean else ''} |")
+        cells = [floor, f"{value:.4f}", "", *(f"{found[who]['mean_bpb'] / value:.3f}" for who in own)]
+        shown.append(f"| {' | '.join(cells)} |")
     failures = dict.fromkeys(
         f"{run['key'].rpartition(' ')[0]}: {run['failure']}" for run in record["runs"] if run.get("failure")
     )

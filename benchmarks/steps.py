@@ -92,6 +92,8 @@ def opened(settings: Settings, folder: Path) -> Iterator[Opened]:
 
 def time_ours(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Processor seconds from one batch to the next inside the shipped main()."""
+    import torch
+
     from slm_ar.core.train import runtime
     from slm_ar.core.train.logits_server import load_candidate
 
@@ -112,6 +114,7 @@ def time_ours(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             yield batch
 
     runtime.Run.batches = batches  # type: ignore[method-assign]
+    torch.set_flush_denormal(True)  # as in every run (candidate.py)
     facts = {"vocab_size": VOCAB_SIZE, "token_count": 1_000_000, "precision": plan["precision"]}
     with connected(folder, shards, {**facts, "budget_steps": plan["steps"] + 1}):
         load_candidate(folder).main()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import peer
-from benchmarks.common import ROOT, Run
+from benchmarks.common import ROOT, Run, Settings, prepared, private_in, workspace_of
 from benchmarks.quality import lines, summary
 
 
@@ -127,5 +127,33 @@ def test_the_ratio_is_of_seeds_that_both_have_and_a_failure_stands_in_the_table(
     broken: Run = {"key": "other 0", "failure": "it ended with exit code 1: no memory", "void": ""}
     shown = "\n".join(lines({"asked": asked, "facts": facts, "summary": found, "runs": [*runs, broken]}))
     assert "| d2 | 1.2500 ± 0 | 2 | 0.800 (0.800 to 0.800) |" in shown
-    assert "with FORM = best" in shown and "| ppmd-6 | 2.0000 | | 1.833 |" in shown
+    assert "with FORM = best" in shown and "| ppmd-6 | 2.0000 |  | 1.833 |" in shown
     assert "No figure of other: it ended with exit code 1: no memory." in shown
+
+
+def test_a_model_judged_with_the_n_gram_is_shown_without_it_too() -> None:
+    runs: list[Run] = [
+        {"key": "slm-ar 0", "bpb": 1.0, "bpb_alone": 1.5, "void": "", "load": 0.0},
+        {"key": "d2 0", "bpb": 2.0, "void": "", "load": 0.0},
+    ]
+    found = summary(runs)
+    assert found["d2"]["ours_to_it"]["ratio"] == 0.5 and found["d2"]["alone_to_it"]["ratio"] == 0.75
+    asked = {"text": "a text", "seconds": 60, "changes": {}, "constants": {}}
+    facts = {"threads": 2, "precision": "float32", "train_bytes": 10, "dev_bytes": 10, "floors": {"ppmd-6": 2.0}}
+    shown = lines({"asked": asked, "facts": facts, "summary": found, "runs": runs})
+    assert "| slm-ar without the n-gram | 1.5000 | 1 |  |  |" in shown
+    assert (
+        any(line.startswith("| d2 | 2.0000 | 1 | 0.500") and "| 0.750" in line for line in shown)
+        and "| ppmd-6 | 2.0000 |  | 0.500 | 0.750 |" in shown
+    )
+
+
+def test_dev_is_the_end_of_the_text_and_train_nearly_all_before(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"line {number} of a text of four hundred thousand bytes\n" for number in range(8000)))
+    folder = tmp_path / "part"
+    folder.mkdir()
+    workspace = workspace_of(Settings(text=text, held_kb=40, changes={"tokenizer.vocab_size": 300}), folder)
+    with private_in(tmp_path):
+        splits = prepared(workspace, folder).manifest.splits
+    assert splits["dev"].byte_count > 30_000 and splits["hidden"].byte_count + splits["test"].byte_count < 40_000
