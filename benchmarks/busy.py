@@ -12,9 +12,10 @@ from typing import Any
 
 from slm_ar.core.agent.running import watched
 from slm_ar.core.contracts import Status
+from slm_ar.core.environment import usable_cores
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.report.terminal import QuietDisplay
-from slm_ar.core.train.device import probe_machine, usable_cores
+from slm_ar.core.train.device import probe_machine
 
 from .common import (
     Opened,

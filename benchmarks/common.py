@@ -32,12 +32,13 @@ from slm_ar.core.agent.opening import train_job
 from slm_ar.core.agent.running import watched
 from slm_ar.core.cli.workspace import Workspace, create_workspace, fit_size
 from slm_ar.core.contracts import TrainOutcome
+from slm_ar.core.environment import usable_cores
 from slm_ar.core.errors import TrainingError, UsageError
 from slm_ar.core.prepare.pipeline import PreparedData, prepare
 from slm_ar.core.registry import load_adapter
 from slm_ar.core.report.terminal import QuietDisplay
 from slm_ar.core.train import disturbance
-from slm_ar.core.train.device import Machine, usable_cores
+from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.training_run import TrainJob
 

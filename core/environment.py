@@ -1,10 +1,12 @@
-"""What other programs that we start get of this process's environment: everything but what looks like a secret.
+"""What this process finds around it: the cores that it may use, and the variables that programs it starts may have.
 
-Used for our own helpers (compressors, git, the hub's reader). Candidate code gets far less: train/process.py.
+Our own helpers (compressors, git, the hub's reader) get everything but what looks like a secret. Candidate code gets
+far less: train/process.py.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 
@@ -14,3 +16,10 @@ _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGN
 def without_secrets(environment: Mapping[str, str], keep: Collection[str] = ()) -> dict[str, str]:
     """`environment` without the variables whose names say that they hold keys, except those in `keep`."""
     return {name: value for name, value in environment.items() if name in keep or not _SECRET_NAME.search(name)}
+
+
+def usable_cores() -> set[int]:
+    """Numbers of the cores that this process may run on: fewer than the machine has in a container or under taskset."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

@@ -141,7 +141,8 @@ def _surroundings() -> dict[str, Any]:
     import platform
     import subprocess
 
-    from ..train.device import REINSTALL_TORCH, has_nvidia_driver, torch_version, usable_cores
+    from ..environment import usable_cores
+    from ..train.device import REINSTALL_TORCH, has_nvidia_driver, torch_version
 
     warnings = []
     try:

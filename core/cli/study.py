@@ -40,8 +40,8 @@ LIBRARIES = ("slm-ar", "torch", "optuna", "scikit-learn", "scipy", "numpy")
 @click.option("--quiet", is_flag=True, help="Only errors.")
 def study(file: Path | None, mode: str | None, jobs: int | None, example: bool, as_json: bool, quiet: bool) -> None:
     """Compare proposers at equal training seconds; running it again goes on where it stopped."""
+    from ..environment import usable_cores
     from ..study.plan import EXAMPLE, load_study
-    from ..train.device import usable_cores
 
     if example:
         click.echo(EXAMPLE, nl=False)
@@ -232,7 +232,7 @@ def conditions(began: float, load: float, jobs: int) -> dict[str, str]:
     """Machine, versions and load of the study itself, as the page lists them."""
     from importlib.metadata import version
 
-    from ..train.device import usable_cores
+    from ..environment import usable_cores
 
     cores = f"{len(usable_cores())} of {os.cpu_count()} cores"
     return {

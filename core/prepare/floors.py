@@ -14,11 +14,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from ..environment import without_secrets
+from ..environment import usable_cores, without_secrets
 from . import heldout, ngram
 from .encoder import encode_pieces
 from .heldout import HeldDocument
@@ -112,25 +113,18 @@ def measure_floors(train_file: Path, dev_file: Path) -> dict[str, float]:
     """Name -> bits per byte on dev; floors that cannot be measured are left out.
 
     `train_file` holds documents as heldout.to_json writes them and lies beside the train shards. Each floor has a
-    process of its own, all at once.
+    process of its own, as many at once as there are cores: each takes some hundred MB.
     """
     names = [*(f"ppmd-{order}" for order in ORDERS), TOKEN_NGRAM, BYTE_NGRAM, "xz (adaptive)"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-E", "-P", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=without_secrets(os.environ),
-            text=True,
-        )
-        for name in names
-    ]
-    floors: dict[str, float] = {}
-    for name, process in zip(names, processes, strict=True):
-        output, _ = process.communicate()
-        if process.returncode == 0 and output.strip():
-            floors[name] = float(output)
-    return floors
+
+    def measure(name: str) -> str:
+        command = [sys.executable, "-E", "-P", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name]
+        environment = without_secrets(os.environ)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    with ThreadPoolExecutor(min(len(names), len(usable_cores()))) as pool:
+        return {name: float(said) for name, said in zip(names, pool.map(measure, names), strict=True) if said}
 
 
 def _main(train_file: str, dev_file: str, name: str) -> None:

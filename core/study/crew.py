@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from ..contracts import Display
+from ..environment import usable_cores
 from ..errors import SlmArError, TrainingError, UsageError
-from ..train.device import usable_cores
 from .training import Bench, Trained, train_once
 
 ENDING_SECONDS = 10.0

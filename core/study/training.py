@@ -21,11 +21,12 @@ from ..agent.opening import HARNESS, train_job
 from ..agent.planner import MOST_ATTEMPTS
 from ..agent.running import Look, watched
 from ..contracts import Display, Status, TrainOutcome, text_unit
+from ..environment import usable_cores
 from ..prepare.pipeline import PreparedData
 from ..recipe import Recipe
 from ..tasks.objective import Objective
 from ..train.checkpoint import InvalidCheckpointError
-from ..train.device import Machine, usable_cores
+from ..train.device import Machine
 from ..train.device_lock import device_lock
 from ..train.executor import LocalExecutor
 from ..train.preview import preview_score

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..environment import usable_cores
 from ..errors import TrainingError, UsageError
 
 PROBE_SECONDS = 120
@@ -54,13 +55,6 @@ class Machine:
     @property
     def facts(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def usable_cores() -> set[int]:
-    """Numbers of the cores that this process may run on: fewer than the machine has in a container or under taskset."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def probe_machine(device: str, threads: int | str, precision: str) -> Machine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .device import usable_cores
+from ..environment import usable_cores
 
 LARGEST_OTHER_SHARE = 0.15
 LONGEST_GAP_SECONDS = 3.0
