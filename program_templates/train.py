@@ -329,14 +329,13 @@ def backward(model: nn.Module, batch: runtime.Batch, run: runtime.Run) -> None:
 
 
 def noisy(batch: runtime.Batch, vocab_size: int) -> runtime.Batch:
-    """Where the budget will read the corpus five times, NOISE of what the model sees is random from the second time on.
-
-    It then cannot learn by heart what follows what (Xie et al. 2017, arXiv 1703.02573). With four readings it lost.
+    """Where the budget reads the corpus more than four times, a share of what the model sees is random from the second
+    time on, so that it learns less by heart (Xie et al. 2017, arXiv 1703.02573). With four readings it lost.
     """
-    readings = batch.epoch / max(batch.progress, 1e-6)
-    if not NOISE or batch.epoch < 1 or readings < 5:
+    share = NOISE * min(1.0, batch.epoch / max(batch.progress, 1e-6) - 4)
+    if share <= 0 or batch.epoch < 1:
         return batch
-    is_replaced = torch.rand(batch.inputs.shape, device=batch.inputs.device) < NOISE
+    is_replaced = torch.rand(batch.inputs.shape, device=batch.inputs.device) < share
     return replace(batch, inputs=torch.where(is_replaced, torch.randint_like(batch.inputs, vocab_size), batch.inputs))
 
 

@@ -247,12 +247,14 @@ def test_noise_begins_with_the_second_of_many_readings_and_leaves_the_targets_al
     torch.manual_seed(1)
     ids = torch.full((40, 65), 7)
     batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.2, 0.5, 1.0)
-    for clean in (replace(batch, epoch=0.99, progress=0.01), replace(batch, epoch=2.0, progress=0.41)):
+    for clean in (replace(batch, epoch=0.99, progress=0.01), replace(batch, epoch=2.0, progress=0.5)):
         assert template.noisy(clean, 320) is clean
     found = template.noisy(batch, 320)
     assert (found.progress, found.weight, found.epoch) == (0.2, 0.5, 1.0)
     assert found.targets is batch.targets
     assert (found.inputs != 7).float().mean() == pytest.approx(template.NOISE, abs=0.02)
+    less = template.noisy(replace(batch, epoch=1.8, progress=0.4), 320)  # 4.5 readings
+    assert (less.inputs != 7).float().mean() == pytest.approx(template.NOISE / 2, abs=0.015)
     assert found.inputs.unique().numel() > 150 and int(found.inputs.max()) < 320
     template.NOISE = 0.0
     assert template.noisy(batch, 320) is batch
