@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--text", type=Path, help="Text file; without one, the synthetic city of the demo.")
     found.add_argument("--seconds", type=float, help="Training seconds of one run of quality and pruning (10).")
     found.add_argument("--seeds", type=int, help="Runs, or rounds, of every part (5).")
-    found.add_argument("--held-kb", type=int, default=200, help="kB at the end of a text that are dev.")
+    of_text = "kB at the end of a text that are dev, at most 12 %% of it (200)."
+    found.add_argument("--held-kb", type=int, default=200, help=of_text)
     found.add_argument("--peer", action="append", default=[], help="COMMAND or NAME=COMMAND; may be repeated.")
     found.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="Recipe key, for quality and pruning."

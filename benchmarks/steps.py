@@ -40,8 +40,9 @@ WHAT = (
     "A model of a million parameters (4 layers, width 128, vocabulary 1,024, context 256), 2,048 tokens per step, one "
     "thread: the shipped train.py, run through its main() in the precision that the probe chose, beside a plain GPT of "
     "the same layers, width and heads (LayerNorm, GELU, learned positions, AdamW in a loop, clipping, eager float32), "
-    "as it runs by itself and with the memory settings that slm-ar gives its runs. Processor seconds per step, median "
-    "of a round; rounds in turn. Target: at least 1.8 times as fast as by itself."
+    "as it runs by itself and with the settings that slm-ar gives its runs (freed memory is kept, numbers below 1e-38 "
+    "are taken for zero). Processor seconds per step, median of a round; rounds in turn. Target: at least 1.8 times as "
+    "fast as by itself."
 )
 VOCAB_SIZE = 1024
 SIZE = {
@@ -84,7 +85,7 @@ def opened(settings: Settings, folder: Path) -> Iterator[Opened]:
         ours = in_repository("steps", "ours", json.dumps(plan), environment=environment)
         shape = json.dumps(plan | ours["config"])
         plain = in_repository("steps", "plain", shape, environment=by_itself)
-        helped = in_repository("steps", "plain", shape, environment=environment)
+        helped = in_repository("steps", "helped", shape, environment=environment)
         return {"ours": ours, "plain": plain, "helped": helped, "void": quiet.verdict()}
 
     yield Opened({"threads": 1, "precision": machine.precision}, measure)
@@ -92,8 +93,6 @@ def opened(settings: Settings, folder: Path) -> Iterator[Opened]:
 
 def time_ours(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Processor seconds from one batch to the next inside the shipped main()."""
-    import torch
-
     from slm_ar.core.train import runtime
     from slm_ar.core.train.logits_server import load_candidate
 
@@ -114,7 +113,6 @@ def time_ours(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             yield batch
 
     runtime.Run.batches = batches  # type: ignore[method-assign]
-    torch.set_flush_denormal(True)  # as in every run (candidate.py)
     facts = {"vocab_size": VOCAB_SIZE, "token_count": 1_000_000, "precision": plan["precision"]}
     with connected(folder, shards, {**facts, "budget_steps": plan["steps"] + 1}):
         load_candidate(folder).main()
@@ -178,7 +176,7 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     sides = {
         "ours": f"train.py, {record['facts']['precision']}",
         "plain": "plain GPT, float32",
-        "helped": "plain GPT, float32, with our memory settings",
+        "helped": "plain GPT, float32, with the settings of slm-ar",
     }
     for side, words in sides.items():
         rows.append(f"| {words} | {found[side]['parameters']:,} | {found[side]['tokens_per_cpu_second']:,.0f} |")
@@ -189,6 +187,7 @@ def _main(side: str, plan: str) -> None:
     import torch
 
     torch.set_num_threads(1)
+    torch.set_flush_denormal(side != "plain")  # as in every run (candidate.py)
     if side == "ours":
         with tempfile.TemporaryDirectory(prefix="slm-ar-bench-") as folder:
             print(json.dumps(time_ours(json.loads(plan), Path(folder))))
