@@ -19,7 +19,7 @@ def without_secrets(environment: Mapping[str, str], keep: Collection[str] = ()) 
 
 
 def usable_cores() -> set[int]:
-    """Numbers of the cores that this process may run on: fewer than the machine has in a container or under taskset."""
+    """Numbers of the cores that this process may run on: fewer than the machine has under taskset or in a cpuset."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))

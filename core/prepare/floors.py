@@ -115,16 +115,28 @@ def measure_floors(train_file: Path, dev_file: Path) -> dict[str, float]:
     `train_file` holds documents as heldout.to_json writes them and lies beside the train shards. Each floor has a
     process of its own, as many at once as there are cores: each takes some hundred MB.
     """
+    running: list[subprocess.Popen[str]] = []
     names = [*(f"ppmd-{order}" for order in ORDERS), TOKEN_NGRAM, BYTE_NGRAM, "xz (adaptive)"]
 
     def measure(name: str) -> str:
         command = [sys.executable, "-E", "-P", "-m", "slm_ar.core.prepare.floors", str(train_file), str(dev_file), name]
         environment = without_secrets(os.environ)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+        )
+        running.append(process)
+        said, _ = process.communicate()
+        return said.strip() if process.returncode == 0 else ""
 
     with ThreadPoolExecutor(min(len(names), len(usable_cores()))) as pool:
-        return {name: float(said) for name, said in zip(names, pool.map(measure, names), strict=True) if said}
+        try:
+            found = list(pool.map(measure, names))
+        except BaseException:  # Ctrl-C, say, for which leaving the pool would wait until all are done
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.kill()
+            raise
+    return {name: float(said) for name, said in zip(names, found, strict=True) if said}
 
 
 def _main(train_file: str, dev_file: str, name: str) -> None:

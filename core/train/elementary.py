@@ -3,9 +3,10 @@
 oneMKL chooses the code of a function when it is first called. Where two threads make that first call together, one of
 them can get code of low accuracy for it: cos was wrong by up to 1.5e-4 at first, and right ever after (pytorch issue
 188792; oneMKL 2024.2, which torch 2.13 carries). In 57 of 1,000 fresh processes the first window of a model was
-answered that way, and its score was refused as that of a model that looks ahead; after this in none of 1,000.
+answered that way, after this in none of 1,000; where such a window was among those that are probed, the score could be
+refused as that of a model that looks ahead.
 
-Called wherever a process begins that computes for a score, and by the incubator before it forks.
+Called at the start of each process that runs candidate code, and by the harness before it first asks a model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FUNCTIONS = (
 
 @functools.cache
 def settle() -> None:
-    """Have the code of every function chosen: 2 ms once in a process, nothing after that."""
+    """Have the code of every function chosen: 2 ms once in a process, nothing after that. For one thread alone."""
     import torch
 
     for dtype in (torch.float32, torch.float64):

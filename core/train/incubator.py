@@ -44,9 +44,7 @@ def main(descriptor: int, mode: str, namespace_of_harness: str) -> None:
         import safetensors.torch  # noqa: F401
         import torch._dynamo  # noqa: F401  (the first optimiser of a process imports it, which takes a second)
 
-        from . import elementary, logits_server, runtime  # noqa: F401
-
-        elementary.settle()  # its children have it then
+        from . import logits_server, runtime  # noqa: F401
     before = _traces(is_alone)
     _send(harness, {"event": "hatched", "pid": os.getpid()})
     while True:

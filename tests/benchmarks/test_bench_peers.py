@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import peer
 from benchmarks.common import ROOT, Run, Settings, prepared, private_in, workspace_of
-from benchmarks.quality import lines, summary
+from benchmarks.quality import lines, summary, write_texts
 
 
 def asked(tmp_path: Path, code: str, seconds: float = 1.0) -> Run:
@@ -155,5 +155,10 @@ def test_dev_is_the_end_of_the_text_and_train_nearly_all_before(tmp_path: Path) 
     folder.mkdir()
     workspace = workspace_of(Settings(text=text, held_kb=40, changes={"tokenizer.vocab_size": 300}), folder)
     with private_in(tmp_path):
-        splits = prepared(workspace, folder).manifest.splits
-    assert splits["dev"].byte_count > 30_000 and splits["hidden"].byte_count + splits["test"].byte_count < 40_000
+        data = prepared(workspace, folder)
+        train, dev = (file.read_text(encoding="utf-8") for file in write_texts(folder, data))
+    splits = data.manifest.splits
+    assert splits["dev"].byte_count > 30_000 and splits["hidden"].byte_count + splits["test"].byte_count < 10_000
+    assert len(train) > 0.85 * text.stat().st_size
+    numbers = [[int(line.split()[1]) for line in part.splitlines()] for part in (train, dev)]
+    assert max(numbers[0]) < min(numbers[1]) and max(numbers[1]) > 7_700

@@ -22,7 +22,7 @@ from slm_ar.core.contracts import Document, Span, SplitScore
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, PAD
 from slm_ar.core.train import executor as executor_module
-from slm_ar.core.train import logits_client, scorer
+from slm_ar.core.train import elementary, logits_client, scorer
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor, window_context
 from slm_ar.core.train.scorer import (
@@ -308,6 +308,17 @@ def test_a_model_that_cuts_off_the_shared_file_does_not_end_the_harness(
     else:
         with pytest.raises(InvalidCheckpointError):
             scored(executor, folder)
+
+
+def test_both_ends_have_settled_their_functions_before_the_model_is_asked(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    build = """from slm_ar.core.train import elementary
+    assert elementary.settle.cache_info().currsize == 1"""
+    folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, build=build)
+    elementary.settle.cache_clear()
+    with executor.client(folder, 512):
+        assert elementary.settle.cache_info().currsize == 1
 
 
 def test_an_answer_that_the_file_does_not_hold_is_invalid(

@@ -253,6 +253,8 @@ def test_noise_begins_with_the_second_of_many_readings_and_leaves_the_targets_al
     assert (found.progress, found.weight, found.epoch) == (0.2, 0.5, 1.0)
     assert found.targets is batch.targets
     assert (found.inputs != 7).float().mean() == pytest.approx(template.NOISE, abs=0.02)
+    many = template.noisy(replace(batch, epoch=1.6), 320)  # eight readings
+    assert (many.inputs != 7).float().mean() == pytest.approx(template.NOISE, abs=0.02)
     less = template.noisy(replace(batch, epoch=1.8, progress=0.4), 320)  # 4.5 readings
     assert (less.inputs != 7).float().mean() == pytest.approx(template.NOISE / 2, abs=0.015)
     assert found.inputs.unique().numel() > 150 and int(found.inputs.max()) < 320
