@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 from slm_ar.core.contracts import Document, Span, SplitScore
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, PAD
-from slm_ar.core.train import executor as executor_module
 from slm_ar.core.train import elementary, logits_client, scorer
+from slm_ar.core.train import executor as executor_module
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor, window_context
 from slm_ar.core.train.scorer import (
