@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from toys import log_documents
 
@@ -109,3 +112,24 @@ def test_the_floor_of_tokens_is_that_of_the_model_over_the_texts_own_bytes(
 def test_a_floor_that_cannot_be_measured_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "train").write_text("", encoding="utf-8")
     assert floors.measure_floors(tmp_path / "train", tmp_path / "missing.jsonl") == {}
+
+
+def test_a_command_that_is_told_to_end_does_not_wait_for_its_floors(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/$$.pid\nexec sleep 600\n", encoding="utf-8")
+    slow.chmod(0o755)
+    code = (
+        "from pathlib import Path; from types import SimpleNamespace; from slm_ar.core.prepare import floors\n"
+        f"floors.sys = SimpleNamespace(executable={str(slow)!r}); floors.usable_cores = lambda: {{0, 1}}\n"
+        "floors.measure_floors(Path('train'), Path('dev'))"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while len([file for file in tmp_path.glob("*.pid") if file.read_text()]) < 2:
+        assert command.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.2)  # both are noted by then
+    command.send_signal(signal.SIGINT)
+    _, error = command.communicate(timeout=60)
+    assert error.rstrip().endswith("KeyboardInterrupt")
+    started = [int(file.stem) for file in tmp_path.glob("*.pid")]
+    assert len(started) == 2 and not any(map(psutil.pid_exists, started))

@@ -41,8 +41,9 @@ for _ in range(int(sys.argv[1])):
     if not os.fork():
         try:
             first_answer(writer)
-        finally:
             os._exit(0)
+        finally:
+            os._exit(1)
     os.close(writer)
     print(os.read(reader, 8).hex(), flush=True)
     os.close(reader)
