@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 install: $(STAMP)
 
 # The stamp makes a second install free; it is older than its prerequisites as soon as a dependency changes.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt core/train/kernels.c
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "slm-ar needs Python 3.11 or newer; '$(PYTHON)' is missing or older."; \
 		echo "Name another one: make install PYTHON=python3.12"; exit 1; }

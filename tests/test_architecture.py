@@ -66,7 +66,9 @@ MAY_BE_HEAVY = {
     "slm_ar.core.train.runtime",
     "slm_ar.core.train.loader",  # a part of runtime
     "slm_ar.core.train.replicas",  # a part of runtime
+    "slm_ar.core.train.crew",  # a part of replicas
     "slm_ar.core.train.ops",
+    "slm_ar.core.train.kernels",  # a part of ops
     "slm_ar.core.train.logits_server",
     "slm_ar.core.train.scorer",
     "slm_ar.core.train.logits_client",

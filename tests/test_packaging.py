@@ -22,7 +22,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     # Built from a copy: setuptools leaves a build folder behind, and what is in that ends up in the next wheel.
     source = tmp_path_factory.mktemp("source")
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.so"))
     for name in METADATA:
         shutil.copy(ROOT / name, source / name)
     target = tmp_path_factory.mktemp("wheel")
@@ -46,10 +46,17 @@ def test_every_file_of_the_tree_is_in_the_wheel(wheel_names: set[str]) -> None:
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+        if path.suffix not in (".c", ".so")
     ]
     assert len(files) > 40
     missing = sorted(str(path.relative_to(ROOT)) for path in files if installed_name(path) not in wheel_names)
     assert not missing, "name the folder in pyproject.toml, packages or package-data: " + ", ".join(missing)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_kernels_are_in_the_wheel_compiled(wheel_names: set[str]) -> None:
+    compiled = [name for name in wheel_names if name.endswith(".so")]
+    assert len(compiled) == 1 and compiled[0].startswith("slm_ar/core/train/_kernels.")
 
 
 def test_slm_ar_is_the_only_top_level_name(wheel_names: set[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from ..environment import usable_cores
+from .process import run_processes
 
 LARGEST_OTHER_SHARE = 0.15
 LONGEST_GAP_SECONDS = 3.0
@@ -17,8 +19,9 @@ class Watch:
     What happens between `rest` and `go_on` does not count: the run is stopped then.
     """
 
-    def __init__(self, own_pids: list[int]) -> None:
-        self._own_pids = own_pids
+    def __init__(self, own_pids: list[int], candidate: int | None = None) -> None:
+        """`candidate`: the process whose run is watched; what it starts is its own, too."""
+        self._own_pids, self._candidate = own_pids, candidate
         self._started = self._last = time.monotonic()
         self._asleep = _sleep_seconds()
         self._busy, self._stolen = _machine_busy_seconds(), _stolen_seconds()
@@ -74,11 +77,12 @@ class Watch:
 
         total = 0.0
         for pid in self._own_pids:
-            try:
+            with contextlib.suppress(psutil.Error):
                 times = psutil.Process(pid).cpu_times()
                 total += times.user + times.system
-            except psutil.Error:
-                pass
+        for process in run_processes(self._candidate) if self._candidate else ():
+            with contextlib.suppress(psutil.Error):
+                total += sum(process.cpu_times()[:4])  # its own, and that of what it started and has seen end
         return total
 
 

@@ -1,8 +1,9 @@
-"""Several threads that train on one batch, each on rows of its own: data parallelism inside a process.
+"""Several replicas of a model that train on one batch, each on rows of its own: data parallelism on one machine.
 
-Used by train.py through Run.replicas. Promises: every thread computes with the same weights and keeps its gradients to
-itself until all are done, when they are added up in one order, so that a run with as many threads gives the same
-numbers again; an error in one thread is raised when the others have ended.
+Used by train.py through Run.replicas. Promises: every replica computes with the same weights and keeps its gradients to
+itself until all are done, when they are added up in one order, so that a run with as many of them gives the same
+numbers again; an error in one is raised when the others have ended. They are processes (crew.py) on Linux, when train.py
+names its backward() beforehand and each has one thread of the run, and threads otherwise.
 
 On a CPU that beats sharing every single operation out to all threads: the operations of a small model take some tens of
 microseconds, hardly more than it takes to share them out, and a thread that another program holds up is waited for once
@@ -12,11 +13,14 @@ per step and not a thousand times.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+
+from .crew import Crew
 
 Part = TypeVar("Part")
 
@@ -25,35 +29,56 @@ class Replicas:
     """A model and copies of it that share its weights.
 
     Weights, buffers, what is frozen and train or eval mode follow the model; other attributes and hooks are copied
-    once, and random numbers drawn in forward() come in the order in which the threads happen to ask.
+    once. In threads, random numbers drawn in forward() come in the order in which the threads happen to ask.
     """
 
-    def __init__(self, model: torch.nn.Module, count: int, threads: int) -> None:
-        """`threads`: how many the process may use; each replica's operations get an equal share of them."""
-        self.models = [model, *(_twin(model) for _ in range(count - 1))]
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        count: int,
+        threads: int,
+        backward: Callable[[torch.nn.Module, Any], object] | None = None,
+    ) -> None:
+        """`threads`: how many the run may use; each replica's operations get an equal share of them."""
         each = max(1, threads // count)
+        self._count, self._backward = count, backward
+        is_forking = backward is not None and count > 1 and each == 1 and sys.platform == "linux"
+        self._crew = Crew(model, count, backward) if is_forking and backward is not None else None
+        self.models = [model, *(_twin(model) for _ in range(0 if self._crew else count - 1))]
         self._pool = ThreadPoolExecutor(count - 1, "replica", torch.set_num_threads, (each,)) if count > 1 else None
         if self._pool is not None:
             torch.set_num_threads(each)
 
     def __len__(self) -> int:
-        return len(self.models)
+        return self._count
+
+    def backward(self, parts: Iterable[Any]) -> None:
+        """Call the `backward(replica, part)` that was named at first, for each part, on all replicas at the same time,
+        and add the gradients up in the model's own.
+
+        It adds to the gradients of the replica that it is given, and does nothing else that lasts. In a process of its
+        own it sees the weights of the moment and what the part carries, and everything else as it was at the first
+        batch.
+        """
+        if self._backward is None:
+            raise TypeError("name it first: run.replicas(model, most, backward)")
+        if self._crew is not None:
+            self._crew.add_gradients(parts)
+        else:
+            self.add_gradients(self._backward, parts)
 
     def add_gradients(self, backward: Callable[[torch.nn.Module, Part], object], parts: Iterable[Part]) -> None:
-        """Call `backward(replica, part)` for each part, on all threads, and add the gradients up in the model's own.
-
-        `backward` adds to the gradients of the replica that it is given, and does nothing else that lasts.
-        """
+        """The same with threads and another `backward`, which may be a new one for each batch."""
         model, *others = self.models
         for other in others:
             _follow(model, other)
         dealt = list(parts)
 
         def work(number: int) -> None:
-            for part in dealt[number :: len(self)]:
+            for part in dealt[number :: len(self.models)]:
                 backward(self.models[number], part)
 
-        self.at_once([lambda number=number: work(number) for number in range(len(self))])  # type: ignore[misc]
+        self.at_once([lambda number=number: work(number) for number in range(len(self.models))])  # type: ignore[misc]
         for other in others:
             for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
                 if mine.grad is None:

@@ -96,11 +96,20 @@ class Run:
         """What the texts of the tokens tell: their numbers and shapes, float32 [vocab_size, features] on the device."""
         return torch.from_numpy(token_features(self.token_texts)).to(self.device)
 
-    def replicas(self, model: torch.nn.Module, most: int) -> Replicas:
+    def replicas(
+        self,
+        model: torch.nn.Module,
+        most: int,
+        backward: Callable[[torch.nn.Module, Batch], object] | None = None,
+    ) -> Replicas:
         """`model` and copies that share its weights, one for each thread of the run but at most `most`, which train on
-        rows of their own at the same time (replicas.py); on an accelerator `model` alone."""
+        rows of their own at the same time (replicas.py); on an accelerator `model` alone.
+
+        With `backward(replica, part)` named here, `replicas.backward(parts)` may call it in processes instead of
+        threads, which is faster.
+        """
         threads = self._threads if self.device.type == "cpu" else 1
-        return Replicas(model, max(1, min(threads, most)), threads)
+        return Replicas(model, max(1, min(threads, most)), threads, backward)
 
     def dummy_batch(self, batch_tokens: int, context: int, align: Align = "stream") -> Batch:
         """A batch of random ids, to compile or warm up with before the clock starts.

@@ -111,7 +111,7 @@ class TrainingRun:
         self._machine_speed = 0.0
         self._saved: float | None = None
         self._watch: Watch | None = None
-        self._own_pids = [os.getpid(), incubator_pid, child.pid]
+        self._own_pids = [os.getpid(), incubator_pid]
         self._steps = self._tokens = 0
         self._peak_mb = 0.0
         self._has_device = child.incubator.device != "cpu"
@@ -269,7 +269,7 @@ class TrainingRun:
     def _begin(self, shards: Path, facts: Mapping[str, Any]) -> None:
         """Open the shards for the candidate; this instant starts the budget."""
         descriptor = os.open(shards, os.O_RDONLY)
-        self._watch = Watch(self._own_pids)
+        self._watch = Watch(self._own_pids, self._child.pid)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
         deadline = self._started + seconds if seconds is not None else None

@@ -107,7 +107,7 @@ def learns_and_is_causal(module: ModuleType) -> None:
         with torch.no_grad():
             losses.append(float(module.F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        module.train_step(module.runtime.Replicas(model, 1, 1), optimizers, batch, FakeRun(), 3)
+        module.train_step(module.runtime.Replicas(model, 1, 1, lambda one, part: module.backward(one, part, FakeRun())), optimizers, batch, FakeRun(), 3)
     assert losses[-1] < losses[0]
     changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
     assert all(changed), "a parameter is not trained"
@@ -289,11 +289,11 @@ def test_a_window_hides_what_lies_farther_back(load: Load) -> None:
     q, k, v = torch.randn(3, 1, 2, 40, 16).unbind(0)
     late = k.clone()
     late[:, :, :10] += 1
-    short = [module.attend(q, keys, v, 16) for keys in (k, late)]
+    short = [module.ops.attend(q, keys, v, 16) for keys in (k, late)]
     assert torch.allclose(short[0][:, :, 25:], short[1][:, :, 25:], atol=1e-6)
     assert not torch.allclose(short[0][:, :, 20], short[1][:, :, 20], atol=1e-4)
     wide = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    assert torch.allclose(module.attend(q, k, v, 64), wide, atol=1e-5)
+    assert torch.allclose(module.ops.attend(q, k, v, 64), wide, atol=1e-5)
     assert model.layers[0].self_attn.window == 16
 
 

@@ -199,7 +199,7 @@ def test_the_loss_falls_within_thirty_steps(template: ModuleType, tiny_data: Pre
         batch = template.runtime.Batch(rows[:, :-1], rows[:, 1:], step / 30)
         with torch.no_grad():
             losses.append(float(F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
-        template.train_step(Replicas(model, 1, 1), optimizers, batch, FakeRun(), 3)
+        template.train_step(replicas_of(template, model, 1), optimizers, batch, FakeRun(), 3)
     assert losses[0] == pytest.approx(np.log(320), abs=0.3)
     assert np.mean(losses[-5:]) < losses[0] - 1.0
 
@@ -229,16 +229,16 @@ def test_the_gradients_are_those_of_the_mean_cross_entropy_of_what_is_scored(
 
 def test_positions_turn_queries_and_keys_as_rope_says(template: ModuleType) -> None:
     torch.manual_seed(1)
-    x = torch.randn(1, 9, 1, 16)
+    x = torch.randn(1, 1, 9, 16)
     turned = template.ops.rotate(x, *template.rotation(9, small(template), x.device))
     for place in range(9):
         for pair in range(8):
             angle = torch.tensor(place * 10_000.0 ** (-2 * pair / 16))
-            first, second = x[0, place, 0, pair], x[0, place, 0, pair + 8]
-            assert turned[0, place, 0, pair] == pytest.approx(
+            first, second = x[0, 0, place, pair], x[0, 0, place, pair + 8]
+            assert turned[0, 0, place, pair] == pytest.approx(
                 float(first * angle.cos() - second * angle.sin()), abs=1e-5
             )
-            assert turned[0, place, 0, pair + 8] == pytest.approx(
+            assert turned[0, 0, place, pair + 8] == pytest.approx(
                 float(second * angle.cos() + first * angle.sin()), abs=1e-5
             )
 
@@ -269,8 +269,12 @@ def test_a_step_trains_on_what_noise_left(template: ModuleType, monkeypatch: pyt
     model = template.Model(small(template))
     for epoch in (0.0, 1.5):
         batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3, epoch=epoch)
-        template.train_step(Replicas(model, 1, 1), [], batch, FakeRun(), 4)
+        template.train_step(replicas_of(template, model, 1), [], batch, FakeRun(), 4)
     assert bool((seen[0] == 7).all()) and bool((seen[1] != 7).any())
+
+
+def replicas_of(template: ModuleType, model: torch.nn.Module, count: int) -> Replicas:
+    return Replicas(model, count, count, lambda replica, part: template.backward(replica, part, FakeRun()))
 
 
 @pytest.mark.parametrize(("rows", "count"), [(3, 1), (8, 2), (3, 2), (8, 3)])
@@ -282,7 +286,7 @@ def test_a_batch_in_parts_or_on_several_threads_is_the_same_update(template: Mod
     models = []
     for at_once, threads in ((8, 1), (rows, count)):
         model = template.Model(small(template))
-        replicas = Replicas(model, threads, threads)
+        replicas = replicas_of(template, model, threads)
         template.initialise(model, FakeRun())
         optimizers = template.make_optimizers(model, FakeRun())
         for _ in range(2):
@@ -310,7 +314,7 @@ def test_warming_up_leaves_nothing_behind_and_finds_how_many_rows_fit(template: 
     optimizers = template.make_optimizers(model, Small())
     template.initialise(model, Small())
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    assert template.warm_up(Replicas(model, 1, 1), optimizers, Small()) == 2
+    assert template.warm_up(replicas_of(template, model, 1), optimizers, Small()) == 2
     assert tried == [4]
     assert any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)), "a whole step is paid"
     template.initialise(model, Small())
@@ -371,7 +375,7 @@ def test_tables_of_which_nothing_is_known_or_that_do_not_learn_are_left_alone(te
     optimizers = template.make_optimizers(model, FakeRun())
     ids = torch.randint(320, (4, 65))
     batch = template.runtime.Batch(ids[:, :-1], ids[:, 1:], 0.3)
-    template.train_step(Replicas(model, 1, 1), optimizers, batch, FakeRun(), 4)
+    template.train_step(replicas_of(template, model, 1), optimizers, batch, FakeRun(), 4)
     assert torch.equal(before, table) == (edit == "frozen")
     assert len(optimizers[-1].pairs) == (edit == "frozen")
 

@@ -34,7 +34,7 @@ SQUARED_RELU = Rewrite(
     "activation",
     (
         ("        self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=False)\n", ""),
-        ("F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.relu(self.up_proj(x)).square()"),
+        ("ops.swiglu(self.gate_proj(x), self.up_proj(x))", "F.relu(self.up_proj(x)).square()"),
         ("layers * (4 + 3 * MLP_RATIO)", "layers * (4 + 2 * MLP_RATIO)"),
     ),
     "F.relu(",
@@ -68,7 +68,9 @@ ADAMW = Rewrite(
             "    by_size: dict[tuple[int, ...], list[nn.Parameter]] = {}\n"
             "    for matrix in matrices:\n"
             "        by_size.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)\n"
-            "    muons = [Muon(same, run.precision) for same in by_size.values()]\n"
+            "    largest_first = sorted(by_size.values(), key=lambda same: -len(same) * same[0].numel())"
+            "  # others fill the gaps\n"
+            "    muons = [Muon(same, run.precision) for same in largest_first]\n"
             "    return [*muons, TableAdamW(others, run.token_features)]\n",
             "    inner = torch.optim.AdamW(\n"
             "        matrices,\n"
@@ -172,21 +174,7 @@ WINDOWS = Rewrite(
             "        self.head_dim = config.head_dim\n",
             "        self.head_dim = config.head_dim\n        self.window = config.context\n",
         ),
-        ("mixed = attend(q, k, v)", "mixed = attend(q, k, v, self.window)"),
-        (
-            "k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:\n",
-            "k: torch.Tensor, v: torch.Tensor, window: int) -> torch.Tensor:\n",
-        ),
-        (
-            "    length = q.shape[2]\n",
-            "    length = q.shape[2]\n"
-            "    near = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - window)\n",
-        ),
-        ("(q, k, v, is_causal=True)", "(q, k, v, attn_mask=near)"),
-        (
-            "torch.full((length, length), -math.inf, dtype=q.dtype, device=q.device).triu(1)",
-            "torch.zeros(length, length, dtype=q.dtype, device=q.device).masked_fill(~near, -math.inf)",
-        ),
+        ("mixed = ops.attend(q, k, v)", "mixed = ops.attend(q, k, v, self.window)"),
         (
             _MODEL_NORM,
             f"        for layer in self.layers[::2]:\n            layer.self_attn.window = WINDOW\n{_MODEL_NORM}",
@@ -225,7 +213,7 @@ ROPE_BASE = Rewrite(
 GELU_GATE = Rewrite(
     "gate with GELU",
     "activation",
-    (("F.silu(self.gate_proj(x))", "F.gelu(self.gate_proj(x))"),),
+    (("ops.swiglu(self.gate_proj(x), self.up_proj(x))", "F.gelu(self.gate_proj(x)) * self.up_proj(x)"),),
     "F.gelu(",
     "another smooth gate (Shazeer 2020, arXiv 2002.05202)",
     reshapes=True,
