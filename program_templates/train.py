@@ -305,7 +305,7 @@ def backward(model: nn.Module, batch: runtime.Batch, run: runtime.Run) -> None:
     )  # threads share its cache
     with autocast:
         hidden = model.hidden(batch.inputs).flatten(0, 1)
-    at_once = 256 if run.device.type == "cpu" else len(hidden)
+    at_once = 1024 if run.device.type == "cpu" else len(hidden)
     parts = [part.detach().requires_grad_() for part in hidden.split(at_once)]
     for part, targets in zip(parts, batch.targets.flatten().split(at_once), strict=True):
         with autocast:

@@ -17,6 +17,7 @@ import torch
 VERSION = 1  # of kernels.c; a file that was built from another one is not called
 MOST = 65_536  # numbers in a row, because up to three of them lie on the stack
 MOST_THREADS = 2  # from three on torch's own operations, which share their work out, are about as fast
+_KNOWN = (torch.float32, torch.bfloat16)
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
 _STEPS = ctypes.POINTER(ctypes.c_long)
 _ARGUMENTS = {
@@ -54,16 +55,14 @@ def is_built() -> bool:
     return library() is not None
 
 
-def fits(*tensors: torch.Tensor) -> bool:
+def fits(first: torch.Tensor, *others: torch.Tensor) -> bool:
     """Whether the kernels can take these: on a CPU, of one type that they know, rows not too long, few threads."""
-    dtype = tensors[0].dtype
-    return (
-        dtype in (torch.float32, torch.bfloat16)
-        and all(one.device.type == "cpu" and one.dtype == dtype and one.numel() for one in tensors)
-        and 0 < tensors[0].shape[-1] <= MOST
-        and torch.get_num_threads() <= MOST_THREADS
-        and is_built()
-    )
+    for tensor in (first, *others):
+        if tensor.dtype not in _KNOWN or tensor.dtype != first.dtype or tensor.device.type != "cpu":
+            return False
+        if not tensor.numel() or tensor.dim() < 1 or tensor.shape[-1] > MOST:
+            return False
+    return is_built() and torch.get_num_threads() <= MOST_THREADS
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, y: torch.Tensor, scales: torch.Tensor) -> None:
@@ -90,10 +89,12 @@ def norm_back(
 
 
 def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, y: torch.Tensor, sign: float) -> None:
-    """x and y [a, b, c, n] in any order in memory, rows dense; the angles are expanded to that shape."""
+    """x and y [..., n] of at most four dimensions in any order in memory, rows dense; the angles, which lie alike, are
+    broadcast to that shape."""
+    shape = x.shape
     _library().turn(
-        x.data_ptr(), _steps(x.stride()), y.data_ptr(), _steps(y.stride()), _rounded(x), cos.data_ptr(),
-        sin.data_ptr(), _steps(cos.stride()), sign, _steps(x.shape), x.shape[3],
+        x.data_ptr(), _steps(shape, shape, x.stride()), y.data_ptr(), _steps(shape, shape, y.stride()), _rounded(x),
+        cos.data_ptr(), sin.data_ptr(), _steps(shape, cos.shape, cos.stride()), sign, _sizes(shape), shape[-1],
     )  # fmt: skip
 
 
@@ -124,9 +125,7 @@ def swiglu_back(
 
 def cross_entropy_back(logits: torch.Tensor, targets: torch.Tensor, y: torch.Tensor, share: float) -> None:
     rows, n = logits.shape
-    _library().cross_entropy_back(
-        logits.data_ptr(), targets.data_ptr(), y.data_ptr(), _rounded(logits), share, rows, n
-    )
+    _library().cross_entropy_back(logits.data_ptr(), targets.data_ptr(), y.data_ptr(), _rounded(logits), share, rows, n)
 
 
 def _library() -> ctypes.CDLL:
@@ -139,5 +138,13 @@ def _rounded(tensor: torch.Tensor) -> int:
     return int(tensor.dtype == torch.bfloat16)
 
 
-def _steps(numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
-    return (ctypes.c_long * 3)(*numbers[:3])
+@functools.lru_cache(1024)
+def _steps(whole: tuple[int, ...], shape: tuple[int, ...], strides: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
+    """How far apart the rows of a tensor of `shape` lie, broadcast to `whole`, along three dimensions."""
+    steps = [0 if size == 1 else stride for size, stride in zip(shape[:-1], strides[:-1], strict=True)]
+    return (ctypes.c_long * 3)(*[0] * (3 - len(steps)), *steps)
+
+
+@functools.lru_cache(1024)
+def _sizes(shape: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
+    return (ctypes.c_long * 3)(*[1] * (4 - len(shape)), *shape[:-1])

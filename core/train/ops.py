@@ -34,10 +34,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     `cos` and `sin` are broadcast against x; their halves along head_dim are [cos, cos] and [-sin, sin]. They get no
     gradient.
     """
-    if not torch.is_grad_enabled() or x.dim() > 4 or x.shape[-1] % 2 or not kernels.fits(x):
+    fits = x.dim() <= 4 and x.shape[-1] % 2 == 0 and cos.shape == sin.shape and cos.dim() <= x.dim()
+    if not (torch.is_grad_enabled() and fits and cos.shape[-1] == x.shape[-1] and kernels.fits(x)):
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
-    result: torch.Tensor = _Rotate.apply(x, cos.float(), sin.float())  # type: ignore[no-untyped-call]
+    cos, sin = cos.float().contiguous(), sin.float().contiguous()
+    result: torch.Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -138,11 +140,7 @@ class _Rotate(torch.autograd.Function):
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, y: torch.Tensor, sign: float) -> torch.Tensor:
     if x.stride(-1) != 1:
         x = x.contiguous()
-    cos, sin = (one.expand(x.shape) for one in (cos, sin))
-    if cos.stride() != sin.stride() or cos.stride(-1) != 1:
-        cos, sin = cos.contiguous(), sin.contiguous()
-    more = (None,) * (4 - x.dim())
-    kernels.turn(x[more], cos[more], sin[more], y[more], sign)
+    kernels.turn(x, cos, sin, y, sign)
     return y
 
 

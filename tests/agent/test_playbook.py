@@ -107,7 +107,13 @@ def learns_and_is_causal(module: ModuleType) -> None:
         with torch.no_grad():
             losses.append(float(module.F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())))
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        module.train_step(module.runtime.Replicas(model, 1, 1, lambda one, part: module.backward(one, part, FakeRun())), optimizers, batch, FakeRun(), 3)
+        module.train_step(
+            module.runtime.Replicas(model, 1, 1, lambda one, part: module.backward(one, part, FakeRun())),
+            optimizers,
+            batch,
+            FakeRun(),
+            3,
+        )
     assert losses[-1] < losses[0]
     changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
     assert all(changed), "a parameter is not trained"
