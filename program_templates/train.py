@@ -34,7 +34,7 @@ MOMENTUM = 0.9  # knob: float 0.8..0.98
 WEIGHT_DECAY = 0.05  # knob: float 0..0.3
 WARMUP = 0.02  # knob: float 0..0.2
 COOLDOWN = 0.6  # knob: float 0.1..1
-NOISE = 0.1  # knob: float 0..0.5
+NOISE = 0.15  # knob: float 0..0.5
 
 
 @dataclass

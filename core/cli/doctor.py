@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ..train.device import Machine
     from ..train.sandbox.choice import Isolation
 
+NOT_COMPILED = (
+    "not compiled, training takes longer: install a C compiler (`sudo apt install gcc`, `xcode-select --install`) and "
+    "slm-ar once more, with `pip install --force-reinstall --no-deps`"
+)
 NOT_ISOLATED = 1
 """Exit code where nothing can be certified."""
 
@@ -104,6 +108,7 @@ def _lines(machine: Machine, facts: dict[str, Any], isolation: Isolation | None,
         ("device", f"{machine.device} ({machine.name}), {machine.memory_mb / 1000:.0f} GB memory"),
         ("threads", f"{machine.threads} of {facts['cores']} (fastest of those tried)"),
         ("precision", machine.precision),
+        ("kernels", {True: "compiled", False: NOT_COMPILED, None: ""}[machine.kernels]),
         ("start-up", "warm: forked from a process with torch" if machine.mode == "warm" else "cold: a fresh process"),
         ("free disk", f"{facts['free_disk_gb']:.0f} GB here"),
         ("git", facts["git"] or "not found: revisions stay in the journal alone"),

@@ -11,6 +11,7 @@ threads does not survive the fork.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import mmap
@@ -49,7 +50,8 @@ class Crew:
         dealt = list(parts)
         buffers = list(self._model.buffers())
         for number, worker in enumerate(self._workers, 1):
-            worker.send_bytes(_packed((buffers, dealt[number :: self._count])))
+            with contextlib.suppress(OSError):  # one that has died is told from its answer
+                worker.send_bytes(_packed((buffers, dealt[number :: self._count])))
         try:
             for part in dealt[:: self._count]:
                 self._backward(self._model, part)
@@ -98,8 +100,9 @@ class Crew:
     def _dismiss(self) -> None:
         for worker, process in zip(self._workers, self._processes, strict=True):
             worker.close()
-            os.kill(process, signal.SIGKILL)  # it has nothing to lose, and may be in the middle of something
-            os.waitpid(process, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody has waited for it already
+                os.kill(process, signal.SIGKILL)  # it has nothing to lose, and may be in the middle of something
+                os.waitpid(process, 0)
         self._workers.clear()
         self._processes.clear()
 

@@ -51,6 +51,8 @@ class Machine:
     """warm | cold: see incubator.py"""
     probe: dict[str, float]
     """Seconds per probe step by setting, for doctor."""
+    kernels: bool | None = None
+    """Whether the compiled pieces of kernels.c are there; None where they are not used."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ def probe_machine(device: str, threads: int | str, precision: str) -> Machine:
         torch=found["torch"],
         mode=_mode_for(kind),
         probe=timings,
+        kernels=found.get("kernels"),
     )
 
 
@@ -165,7 +168,10 @@ def _find_device(wanted: str) -> dict[str, Any]:
     if wanted == "mps" or (wanted == "auto" and has_mps):
         is_native = torch.backends.mps.is_macos_or_newer(14, 0)  # before it Metal knows no bfloat16
         return facts | {"device": "mps", "name": torch.backends.mps.get_name(), "dtypes": _dtypes(is_native)}
-    return facts | {"device": "cpu", "name": platform.processor() or platform.machine()}
+    from . import kernels
+
+    name = platform.processor() or platform.machine()
+    return facts | {"device": "cpu", "name": name, "kernels": kernels.is_built()}
 
 
 def _dtypes(has_bfloat16: bool) -> list[str]:

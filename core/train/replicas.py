@@ -2,8 +2,8 @@
 
 Used by train.py through Run.replicas. Promises: every replica computes with the same weights and keeps its gradients to
 itself until all are done, when they are added up in one order, so that a run with as many of them gives the same
-numbers again; an error in one is raised when the others have ended. They are processes (crew.py) on Linux, when train.py
-names its backward() beforehand and each has one thread of the run, and threads otherwise.
+numbers again; an error in one is raised when the others have ended. They are processes (crew.py) on Linux, when
+train.py names its backward() beforehand and each has one thread of the run, and threads otherwise.
 
 On a CPU that beats sharing every single operation out to all threads: the operations of a small model take some tens of
 microseconds, hardly more than it takes to share them out, and a thread that another program holds up is waited for once

@@ -1,8 +1,13 @@
-"""Written-out backward passes beside what autograd makes of the plain expressions."""
+"""Compiled forward and backward passes beside what torch and autograd make of the plain expressions."""
 
 from __future__ import annotations
 
+import ctypes
+import math
+import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_ar.core.train import ops
+from slm_ar.core.train import kernels, ops
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
@@ -109,3 +114,158 @@ def test_the_gradient_of_the_cross_entropy_is_that_of_autograd(dtype: torch.dtyp
     (0.25 * F.cross_entropy(logits.float(), targets, reduction="sum")).backward()
     assert mine.dtype == dtype and not mine.requires_grad
     assert near(mine, logits.grad, dtype)
+
+
+def plainly(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kernels, "is_built", lambda: False)
+
+
+Piece = Callable[..., torch.Tensor]
+
+
+def compared(piece: Piece, inputs: list[torch.Tensor], patch: pytest.MonkeyPatch) -> None:
+    """Values and gradients of the compiled piece beside the plain one in float32."""
+    dtype = inputs[0].dtype
+    mine = [one.clone().requires_grad_() for one in inputs]
+    plain = [one.float().requires_grad_() for one in inputs]
+    found = piece(*mine)
+    assert found.grad_fn is not None and "Backward" in type(found.grad_fn).__name__
+    upstream = torch.randn_like(found)
+    found.backward(upstream)
+    with patch.context() as context:
+        plainly(context)
+        wanted = piece(*plain)
+        wanted.backward(upstream.float())
+    assert found.dtype == dtype and near(found, wanted, dtype)
+    for one, other in zip(mine, plain, strict=True):
+        assert one.grad is not None and one.grad.dtype == dtype and near(one.grad, other.grad, dtype)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_kernels_are_built_here() -> None:
+    assert kernels.is_built(), "run `make install`"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("length", "head_dim", "window"), [(1, 2, None), (7, 3, None), (40, 16, 9), (33, 8, 1), (64, 64, 99)]
+)
+def test_attention_is_that_of_torch(
+    dtype: torch.dtype, length: int, head_dim: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, length, head_dim).to(dtype) for _ in range(3)]
+    inputs[2] = inputs[2].transpose(1, 2).contiguous().transpose(1, 2)
+    compared(lambda q, k, v: ops.attend(q, k, v, window), inputs, monkeypatch)
+    if window is None:
+        wanted = F.scaled_dot_product_attention(*(one.float() for one in inputs), is_causal=True)
+        assert near(ops.attend(*(one.clone().requires_grad_() for one in inputs)), wanted, dtype)
+
+
+def test_attention_sees_nothing_that_comes_later_and_its_gradient_neither() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 20, 8).requires_grad_() for _ in range(3))
+    before = ops.attend(q, k, v).detach().clone()
+    with torch.no_grad():
+        k[:, :, 12:] += 3
+        v[:, :, 12:] -= 3
+    after = ops.attend(q, k, v)
+    assert torch.equal(before[:, :, :12], after[:, :, :12]) and not torch.equal(before[:, :, 12:], after[:, :, 12:])
+    (by_v,) = torch.autograd.grad(after[:, :, :12].sum(), v)
+    assert not by_v[:, :, 12:].any() and bool(by_v[:, :, :12].any())
+
+
+def test_a_window_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        ops.attend(*torch.randn(3, 1, 1, 4, 2).unbind(0), window=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3,), (2, 5, 17), (1025,), (4, 1024), (0, 4)])
+def test_swiglu_is_that_of_torch(dtype: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    inputs = [(torch.randn(shape) * 4).to(dtype) for _ in range(2)]
+    if inputs[0].numel():
+        compared(ops.swiglu, inputs, monkeypatch)
+    plain = F.silu(inputs[0].float()) * inputs[1].float()
+    assert near(ops.swiglu(*(one.clone().requires_grad_() for one in inputs)), plain, dtype)
+
+
+@pytest.mark.parametrize("x", [-1000.0, -88.5, -87.0, -0.0, 1e-3, 87.0, 88.5, 1000.0, math.inf, -math.inf, math.nan])
+def test_the_exponential_holds_from_end_to_end(x: float) -> None:
+    gate, up = torch.full((5,), x).requires_grad_(), torch.ones(5).requires_grad_()
+    out = ops.swiglu(gate, up)
+    out.sum().backward()
+    plain = F.silu(torch.tensor(x))
+    assert torch.allclose(out.detach(), plain.expand(5), rtol=1e-5, atol=1e-30, equal_nan=True) or x == -math.inf
+    assert up.grad is not None and torch.equal(up.grad.isnan(), out.isnan())
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    for bad in (math.nan, math.inf):
+        x = torch.randn(4, 64, dtype=torch.bfloat16)
+        x[2, 5] = bad
+        norm = ops.rms_norm(x.requires_grad_(), torch.ones(64).requires_grad_(), 1e-6)
+        assert bool(norm[[0, 1, 3]].isfinite().all()) and bool(norm[2].isnan().any())
+        gradient = ops.cross_entropy_gradient(x.detach(), torch.zeros(4, dtype=torch.int64), 1.0)
+        assert bool(gradient[[0, 1, 3]].isfinite().all()) and bool(gradient[2].isnan().any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("order", ["as it is", "transposed", "cut out", "turned round", "two dimensions"])
+def test_a_rotation_takes_every_order_in_memory(
+    dtype: torch.dtype, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    angles = torch.rand(6, 4) * 7
+    cos, sin = torch.cat([angles.cos()] * 2, -1), torch.cat([-angles.sin(), angles.sin()], -1)
+    x = torch.randn(2, 3, 6, 8).to(dtype)
+
+    def ordered(x: torch.Tensor) -> torch.Tensor:
+        if order == "transposed":
+            return x.transpose(1, 2).contiguous().transpose(1, 2)
+        if order == "cut out":
+            return torch.cat([x, x], -1)[..., :8]
+        if order == "turned round":
+            return x.mT.contiguous().mT
+        return x[0, 0] if order == "two dimensions" else x
+
+    compared(lambda x: ops.rotate(ordered(x), cos, sin), [x], monkeypatch)
+
+
+@pytest.mark.parametrize("why", ["not built", "many threads", "float64", "a row too long"])
+def test_what_the_kernels_cannot_take_is_torchs_own(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def called(*_: object) -> None:
+        raise AssertionError("a kernel was called")
+
+    for name in kernels._ARGUMENTS:
+        monkeypatch.setattr(kernels, name, called)
+    dtype, width = torch.float64 if why == "float64" else torch.float32, 8
+    if why == "not built":
+        plainly(monkeypatch)
+    elif why == "many threads":
+        monkeypatch.setattr(kernels, "MOST_THREADS", 0)
+    elif why == "a row too long":
+        monkeypatch.setattr(kernels, "MOST", 7)
+    x, y, z = (torch.randn(1, 2, 4, width, dtype=dtype).requires_grad_() for _ in range(3))
+    cos = sin = torch.rand(4, width, dtype=dtype)
+    results = (
+        ops.rms_norm(x, torch.ones(width, dtype=dtype), 1e-6),
+        ops.rotate(x, cos, sin),
+        ops.swiglu(x, y),
+        ops.attend(x, y, z),
+        ops.cross_entropy_gradient(x.detach().flatten(0, 2), torch.zeros(8, dtype=torch.int64), 1.0),
+    )
+    assert all(bool(one.isfinite().all()) for one in results)
+
+
+def test_a_library_of_another_version_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Other:
+        version = staticmethod(lambda: kernels.VERSION + 1)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: Other())
+    kernels.library.cache_clear()
+    try:
+        assert not kernels.is_built()
+    finally:
+        kernels.library.cache_clear()
