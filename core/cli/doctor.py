@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..train.sandbox.choice import Isolation
 
 NOT_COMPILED = (
-    "not compiled, training takes longer: install a C compiler (`sudo apt install gcc`, `xcode-select --install`) and "
-    "slm-ar once more, with `pip install --force-reinstall --no-deps`"
+    "not compiled for this version, training takes longer: have a C compiler (`sudo apt install gcc`, `xcode-select "
+    "--install`), then `pip install --force-reinstall --no-deps .` in the clone"
 )
 NOT_ISOLATED = 1
 """Exit code where nothing can be certified."""

@@ -51,8 +51,9 @@ trains and judges it. 4. results: what was tried. Then the next idea.
 
 - train.py keeps build_model(config), main(), its guard and its knob comments; {_SIZE}. It may
   import torch, the standard library and slm_ar.core.train (runtime, ops), and opens no other file and no
-  connection. On a CPU several threads call backward(replica, part) at the same time, each with a copy of the model that
-  shares its weights: what else it writes must not be shared.
+  connection. On a CPU the rows of a batch are dealt to processes, forked at the first batch, that call
+  backward(replica, part): it sees the weights of the moment and what the part carries, everything else as it was then,
+  and only gradients come back from it.
 - Seed, clock, data and score belong to the harness. Code that looks for held-out text, for the clock or for other
   processes is refused.
 - With form "portable" in the facts the model keeps the shape of Qwen3, so that other programs load it; with "best" it

@@ -8,11 +8,12 @@
    infinity is needed: what is not finite in a model stays so. */
 
 #include <stdint.h>
+#include <stdlib.h> /* for __GLIBC__ */
 
 /* One more whenever a function here changes what it takes or does: kernels.py leaves alone what is of another version. */
-int version(void) { return 1; }
+int version(void) { return 2; }
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
 /* compiled three times; the loader takes the one that suits the processor */
 #define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) void
 #else
@@ -60,7 +61,8 @@ INLINE void put(void *to, int rounded, long at, const float *restrict row, long 
    Below -87 it is 0 or nearly, above 88 about 1.7e38; NaN stays NaN. */
 INLINE float exponential(float x) {
     float below = x > 88.0f ? 88.0f : x, within = below < -87.0f ? -87.0f : below;
-    int32_t power = (int32_t)(within * 1.44269504f + 192.5f) - 192; /* to the nearest: above zero it rounds down */
+    float octaves = within * 1.44269504f + 192.5f; /* above zero, where the next line rounds down: to the nearest */
+    int32_t power = (int32_t)(octaves == octaves ? octaves : 192.0f) - 192;
     float rest = (within - (float)power * 0.693359375f) + (float)power * 2.12194440e-4f;
     float series = 1.0f / 720;
     series = series * rest + 1.0f / 120;
@@ -208,7 +210,7 @@ KERNEL swiglu_back(const void *g, const void *x, const void *up, void *dx, void 
     }
 }
 
-/* y = (softmax(x) - one at the target) * share, for rows [rows, n]; a target outside 0 .. n - 1 leaves the softmax. */
+/* y = (softmax(x) - one at the target) * share, for rows [rows, n]; targets are 0 .. n - 1. */
 KERNEL cross_entropy_back(const void *x, const int64_t *targets, void *y, int rounded, float share, long rows, long n) {
     float row[n];
     for (long r = 0; r < rows; r++) {
@@ -223,7 +225,7 @@ KERNEL cross_entropy_back(const void *x, const int64_t *targets, void *y, int ro
         }
         float each = 1 / sum;
         for (long i = 0; i < n; i++) row[i] *= each;
-        if (targets[r] >= 0 && targets[r] < n) row[targets[r]] -= 1;
+        row[targets[r]] -= 1;
         for (long i = 0; i < n; i++) row[i] *= share;
         put(y, rounded, r * n, row, n);
     }

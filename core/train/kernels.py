@@ -1,8 +1,9 @@
 """The compiled pieces of kernels.c, called with tensors; what ops.py is built on.
 
-Promises: each function checks what C cannot (type, device, density, size) through fits(), and lets other threads run
-while it works. The library is built when slm-ar is installed, if there is a C compiler; without it is_built() is False
-and ops.py takes torch's own operations. One thread each: a model on several threads has several replicas.
+Promises: fits() says which tensors the kernels know (type, device, size of a row); shapes that belong together and
+density are the caller's. Other threads run while a kernel works. The library is built when slm-ar is installed, if
+there is a C compiler; without it is_built() is False and ops.py takes torch's own operations. One thread each: a model
+on several threads has several replicas.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-VERSION = 1  # of kernels.c; a file that was built from another one is not called
+VERSION = 2  # of kernels.c; a file that was built from another one is not called
 MOST = 65_536  # numbers in a row, because up to three of them lie on the stack
-MOST_THREADS = 2  # from three on torch's own operations, which share their work out, are about as fast
-_KNOWN = (torch.float32, torch.bfloat16)
+MOST_THREADS = 2  # of a replica; torch's own operations share their work out, the kernels do not
+KNOWN = (torch.float32, torch.bfloat16)
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
 _STEPS = ctypes.POINTER(ctypes.c_long)
 _ARGUMENTS = {
@@ -58,11 +59,11 @@ def is_built() -> bool:
 def fits(first: torch.Tensor, *others: torch.Tensor) -> bool:
     """Whether the kernels can take these: on a CPU, of one type that they know, rows not too long, few threads."""
     for tensor in (first, *others):
-        if tensor.dtype not in _KNOWN or tensor.dtype != first.dtype or tensor.device.type != "cpu":
+        if tensor.dtype not in KNOWN or tensor.dtype != first.dtype or tensor.device.type != "cpu":
             return False
         if not tensor.numel() or tensor.dim() < 1 or tensor.shape[-1] > MOST:
             return False
-    return is_built() and torch.get_num_threads() <= MOST_THREADS
+    return is_built() and torch.get_num_threads() <= MOST_THREADS and not torch.compiler.is_compiling()
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, y: torch.Tensor, scales: torch.Tensor) -> None:
@@ -93,8 +94,8 @@ def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, y: torch.Tensor,
     broadcast to that shape."""
     shape = x.shape
     _library().turn(
-        x.data_ptr(), _steps(shape, shape, x.stride()), y.data_ptr(), _steps(shape, shape, y.stride()), _rounded(x),
-        cos.data_ptr(), sin.data_ptr(), _steps(shape, cos.shape, cos.stride()), sign, _sizes(shape), shape[-1],
+        x.data_ptr(), _steps(shape, x.stride()), y.data_ptr(), _steps(shape, y.stride()), _rounded(x),
+        cos.data_ptr(), sin.data_ptr(), _steps(cos.shape, cos.stride()), sign, _sizes(shape), shape[-1],
     )  # fmt: skip
 
 
@@ -139,8 +140,8 @@ def _rounded(tensor: torch.Tensor) -> int:
 
 
 @functools.lru_cache(1024)
-def _steps(whole: tuple[int, ...], shape: tuple[int, ...], strides: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
-    """How far apart the rows of a tensor of `shape` lie, broadcast to `whole`, along three dimensions."""
+def _steps(shape: tuple[int, ...], strides: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
+    """How far apart rows lie along three dimensions; where there is one or none, nothing lies apart: broadcast."""
     steps = [0 if size == 1 else stride for size, stride in zip(shape[:-1], strides[:-1], strict=True)]
     return (ctypes.c_long * 3)(*[0] * (3 - len(steps)), *steps)
 

@@ -9,6 +9,7 @@ not to be had.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,9 +23,11 @@ LONGEST = 512  # scores of a longer context take more memory, and time, than a f
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) over the last dimension; `weight` is [width]."""
-    if not torch.is_grad_enabled() or weight.dtype != torch.float32 or not kernels.fits(x):
-        return F.rms_norm(x, weight.shape, weight.to(x.dtype), epsilon)
-    result: torch.Tensor = _RmsNorm.apply(x, weight, epsilon, _autocast(x.dtype))  # type: ignore[no-untyped-call]
+    is_known = weight.dtype == torch.float32 and weight.shape == x.shape[-1:] and weight.device == x.device
+    dtype = _autocast(x.dtype) if x.device.type == "cpu" and torch.is_grad_enabled() else x.dtype
+    if not (torch.is_grad_enabled() and is_known and dtype in kernels.KNOWN and kernels.fits(x)):
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), epsilon).to(dtype)
+    result: torch.Tensor = _RmsNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -34,13 +37,20 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     `cos` and `sin` are broadcast against x; their halves along head_dim are [cos, cos] and [-sin, sin]. They get no
     gradient.
     """
-    fits = x.dim() <= 4 and x.shape[-1] % 2 == 0 and cos.shape == sin.shape and cos.dim() <= x.dim()
-    if not (torch.is_grad_enabled() and fits and cos.shape[-1] == x.shape[-1] and kernels.fits(x)):
+    if not (torch.is_grad_enabled() and _can_turn(x, cos, sin) and kernels.fits(x)):
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
     cos, sin = cos.float().contiguous(), sin.float().contiguous()
     result: torch.Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return result
+
+
+def _can_turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> bool:
+    """Whether the angles lie alike and are broadcast to x as the kernel does it."""
+    fits = x.dim() <= 4 and x.shape[-1] % 2 == 0 and cos.shape == sin.shape and cos.dim() <= x.dim()
+    if not fits or cos.shape[-1] != x.shape[-1] or not cos.device == sin.device == x.device:
+        return False
+    return all(size in (1, whole) for size, whole in zip(cos.shape[::-1], x.shape[::-1], strict=False))
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None = None) -> torch.Tensor:
@@ -60,7 +70,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None
             return result
         hidden = torch.zeros(length, length, dtype=q.dtype).masked_fill(~_near(length, window, q.device), -torch.inf)
         scores = torch.baddbmm(hidden, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
-        return (scores.softmax(-1) @ v.flatten(0, 1)).unflatten(0, q.shape[:2])
+        return (scores.softmax(-1) @ v.flatten(0, 1)).view(v.shape)
     if window is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=_near(length, window, q.device))
@@ -86,7 +96,8 @@ def cross_entropy_gradient(logits: torch.Tensor, targets: torch.Tensor, share: f
     It is softmax minus one at the target, times `share`, for `logits.backward(...)`; the loss itself is never computed.
     Rounded to the dtype of the logits only at the end: in bfloat16 a probability above 0.998 is one.
     """
-    if logits.dim() == 2 and targets.dtype == torch.int64 and kernels.fits(logits):
+    is_known = logits.dim() == 2 and targets.dtype == torch.int64 and targets.shape == logits.shape[:1]
+    if is_known and targets.device == logits.device and kernels.fits(logits) and _within(targets, logits.shape[1]):
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
         kernels.cross_entropy_back(logits.contiguous(), targets.contiguous(), result, share)
         return result
@@ -95,10 +106,21 @@ def cross_entropy_gradient(logits: torch.Tensor, targets: torch.Tensor, share: f
     return gradient.mul_(share).to(logits.dtype)
 
 
+def _within(targets: torch.Tensor, count: int) -> bool:
+    least, most = torch.aminmax(targets)
+    return int(least) >= 0 and int(most) < count
+
+
 def _autocast(dtype: torch.dtype) -> torch.dtype:
     """What autocast would make of numbers of this type on a CPU."""
     is_rounded = dtype == torch.float32 and torch.is_autocast_enabled("cpu")
     return torch.get_autocast_dtype("cpu") if is_rounded else dtype
+
+
+def _as_given(dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Without an autocast that would give matrix products of `dtype` another type."""
+    would = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != dtype
+    return torch.autocast("cpu", enabled=False) if would else nullcontext()
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -146,30 +168,34 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, y: torch.Tens
 
 def _is_dense(x: torch.Tensor) -> bool:
     """Whether x fills its memory without gaps, in whatever order, its rows in their own."""
-    last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
-    return x.stride(-1) == 1 and last + 1 == x.numel()
+    return x.stride(-1) == 1 and torch.empty_like(x, device="meta").stride() == x.stride()
 
 
 class _Attend(torch.autograd.Function):
+    """Its matrix products keep the type that they are given: the kernels between them read what was written."""
+
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, window: int) -> torch.Tensor:
         flat = [one.flatten(0, 1) for one in (q, k, v)]
-        shares = torch.bmm(flat[0], flat[1].mT)
-        kernels.causal_softmax(shares, scale, window)
+        with _as_given(q.dtype):
+            shares = torch.bmm(flat[0], flat[1].mT)
+            kernels.causal_softmax(shares, scale, window)
+            result = torch.bmm(shares, flat[2])
         ctx.save_for_backward(*flat, shares)
         ctx.scale = scale
-        return torch.bmm(shares, flat[2]).unflatten(0, q.shape[:2])
+        return result.view(v.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         q, k, v, shares = ctx.saved_tensors
-        heads, gradient = gradient.shape[:2], gradient.flatten(0, 1)
-        by_v = torch.bmm(shares.mT, gradient)
-        by_scores = torch.bmm(gradient, v.mT)
-        kernels.causal_softmax_back(by_scores, shares, ctx.scale)
-        by_q, by_k = torch.bmm(by_scores, k), torch.bmm(by_scores.mT, q)
-        return by_q.unflatten(0, heads), by_k.unflatten(0, heads), by_v.unflatten(0, heads), None, None
+        heads, gradient = gradient.shape[:3], gradient.flatten(0, 1).to(v.dtype)
+        with _as_given(v.dtype):
+            by_v = torch.bmm(shares.mT, gradient)
+            by_scores = torch.bmm(gradient, v.mT)
+            kernels.causal_softmax_back(by_scores, shares, ctx.scale)
+            by_q, by_k = torch.bmm(by_scores, k), torch.bmm(by_scores.mT, q)
+        return by_q.view(*heads, -1), by_k.view(*heads, -1), by_v.view(*heads, -1), None, None
 
 
 class _Swiglu(torch.autograd.Function):

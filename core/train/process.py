@@ -62,8 +62,13 @@ def candidate_environment(threads: int, spin_count: int | None) -> dict[str, str
 
 
 def tree_memory_mb(pid: int) -> float:
-    """Resident memory of a candidate, all its descendants and all that left it, in MB; 0 when it is gone."""
-    return sum(_resident_bytes(member) for member in run_processes(pid)) / 1e6
+    """Resident memory of a candidate, all its descendants and all that left it, in MB; 0 when it is gone.
+
+    What several processes share is counted once, where the system tells it.
+    """
+    members = run_processes(pid)
+    share = _resident_share if len(members) > 1 else _resident_bytes
+    return sum(share(member) for member in members) / 1e6
 
 
 def process_count(pid: int) -> int:
@@ -80,6 +85,14 @@ def run_processes(pid: int) -> list[Any]:
         return parent.children(recursive=True) if parent is not None else []
     except psutil.Error:
         return []
+
+
+def _resident_share(process: Any) -> int:
+    """Its pages, each divided by how many processes have it (Pss)."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return _resident_bytes(process)
 
 
 def _resident_bytes(process: Any) -> int:

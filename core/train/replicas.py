@@ -69,6 +69,8 @@ class Replicas:
 
     def add_gradients(self, backward: Callable[[torch.nn.Module, Part], object], parts: Iterable[Part]) -> None:
         """The same with threads and another `backward`, which may be a new one for each batch."""
+        if len(self.models) < len(self):  # until now the others were processes
+            self.models += [_twin(self.models[0]) for _ in range(len(self) - 1)]
         model, *others = self.models
         for other in others:
             _follow(model, other)
