@@ -167,8 +167,13 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, y: torch.Tens
 
 
 def _is_dense(x: torch.Tensor) -> bool:
-    """Whether x fills its memory without gaps, in whatever order, its rows in their own."""
-    return x.stride(-1) == 1 and torch.empty_like(x, device="meta").stride() == x.stride()
+    """Whether x fills its memory without gaps and overlaps, in whatever order, its rows in their own."""
+    filled = 1
+    for step, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1 and step != filled:
+            return False
+        filled *= size
+    return x.stride(-1) == 1
 
 
 class _Attend(torch.autograd.Function):
