@@ -104,6 +104,7 @@ class Crew:
                     warnings.simplefilter("ignore", DeprecationWarning)
                     process = os.fork()
             except OSError as error:
+                self._dismiss()  # half a crew would be out of step
                 raise MemoryError(f"replica {number} could not be started: {error}") from error
             if process == 0:
                 try:

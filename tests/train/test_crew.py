@@ -174,23 +174,20 @@ def fails_on(number: int) -> Any:
     return work
 
 
-def test_an_error_in_another_process_is_told_with_its_place_and_the_next_batch_works() -> None:
-    crew = Crew(Tied(), 2, fails_on(4))
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (4, RuntimeError, r"(?s)failed:.*in work\n.*ZeroDivisionError: on purpose"),
+        (1, ZeroDivisionError, "^on purpose$"),
+    ],
+    ids=["in another process, with its place", "in the first"],
+)
+def test_an_error_in_one_process_is_told_and_the_next_batch_works(number: int, error: type, words: str) -> None:
+    crew = Crew(Tied(), 2, fails_on(number))
     try:
-        with pytest.raises(RuntimeError, match=r"(?s)failed:.*fails_on|ZeroDivisionError: on purpose"):
+        with pytest.raises(error, match=words):
             crew.add_gradients(PARTS)
-        fine = [part for part in PARTS if int(part[0]) != 4]
-        assert torch.allclose(at_work(crew, fine), alone(Tied(), fine), atol=1e-5)
-    finally:
-        crew._dismiss()
-
-
-def test_an_error_in_the_first_process_is_its_own_and_leaves_the_others_in_step() -> None:
-    crew = Crew(Tied(), 2, fails_on(1))
-    try:
-        with pytest.raises(ZeroDivisionError):
-            crew.add_gradients(PARTS)
-        fine = [part for part in PARTS if int(part[0]) != 1]
+        fine = [part for part in PARTS if int(part[0]) != number]
         assert torch.allclose(at_work(crew, fine), alone(Tied(), fine), atol=1e-5)
     finally:
         crew._dismiss()
@@ -242,9 +239,16 @@ def test_no_room_for_a_process_is_out_of_memory(refused: str, monkeypatch: pytes
         with pytest.raises(MemoryError, match="shared memory"):
             Crew(Tied(), 2, backward)
         return
-    monkeypatch.setattr(os, "fork", no)
-    with pytest.raises(MemoryError, match="could not be started"):
-        Crew(Tied(), 2, backward).add_gradients(PARTS)
+    crew = Crew(Tied(), 3, fails_on(4))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        crew.add_gradients(PARTS)  # all are dismissed; now there is room for one of two
+    forks = iter([os.fork, no])
+    monkeypatch.setattr(os, "fork", lambda: next(forks)())
+    with pytest.raises(MemoryError, match="replica 2 could not be started"):
+        crew.add_gradients(PARTS[:1])
+    monkeypatch.undo()
+    assert torch.allclose(at_work(crew, PARTS[:1]), alone(Tied(), PARTS[:1]), atol=1e-5)
+    crew._dismiss()
 
 
 def test_it_draws_nothing_from_the_generator_of_the_run(crew: Crew) -> None:

@@ -1,0 +1,49 @@
+"""What the children of a candidate take: their seconds are its own, and memory that they share is counted once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from slm_ar.core.train import disturbance
+from slm_ar.core.train.process import tree_memory_mb
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /proc")
+
+PARENT = """
+    import os, sys, time
+    block = bytearray(os.urandom(1 << 20)) * 200
+    if os.fork() == 0:
+        while time.process_time() < 0.5:
+            sum(block[::4096])
+        print("burnt", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def candidate() -> Iterator[int]:
+    """A process with 210 MB and a child that shares them and has computed for half a second, below a launcher."""
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {textwrap.dedent(PARENT)!r}])"
+    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, start_new_session=True) as started:
+        assert started.stdout is not None and started.stdout.readline() == b"burnt\n"
+        try:
+            yield psutil.Process(started.pid).children()[0].pid
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)
+
+
+def test_what_processes_share_is_counted_once(candidate: int) -> None:
+    assert 205 < tree_memory_mb(candidate) < 330
+
+
+def test_what_children_compute_is_no_disturbance(candidate: int) -> None:
+    assert disturbance.Watch([], candidate)._own_seconds() >= 0.5
+    assert disturbance.Watch([])._own_seconds() == 0
