@@ -202,7 +202,7 @@ def score_there(
         probes.draw(windows)
     with opened() as client:
         rows = client.rows_per_request(CONTEXT)
-        nats = window_nats(client, windows, rows, probes)
+        nats, _ = window_nats(client, windows, rows, probes)
     if probes is not None:
         probes.run(opened)
     return float(nats.sum())

@@ -35,7 +35,7 @@ def generate(prompt: str, model: Path | None, tokens: int, temperature: float, s
         mixer = _mixer_beside(served)
         weights = mixer.fit_candidate(served.open, served.context) if mixer is not None else None
         with served.open() as client:
-            source = client if mixer is None or weights is None else MixedSource(client, mixer.model, weights)
+            source = client if mixer is None or weights is None else MixedSource(client, mixer.counts, weights)
             text = generate_text(source, served.tokenizer, prompt, served.context, tokens, temperature, seed=seed)
     click.echo(prompt + text)
 

@@ -222,7 +222,7 @@ def _probed_score(
 
     probes, mixture = Probes(), None
     if mixer is not None and weights is not None:
-        mixture = Mixture(weights, mixer.known(encode_documents(served.tokenizer, documents)))
+        mixture = Mixture(weights, mixer.counts, mixer.contexts(encode_documents(served.tokenizer, documents)))
     with served.open() as client:
         score = score_split(client, served.tokenizer, name, documents, context, probes=probes, mixture=mixture)
     probes.run(served.open)

@@ -101,7 +101,7 @@ def _byte_ids(raw: bytes) -> ngram.Ids:
 
 
 def _ngram_bits_per_byte(model: ngram.NGram, ids: Sequence[ngram.Ids], documents: Sequence[HeldDocument]) -> float:
-    bits = -np.log2(model.ask(ids).probabilities).sum()
+    bits = -np.log2(model.ask(ids)).sum()
     return float(bits) / sum(map(len, _raw(documents)))
 
 

@@ -32,6 +32,9 @@ FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 Ids = NDArray[Any]
 Floats = NDArray[np.float64]
+Contexts = NDArray[np.int32]
+"""[tokens, ORDER - 1]: where what stands before a token is found among the n-grams of each order but the highest; -1
+where it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +50,6 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the model says of tokens, each in its context; arrays of equal length."""
-
-    probabilities: Floats
-    orders: NDArray[np.int8]
-    """The longest order whose context is known, from 1 (none)."""
-    backoffs: NDArray[np.float32]
-    """What that context leaves to lower orders: small where it is sure."""
-
-
-@dataclass(frozen=True, slots=True)
 class NGram:
     """A model of `levels` (order 1 first) over `vocab_size` tokens."""
 
@@ -69,57 +61,51 @@ class NGram:
         """Memory of its arrays."""
         return sum(array.nbytes for level in self.levels for array in (level.keys, level.shares, level.backoffs))
 
-    def ask(self, documents: Sequence[Ids]) -> Asked:
-        """The tokens of all documents, one after the other, each given those before it in its document.
+    def ask(self, documents: Sequence[Ids]) -> Floats:
+        """How likely each token of all documents is, one after the other, given those before it in its document.
 
         Documents come without BOS and EOS.
         """
         tokens, ages = _with_beginnings(documents)
         found = self.levels[0].shares[tokens].astype(np.float64)
-        orders = np.ones(len(tokens), np.int8)
-        backoffs = np.ones(len(tokens), np.float32)
         for order, contexts, places in self._walk(tokens, ages):
-            below, level = self.levels[order - 2], self.levels[order - 1]
-            left = _taken(below.backoffs, contexts, 1.0)
-            found = _taken(level.shares, places, 0.0) + left * found
-            is_known = left < 1
-            orders[is_known] = order
-            backoffs[is_known] = left[is_known]
-        asked = ages > 0
-        return Asked(found[asked], orders[asked], backoffs[asked])
-
-    def distributions(self, histories: Sequence[Ids]) -> tuple[NDArray[np.float32], Asked]:
-        """What follows each history: float32 [histories, vocab_size], rows that sum to 1; and how well it is known.
-
-        A history holds at least one token; at the beginning of a document that is BOS. `probabilities` are 1.
-        """
-        rows = len(histories)
-        recent = [np.asarray(history[-len(self.levels) :], np.int64) for history in histories]
-        ends = np.cumsum([len(history) for history in recent])
-        ages = np.concatenate([np.arange(len(history)) for history in recent])
-        found = np.tile(self.levels[0].shares, (rows, 1))
-        orders, backoffs = np.ones(rows, np.int8), np.ones(rows, np.float32)
-        tokens = np.concatenate(recent)
-        contexts = tokens[ends - 1]
-        walk = self._walk(tokens, ages)
-        for order in range(2, len(self.levels) + 1):
             left = _taken(self.levels[order - 2].backoffs, contexts, 1.0)
-            found *= left[:, None]
-            self._add_followers(found, order, contexts)
-            is_known = left < 1
-            orders[is_known] = order
-            backoffs[is_known] = left[is_known]
-            contexts = next(walk)[2][ends - 1]
-        return found, Asked(np.ones(rows), orders, backoffs)
+            found = _taken(self.levels[order - 1].shares, places, 0.0) + left * found
+        return found[ages > 0]
 
-    def _add_followers(self, found: NDArray[np.float32], order: int, contexts: NDArray[np.int64]) -> None:
-        """Add to each row the shares of all that follow its context in this order."""
-        level = self.levels[order - 1]
-        lows = np.searchsorted(level.keys, np.maximum(contexts, 0) * self.vocab_size)
-        highs = np.searchsorted(level.keys, (np.maximum(contexts, 0) + 1) * self.vocab_size)
-        for row, (context, low, high) in enumerate(zip(contexts.tolist(), lows.tolist(), highs.tolist(), strict=True)):
-            if context >= 0:
-                found[row, level.keys[low:high] % self.vocab_size] += level.shares[low:high]
+    def contexts(self, documents: Sequence[Ids]) -> Contexts:
+        """The context of each token of all documents, which come without BOS and EOS, one after the other."""
+        tokens, ages = _with_beginnings(documents)
+        found: Contexts = self._contexts(tokens, ages)[ages > 0]
+        return found
+
+    def contexts_after(self, histories: Sequence[Ids]) -> Contexts:
+        """The context of what follows each history: at least one token, at the beginning of a document that is BOS."""
+        recent = [np.append(history[-len(self.levels) :], BOS).astype(np.int64) for history in histories]
+        ages = np.concatenate([np.arange(len(history)) for history in recent])
+        last = np.cumsum([len(history) for history in recent]) - 1
+        found: Contexts = self._contexts(np.concatenate(recent), ages)[last]
+        return found
+
+    def probabilities(self, contexts: Contexts) -> NDArray[np.float32]:
+        """What follows each context: float32 [contexts, vocab_size], positive, rows that sum to 1."""
+        kept = np.ones((len(self.levels), len(contexts)), np.float32)  # of a share, behind what higher orders take
+        for number, level in reversed(list(enumerate(self.levels[:-1]))):
+            kept[number] = kept[number + 1] * _taken(level.backoffs, contexts[:, number], 1.0)
+        found: NDArray[np.float32] = kept[0][:, None] * self.levels[0].shares
+        for number, level in enumerate(self.levels[1:]):
+            rows = np.flatnonzero(contexts[:, number] >= 0)
+            own = contexts[rows, number].astype(np.int64)
+            firsts = np.searchsorted(level.keys, own * self.vocab_size)
+            counts = np.searchsorted(level.keys, (own + 1) * self.vocab_size) - firsts
+            followers = np.arange(counts.sum()) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
+            at = level.keys[followers] + np.repeat((rows - own) * self.vocab_size, counts)
+            found.reshape(-1)[at] += level.shares[followers] * np.repeat(kept[number + 1][rows], counts)
+        return found
+
+    def _contexts(self, tokens: NDArray[np.int64], ages: NDArray[np.int64]) -> Contexts:
+        columns = [contexts for _, contexts, _ in self._walk(tokens, ages)]
+        return np.stack(columns, 1).astype(np.int32) if columns else np.empty((len(tokens), 0), np.int32)
 
     def _walk(
         self, tokens: NDArray[np.int64], ages: NDArray[np.int64]
@@ -165,7 +151,7 @@ def _places(keys: NDArray[np.int64], wanted: NDArray[np.int64], is_asked: NDArra
     return found
 
 
-def _taken(values: NDArray[np.float32], places: NDArray[np.int64], otherwise: float) -> NDArray[np.float32]:
+def _taken(values: NDArray[np.float32], places: NDArray[Any], otherwise: float) -> NDArray[np.float32]:
     """The values at `places`; `otherwise` where the place is -1."""
     found = np.full(len(places), otherwise, np.float32)
     found[places >= 0] = values[places[places >= 0]]

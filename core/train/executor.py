@@ -25,7 +25,7 @@ from .checkpoint import CHECKPOINT_FILE, CONFIG_FILE, LARGEST_CHECKPOINT_BYTES, 
 from .device import Machine
 from .files import candidate_file_digest, read_candidate_file, read_config
 from .meter import allowance
-from .mixing import NO_MIXTURE, Known, MixedSource, Mixer, Mixture, Weights, check_mix
+from .mixing import NO_MIXTURE, MixedSource, Mixer, Mixture, Weights, check_mix
 from .pasted import HeldText
 from .process import Child, candidate_environment
 from .sandbox.area import empty_folder
@@ -37,6 +37,7 @@ from .training_run import FREE_DISK_BYTES, TrainingRun, TrainJob
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from ..prepare.ngram import Contexts
     from .integrity import Watched
     from .logits_client import LogitsClient
     from .scorer import Segments
@@ -85,7 +86,7 @@ class LocalExecutor:
         self.objective = objective
         self.mixes = mixture != NO_MIXTURE
         self._mixer: Mixer | None = None
-        self._known: dict[str, Known] = {}
+        self._contexts: dict[str, Contexts] = {}
         self._weights: tuple[str, Weights] | None = None
         """Name of a checkpoint in windows of a length, and what its mixture weighs."""
         self._sandboxes = Sandboxes(machine.mode, machine.device, self._environment(), allow_unsafe)
@@ -205,9 +206,9 @@ class LocalExecutor:
         The weights are fitted once for a checkpoint, by asking a fresh process for nothing but text of mix: one that
         knew what is asked could make its own mixture worse, and nothing else.
         """
-        if split not in self._known:
-            self._known[split] = self.mixer.known(segments)
-        return Mixture(self._fitted(folder, window), self._known[split])
+        if split not in self._contexts:
+            self._contexts[split] = self.mixer.contexts(segments)
+        return Mixture(self._fitted(folder, window), self.mixer.counts, self._contexts[split])
 
     def _fitted(self, folder: Path, window: int) -> Weights:
         name = f"{window} {_checkpoint_digest(folder)}"
@@ -223,7 +224,7 @@ class LocalExecutor:
         """
         weights = self._fitted(folder, context) if self.mixes else None
         with self.client(folder, context) as client:
-            yield client if weights is None else MixedSource(client, self.mixer.model, weights)
+            yield client if weights is None else MixedSource(client, self.mixer.counts, weights)
 
     def _refuse_pasted_text(self, folder: Path) -> None:
         code = read_candidate_file(folder / "train.py", LARGEST_CODE_BYTES).decode("utf-8", errors="replace")

@@ -1,13 +1,12 @@
 """Mixes a model's probabilities with those of an n-gram of train, in the harness, by weights fitted on the mix split.
 
 Called by the executor, by looks at snapshots and by the commands that use a model, where a recipe says
-`[evaluation] mixture = "ngram"`. Promises: a candidate never sees the n-gram, the weights or the mix targets; a weight
-depends on the context alone, so that what is mixed sums to 1 again; weights are fitted for each candidate on text that
-neither the model nor the counts have read, by asking a process that serves no other purpose.
+`[evaluation] mixture = "ngram"`. Promises: a candidate never sees the n-gram, the weights or the mix targets; what is
+mixed sums to 1 in every context, whatever the model answers and whatever the weights are; weights are fitted for each
+candidate on text that neither the model nor the counts have read, by asking a process that serves no other purpose.
 
-p = w p_model + (1 - w) p_ngram, with one w for every longest order whose context the n-gram knows, and for how much of
-its mass that context keeps (Jelinek and Mercer, "Interpolated estimation of Markov source parameters from sparse data",
-1980; weights by expectation maximisation, Dempster, Laird and Rubin 1977).
+log p = a log p_model + b log p_ngram - log of the sum over the vocabulary (log-linear interpolation: Klakow,
+"Log-linear interpolation of language models", 1998). The likelihood is concave in (a, b): Newton's method finds them.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import RecipeError
 from ..prepare import ngram
@@ -27,77 +25,132 @@ from ..prepare.manifest import PreparedData
 from ..prepare.split import MIX
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import torch
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from .logits_client import LogitsClient
-    from .scorer import Segments
+    from .scorer import Segments, Windows
 
 NO_MIXTURE, NGRAM = "none", "ngram"
-SAMPLE_BYTES = 64 << 10
-"""Of the mix split at most this much is asked for: some 20,000 tokens for as many weights as BUCKETS."""
+SAMPLE_BYTES = 32 << 10
+"""Of the mix split at most this much is asked for: some 10,000 tokens for two weights."""
 LEAST_MIX_BYTES = 2_000
-KEPT_EDGES = (0.2, 0.5, 0.8)
-"""Where the share of its mass that a context leaves to lower orders is cut into classes."""
-BUCKETS = ngram.ORDER * (len(KEPT_EDGES) + 1)
-EM_STEPS = 60
-PRIOR_TOKENS = 30.0
-"""Every bucket begins with as many tokens that want the weight of all buckets together."""
+MOST_LOGITS = 1 << 23
+"""Weights are fitted on as many tokens, evenly over the sample, as have this many logits: 4,096 for 2,048 tokens."""
+FARTHEST = 60.0
+"""What lies this many nats below a model's likeliest token lies no farther: impossible to no mixture."""
+NEWTON_STEPS = 20
+LONGEST_STEP = 0.5
+"""Where a model is sure of all it says, right or wrong, the curvature is that of a plain and would lead anywhere."""
+ENOUGH_NATS = 0.01
+"""No further step when it would save less, over all the tokens."""
+PRIOR_TOKENS = 10.0
+"""The prior pulls as this many tokens of curvature 1 would: it decides where model and n-gram say the same."""
 
-Floats = NDArray[np.float64]
-Weights = Floats
-"""Of the model, one per bucket."""
+
+class Weights(NamedTuple):
+    """What the logarithms of both are multiplied by."""
+
+    model: float
+    counts: float
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the n-gram says of the tokens of a text, one after the other."""
-
-    nats: Floats
-    buckets: NDArray[np.int64]
-    """Which weight belongs to each token; a function of what stands before it."""
+PRIOR = Weights(0.65, 0.35)
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Weights of a candidate and what the n-gram says of the text that is being scored."""
+    """Weights of a candidate, the n-gram, and what stands before each token of the text that is being scored."""
 
     weights: Weights
-    known: Known
+    counts: ngram.NGram
+    contexts: ngram.Contexts
 
-    def nats(self, model_nats: Floats) -> Floats:
-        """What each token costs under the mixture; `model_nats` under the model alone."""
-        return mixed_nats(model_nats, self.known, self.weights)
-
-
-def mixed_nats(model_nats: Floats, known: Known, weights: Weights) -> Floats:
-    """-log(w exp(-model_nats) + (1 - w) exp(-n-gram's nats)), token by token."""
-    own = weights[known.buckets]
-    mixed: Floats = -np.logaddexp(np.log(own) - model_nats, np.log1p(-own) - known.nats)
-    return mixed
+    def logits(self, logits: torch.Tensor, first: int) -> torch.Tensor:
+        """The mixture's logits, float32 [n, vocab_size], where the model's are those of the tokens from `first` on."""
+        return mixed_logits(logits, self.counts, self.contexts[first : first + len(logits)], self.weights)
 
 
-def fit_weights(model_nats: Floats, known: Known) -> Weights:
-    """The model's weight in each bucket that makes these tokens likeliest; a bucket with few is drawn to the others."""
-    ratio = np.exp(np.clip(known.nats - model_nats, -60, 60))  # how much likelier the model finds each token
-    shared = 0.5
-    for _ in range(EM_STEPS):
-        shared = float((shared * ratio / (shared * ratio + 1 - shared)).mean()) if len(ratio) else shared
-    counts = np.bincount(known.buckets, minlength=BUCKETS)
-    weights = np.full(BUCKETS, shared)
-    for _ in range(EM_STEPS):
-        own = weights[known.buckets]
-        owed = np.bincount(known.buckets, weights=own * ratio / (own * ratio + 1 - own), minlength=BUCKETS)
-        weights = (owed + PRIOR_TOKENS * shared) / (counts + PRIOR_TOKENS)
-    found: Weights = np.clip(weights, 0.001, 0.999)
-    return found
+def mixed_logits(logits: torch.Tensor, counts: ngram.NGram, contexts: ngram.Contexts, weights: Weights) -> torch.Tensor:
+    """Logits whose softmax is the mixture: float32 [contexts, vocab_size]; `logits` are the model's, in any scale."""
+    return _lowered(logits).mul_(weights.model).add_(_logs(counts, contexts), alpha=weights.counts)
 
 
-def buckets_of(asked: ngram.Asked) -> NDArray[np.int64]:
-    """The bucket of each token, from how well its context is known."""
-    classes = np.digitize(asked.backoffs, KEPT_EDGES)
-    found: NDArray[np.int64] = (asked.orders.astype(np.int64) - 1) * (len(KEPT_EDGES) + 1) + classes
-    return found
+def _lowered(logits: torch.Tensor) -> torch.Tensor:
+    """The logits with 0 for the likeliest token of each row, and no other one farther below than FARTHEST."""
+    return (logits - logits.amax(1, keepdim=True)).clamp_(min=-FARTHEST)
+
+
+def _logs(counts: ngram.NGram, contexts: ngram.Contexts) -> torch.Tensor:
+    """Logarithms of the n-gram's probabilities: float32 [contexts, vocab_size]."""
+    import torch
+
+    return torch.from_numpy(counts.probabilities(contexts)).clamp_(min=torch.finfo(torch.float32).tiny).log_()
+
+
+def fit_weights(model: torch.Tensor, counts: torch.Tensor, targets: torch.Tensor) -> Weights:
+    """The weights under which `targets` [n] are likeliest, but for a weak prior; Newton's method, steps halved.
+
+    `model`, `counts` float32 [n, vocab_size]: logarithms of what both say, up to a constant of each row.
+    """
+    import torch
+
+    best = torch.tensor(PRIOR, dtype=torch.float64)
+    least, slope, curvature = _judged(model, counts, targets, best)
+    share = 1.0
+    for _ in range(NEWTON_STEPS):
+        step = torch.linalg.solve(curvature, slope)
+        step *= LONGEST_STEP / max(LONGEST_STEP, float(step.norm()))
+        if share * float(step @ slope) < ENOUGH_NATS:
+            break
+        cost, next_slope, next_curvature = _judged(model, counts, targets, best - share * step)
+        if cost <= least:
+            best, least, slope, curvature, share = best - share * step, cost, next_slope, next_curvature, 1.0
+        else:
+            share /= 2
+    return Weights(*best.tolist())
+
+
+def _judged(
+    model: torch.Tensor, counts: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """What the targets cost under these weights, in nats, with its gradient [2] and its second derivatives [2, 2].
+
+    Both follow from means and covariances of the two logarithms under the mixture, as in any exponential family.
+    """
+    import torch
+
+    logs = (model, counts)
+    mixed = model * weights[0].item() + counts * weights[1].item()
+    sums = torch.logsumexp(mixed, 1, keepdim=True)
+    told = (sums - mixed.gather(1, targets[:, None])).double().sum().item()
+    chances = mixed.sub_(sums).exp_()
+    weighed = [chances * one for one in logs]
+    means = torch.stack([one.sum(1).double() for one in weighed], 1)
+    squares = [[float((one * other).sum(dtype=torch.float64)) for other in logs] for one in weighed]
+    found = torch.stack([one.gather(1, targets[:, None])[:, 0].double() for one in logs], 1)
+    away = weights - torch.tensor(PRIOR, dtype=torch.float64)
+    slope = (means - found).sum(0) + PRIOR_TOKENS * away
+    curvature = torch.tensor(squares).double() - means.T @ means + PRIOR_TOKENS * torch.eye(2, dtype=torch.float64)
+    return told + PRIOR_TOKENS / 2 * float(away @ away), slope, curvature
+
+
+def fit_windows(client: LogitsClient, windows: Windows, counts: ngram.NGram, contexts: ngram.Contexts) -> Weights:
+    """Weights for what the client answers about the windows; `contexts` are those of all their targets.
+
+    Raises InvalidCheckpointError.
+    """
+    import torch
+
+    from .scorer import window_logits
+
+    stride = -(-len(windows.targets) * counts.vocab_size // MOST_LOGITS) or 1
+    picked = [_lowered(logits[-first % stride :: stride]) for _, first, logits in window_logits(client, windows)]
+    targets = torch.from_numpy(windows.targets[::stride])
+    return fit_weights(torch.cat(picked), _logs(counts, contexts[::stride]), targets)
 
 
 def check_mix(data: PreparedData) -> None:
@@ -120,25 +173,23 @@ class Mixer:
 
         check_mix(data)
         manifest = data.manifest
-        self.model = ngram.of_shards(data.folder, manifest.token_dtype, manifest.vocab_size)
+        self.counts = ngram.of_shards(data.folder, manifest.token_dtype, manifest.vocab_size)
         self.sample: Segments = encode_documents(tokenizer, mix_sample(tuple(read_split(data.held_folder, MIX))))
-        self._known = self.known(self.sample)
+        self._contexts = self.contexts(self.sample)
 
-    def known(self, segments: Segments) -> Known:
-        """What the n-gram says of all tokens of the segments; each segment is seen from its own beginning."""
-        asked = self.model.ask([np.asarray(ids, np.int64) for _, ids in segments])
-        return Known(-np.log(asked.probabilities), buckets_of(asked))
+    def contexts(self, segments: Segments) -> ngram.Contexts:
+        """What the n-gram knows to stand before each token; each segment is seen from its own beginning."""
+        return self.counts.contexts([np.asarray(ids, np.int64) for _, ids in segments])
 
     def fit_candidate(self, open_client: Callable[[], LogitsClient], context: int) -> Weights:
         """Weights for the checkpoint that a fresh process answers for, in windows of `context` tokens.
 
         Raises InvalidCheckpointError.
         """
-        from .scorer import make_windows, window_nats
+        from .scorer import make_windows
 
-        windows = make_windows(self.sample, context)
         with open_client() as client:
-            return fit_weights(window_nats(client, windows, client.rows_per_request(context)), self._known)
+            return fit_windows(client, make_windows(self.sample, context), self.counts, self._contexts)
 
 
 def mix_sample(documents: Sequence[HeldDocument]) -> tuple[HeldDocument, ...]:
@@ -166,8 +217,8 @@ def mix_sample(documents: Sequence[HeldDocument]) -> tuple[HeldDocument, ...]:
 class MixedSource:
     """A source of logits whose softmax is the mixture: what generation asks instead of the model alone."""
 
-    def __init__(self, source: LogitsClient, model: ngram.NGram, weights: Weights) -> None:
-        self._source, self._model, self._weights = source, model, weights
+    def __init__(self, source: LogitsClient, counts: ngram.NGram, weights: Weights) -> None:
+        self._source, self._counts, self._weights = source, counts, weights
 
     @property
     def vocab_size(self) -> int:
@@ -177,13 +228,9 @@ class MixedSource:
         return self._source.rows_per_request(length)
 
     def logits(self, ids: NDArray[Any], positions: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """Logarithms of the mixed probabilities: float32 [sum of positions, vocab_size]."""
-        import torch
-
-        own = self._source.logits(ids, positions).softmax(1)
+        """Logits of the mixture: float32 [sum of positions, vocab_size]."""
+        own = self._source.logits(ids, positions)
         histories = [
             row[: place + 1] for row, (start, end) in zip(ids, positions, strict=True) for place in range(start, end)
         ]
-        counted, asked = self._model.distributions(histories)
-        weights = torch.from_numpy(self._weights[buckets_of(asked)].astype(np.float32))[:, None]
-        return (weights * own + (1 - weights) * torch.from_numpy(counted)).log()
+        return mixed_logits(own, self._counts, self._counts.contexts_after(histories), self._weights)

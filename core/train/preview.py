@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..prepare.heldout import HeldDocument, read_split
-from .mixing import fit_weights, mixed_nats
+from .mixing import Mixture, fit_windows
 
 if TYPE_CHECKING:
     from .executor import LocalExecutor
@@ -40,10 +40,11 @@ def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float 
     segments = encode_documents(executor.tokenizer, documents)
     try:
         with executor.client(folder, window, LONGEST_SECONDS) as client:
-            nats = window_nats(client, make_windows(segments, window), client.rows_per_request(window))
-        if executor.mixes:
-            known = executor.mixer.known(segments)
-            nats = mixed_nats(nats, known, fit_weights(nats, known))
+            windows, mixture = make_windows(segments, window), None
+            if executor.mixes:
+                counts, contexts = executor.mixer.counts, executor.mixer.contexts(segments)
+                mixture = Mixture(fit_windows(client, windows, counts, contexts), counts, contexts)
+            _, nats = window_nats(client, windows, mixture=mixture)
         return float(nats.sum()) / math.log(2) / sum(len(held.document.text.encode()) for held in documents)
     except (InvalidCheckpointError, OSError):  # a full disk ends a score, not a look
         return None

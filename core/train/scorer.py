@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ SEGMENT_BYTES = 16_384
 """Documents longer than this are scored in segments of at most this many bytes."""
 
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 Segments = Sequence[tuple[int, Sequence[int]]]
 """(number of the document, token ids), in order."""
 
@@ -135,7 +136,7 @@ def score_split(
     """Score `documents`; `probes` note what they will ask again.
 
     With `windows`, which make_windows gave for them and for `context`, the probes are drawn already. With `mixture`,
-    whose n-gram knows the tokens of the same documents, the score has an objective: what both say together.
+    whose contexts are those of the same documents, the score has an objective: what model and n-gram say together.
 
     Raises InvalidCheckpointError.
     """
@@ -144,40 +145,60 @@ def score_split(
         windows = make_windows(encode_documents(tokenizer, documents), context)
         if probes is not None:
             probes.draw(windows)
-    nats = window_nats(client, windows, batch_rows or client.rows_per_request(context), probes)
+    nats, mixed = window_nats(client, windows, batch_rows, probes, mixture)
     score = _summed(split, documents, windows, nats, time.monotonic() - started)
     if mixture is None:
         return score
-    mixed = _summed(split, documents, windows, mixture.nats(nats), score.seconds)
-    return replace(score, objective=ObjectiveScore(BITS_WITH_NGRAM, mixed.bits_per_byte, mixed.groups))
+    both = _summed(split, documents, windows, mixed, score.seconds)
+    return replace(score, objective=ObjectiveScore(BITS_WITH_NGRAM, both.bits_per_byte, both.groups))
 
 
 def window_nats(
-    client: LogitsClient, windows: Windows, batch_rows: int, probes: Probes | None = None
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """What each target of the windows costs, in their order: float64 [targets]. Raises InvalidCheckpointError."""
-    nats = np.empty(len(windows.targets))
+    client: LogitsClient,
+    windows: Windows,
+    batch_rows: int | None = None,
+    probes: Probes | None = None,
+    mixture: Mixture | None = None,
+) -> tuple[Floats, Floats]:
+    """What each target of the windows costs the model, and what it costs the mixture, where there is one.
+
+    Both float64 [targets], in their order. Raises InvalidCheckpointError.
+    """
+    alone = np.empty(len(windows.targets))
+    mixed = alone if mixture is None else np.empty_like(alone)
+    for first_row, first, logits in window_logits(client, windows, batch_rows):
+        here = slice(first, first + len(logits))
+        alone[here] = token_nats(logits, windows.targets[here])
+        if mixture is not None:
+            mixed[here] = token_nats(mixture.logits(logits, first), windows.targets[here])
+        row, at = first_row, first
+        while probes is not None and at < here.stop:
+            size = int(windows.ends[row] - windows.starts[row])
+            probes.note(row, alone[at : at + size])
+            row, at = row + 1, at + size
+    return alone, mixed
+
+
+def window_logits(
+    client: LogitsClient, windows: Windows, batch_rows: int | None = None
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """(first row, first target, logits float32 [targets, vocab_size]) of one batch of windows after the other.
+
+    Raises InvalidCheckpointError.
+    """
+    size = batch_rows or client.rows_per_request(windows.ids.shape[1])
     spans = list(zip(windows.starts.tolist(), windows.ends.tolist(), strict=True))
-    firsts = range(0, len(spans), batch_rows)
-    answers = client.stream(
-        (windows.ids[first : first + batch_rows], spans[first : first + batch_rows]) for first in firsts
-    )
+    firsts = range(0, len(spans), size)
+    answers = client.stream((windows.ids[first : first + size], spans[first : first + size]) for first in firsts)
     target_at = 0
     for first, logits in zip(firsts, answers, strict=True):
-        losses = token_nats(logits, windows.targets[target_at : target_at + len(logits)])
-        nats[target_at : target_at + len(logits)] = losses
+        yield first, target_at, logits
         target_at += len(logits)
-        at = 0
-        for row, (start, end) in enumerate(spans[first : first + batch_rows], first):
-            if probes is not None:
-                probes.note(row, losses[at : at + end - start])
-            at += end - start
     if target_at != len(windows.targets):
         raise InvalidCheckpointError("not every token was scored")
-    return nats
 
 
-def token_nats(logits: torch.Tensor, targets: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def token_nats(logits: torch.Tensor, targets: np.ndarray[Any, Any]) -> Floats:
     """What each target costs under the softmax of its float32 logits [n, vocab_size]: float64 [n].
 
     Raises InvalidCheckpointError when a cost is not finite: the logits lie too far apart.
@@ -185,7 +206,7 @@ def token_nats(logits: torch.Tensor, targets: np.ndarray[Any, Any]) -> np.ndarra
     # The largest becomes 0 before anything is added up: beside a common 1e30 the logarithm of the sum would be lost.
     lowered = logits - logits.amax(1, keepdim=True)
     picked = lowered.gather(1, torch.from_numpy(targets)[:, None])[:, 0]
-    losses: np.ndarray[Any, np.dtype[np.float64]] = (torch.logsumexp(lowered, dim=1) - picked).double().numpy()
+    losses: Floats = (torch.logsumexp(lowered, dim=1) - picked).double().numpy()
     if not math.isfinite(float(losses.sum())):
         raise InvalidCheckpointError("the model's logits lie so far apart that a token costs infinitely much")
     return losses
@@ -195,7 +216,7 @@ def _summed(
     split: str,
     documents: Sequence[HeldDocument],
     windows: Windows,
-    nats: np.ndarray[Any, np.dtype[np.float64]],
+    nats: Floats,
     seconds: float,
 ) -> SplitScore:
     """The score of `documents` whose tokens, the targets of `windows`, cost `nats`."""

@@ -102,7 +102,7 @@ def test_the_floor_of_tokens_is_that_of_the_model_over_the_texts_own_bytes(
     bits = 0.0
     for held in dev:
         (ids,) = encode_texts(tokenizer, [cut_at_spans(held.document.text, held.document.spans)])
-        rows, _ = model.distributions([[BOS, *ids[:place]] for place in range(len(ids))])
+        rows = model.probabilities(model.contexts_after([[BOS, *ids[:place]] for place in range(len(ids))]))
         bits -= np.log2(rows[np.arange(len(ids)), ids].astype(float)).sum()
     expected = bits / sum(len(held.document.text.encode()) for held in dev)
     assert floors.token_ngram_bits_per_byte(tiny_data.folder, dev) == pytest.approx(expected, rel=1e-4)

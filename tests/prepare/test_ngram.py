@@ -81,7 +81,7 @@ class Slow:
 @given(texts, texts, st.integers(1, 4), st.sampled_from([None, 2, 3]))
 def test_it_is_modified_kneser_ney(train: Documents, asked: Documents, order: int, pruned_from: int | None) -> None:
     model, slow = built(train, order, pruned_from), Slow(train, order, pruned_from)
-    found = model.ask([np.array(document, np.int64) for document in asked]).probabilities
+    found = model.ask([np.array(document, np.int64) for document in asked])
     expected = [
         slow.probability((BOS, *document[:place]), token) for document in asked for place, token in enumerate(document)
     ]
@@ -95,7 +95,7 @@ def test_probabilities_sum_to_one_in_every_context(
 ) -> None:
     model = built(train, order, pruned_from)
     histories = [[BOS, *document[:place]] for document in asked for place in range(len(document) + 1)]
-    rows, _ = model.distributions(histories)
+    rows = model.probabilities(model.contexts_after(histories))
     assert (rows > 0).all()
     np.testing.assert_allclose(rows.sum(axis=1, dtype=np.float64), 1, atol=1e-5)
 
@@ -105,31 +105,30 @@ def test_probabilities_sum_to_one_in_every_context(
 def test_the_distribution_and_the_probability_of_a_token_agree(train: Documents, asked: Documents, order: int) -> None:
     model = built(train, order, 3)
     histories = [[BOS, *document[:place]] for document in asked for place in range(len(document))]
-    found = model.ask([np.array(document, np.int64) for document in asked])
-    if not histories:
-        assert len(found.probabilities) == 0
-        return
-    rows, known = model.distributions(histories)
+    documents = [np.array(document, np.int64) for document in asked]
+    found, contexts = model.ask(documents), model.contexts(documents)
+    assert contexts.shape == (len(histories), order - 1) and contexts.dtype == np.int32
+    rows = model.probabilities(contexts)
     targets = [token for document in asked for token in document]
-    np.testing.assert_allclose(rows[np.arange(len(targets)), targets], found.probabilities, rtol=1e-4)
-    assert known.orders.tolist() == found.orders.tolist()
-    assert known.backoffs.tolist() == found.backoffs.tolist()
+    np.testing.assert_allclose(rows[np.arange(len(targets)), targets], found, rtol=1e-4)
+    if histories:
+        assert model.contexts_after(histories).tolist() == contexts.tolist()
 
 
 def test_documents_are_independent() -> None:
     model = built([[3, 4, 5], [5, 4, 3]] * 3, 3)
-    alone = [model.ask([np.array(document)]).probabilities for document in ([3, 4], [5, 4])]
-    together = model.ask([np.array([3, 4]), np.array([5, 4])]).probabilities
+    alone = [model.ask([np.array(document)]) for document in ([3, 4], [5, 4])]
+    together = model.ask([np.array([3, 4]), np.array([5, 4])])
     assert together.tolist() == np.concatenate(alone).tolist()
-    assert model.ask([np.array([5])]).orders.tolist() == [2]  # the beginning of a document is a context that is known
+    [[beginning, longer]] = model.contexts([np.array([5])])
+    assert beginning >= 0 and longer == -1  # the beginning of a document is a context that is known
 
 
-def test_how_well_a_context_is_known_is_told() -> None:
+def test_a_context_is_known_as_far_as_it_occurred() -> None:
     model = built([[3, 4, 5]] * 9 + [[6, 4, 7]], 3)
-    sure, unsure = (model.ask([np.array(document)]) for document in ([3, 4, 5], [7, 6, 5]))
-    assert sure.orders.tolist() == [2, 3, 3]
-    assert unsure.orders.tolist() == [2, 2, 2]  # "BOS 7" and "7 6" never occurred; 7 and 6 did
-    assert sure.backoffs[2] < sure.backoffs[0] < 1
+    sure, unsure = (model.contexts([np.array(document)]) >= 0 for document in ([3, 4, 5], [7, 6, 5]))
+    assert sure.tolist() == [[True, False], [True, True], [True, True]]
+    assert unsure.tolist() == [[True, False]] * 3  # "BOS 7" and "7 6" never occurred; 7 and 6 did
 
 
 def test_rare_ngrams_of_high_orders_are_left_out() -> None:
@@ -144,8 +143,8 @@ def test_a_vocabulary_of_65535_tokens_overflows_nothing() -> None:
     last = 65_534
     tokens = np.array([BOS, *[last, last - 1, last - 2] * 500, EOS], np.uint16)
     model = ngram.build(tokens, np.array([0]), last + 1, 5)
-    asked = model.ask([np.array([last, last - 1, last - 2] * 2)])
-    assert asked.orders.tolist() == [2, 3, 3, 4, 5, 5] and asked.probabilities[-1] > 0.9
+    asked = [np.array([last, last - 1, last - 2] * 2)]
+    assert (model.contexts(asked) >= 0).sum(1).tolist() == [1, 2, 3, 3, 4, 4] and model.ask(asked)[-1] > 0.9
 
 
 def test_train_shards_are_read(tmp_path: Path) -> None:
@@ -160,7 +159,7 @@ def test_train_shards_are_read(tmp_path: Path) -> None:
 
 def test_an_empty_corpus_knows_nothing() -> None:
     model = built([[]], 3)
-    rows, _ = model.distributions([[BOS]])
+    rows = model.probabilities(model.contexts_after([[BOS]]))
     assert rows.sum() == pytest.approx(1, abs=1e-5)
 
 

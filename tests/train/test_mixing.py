@@ -19,59 +19,74 @@ from toys import TABLE_PY, toy_machine
 from slm_ar.core.contracts import BITS_WITH_NGRAM, Document
 from slm_ar.core.errors import RecipeError
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
+from slm_ar.core.prepare.ngram import build
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.prepare.tokenizer import BOS
 from slm_ar.core.tasks.generate import generate_text
 from slm_ar.core.train import mixing
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
-from slm_ar.core.train.mixing import BUCKETS, Known, MixedSource, Mixer, fit_weights, mix_sample, mixed_nats
+from slm_ar.core.train.mixing import MixedSource, Mixer, Mixture, Weights, fit_weights, mix_sample, mixed_logits
 from slm_ar.core.train.preview import preview_score
-from slm_ar.core.train.scorer import encode_documents
-
-nats = st.floats(0.001, 40)
+from slm_ar.core.train.scorer import encode_documents, token_nats
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(nats, nats, st.integers(0, BUCKETS - 1)), min_size=1, max_size=60))
-def test_weights_are_a_probability_and_no_worse_together_than_the_better_of_both(
-    tokens: list[tuple[float, float, int]],
-) -> None:
-    own, counted, buckets = (np.array(values) for values in zip(*tokens, strict=True))
-    known = Known(counted, buckets)
-    weights = fit_weights(own, known)
-    assert weights.shape == (BUCKETS,) and (weights > 0).all() and (weights < 1).all()
-    mixed = mixed_nats(own, known, weights)
-    assert (mixed <= np.maximum(own, counted) + 1e-9).all() and (mixed >= np.minimum(own, counted) - 1e-9).all()
-    assert mixed.sum() <= mixed_nats(own, known, np.full(BUCKETS, 0.5)).sum() + 1e-6 * len(own) + 40 * 0.01 * len(own)
+def nats_of(logs: torch.Tensor, targets: torch.Tensor) -> float:
+    return float(torch.nn.functional.cross_entropy(logs.double(), targets, reduction="sum"))
 
 
-def test_each_bucket_learns_whom_to_believe() -> None:
-    size = 4000
-    random = np.random.default_rng(0)
-    buckets = np.repeat([3, 7], size)
-    good, bad = random.uniform(0.1, 1.0, 2 * size), random.uniform(3.0, 6.0, 2 * size)
-    own = np.where(buckets == 3, good, bad)
-    known = Known(np.where(buckets == 3, bad, good), buckets)
-    weights = fit_weights(own, known)
-    assert weights[3] > 0.9 and weights[7] < 0.1
-    assert weights[0] == pytest.approx(0.5, abs=0.1)  # nothing is known of it: what fits all together
-    mixed = mixed_nats(own, known, weights)
-    assert mixed.mean() < min(own.mean(), known.nats.mean())
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.floats(0, 3), st.floats(0, 3), st.sampled_from([0.0, 1e-3, 1.0, 30.0]))
+def test_weights_are_the_likeliest_ones(seed: int, model_knows: float, counts_know: float, scale: float) -> None:
+    """No worse than any other pair of a grid, whether one of both knows nothing, is flat, or is sure of nonsense."""
+    random = torch.Generator().manual_seed(seed)
+    targets = torch.randint(9, (400,), generator=random)
+    found = torch.nn.functional.one_hot(targets, 9)
+    model = scale * (torch.randn(400, 9, generator=random) + model_knows * found)
+    counts = torch.randn(400, 9, generator=random) + counts_know * found
+
+    def cost(weights: Weights) -> float:
+        away = sum((one - other) ** 2 for one, other in zip(weights, mixing.PRIOR, strict=True))
+        return nats_of(weights.model * model + weights.counts * counts, targets) + mixing.PRIOR_TOKENS / 2 * away
+
+    best = cost(fit_weights(model, counts, targets))
+    grid = np.linspace(-0.5, 3, 15)
+    assert best <= min(cost(Weights(own, other)) for own in grid for other in grid) + 0.05
 
 
-def test_weights_are_the_likeliest_ones() -> None:
-    random = np.random.default_rng(1)
-    own, counted = random.exponential(2, 5000), random.exponential(2, 5000)
-    known = Known(counted, np.zeros(5000, np.int64))
-    best = fit_weights(own, known)[0]
-    costs = {weight: mixed_nats(own, known, np.full(BUCKETS, weight)).sum() for weight in np.linspace(0.01, 0.99, 99)}
-    assert best == pytest.approx(min(costs, key=lambda weight: costs[weight]), abs=0.011)
+def test_each_is_believed_as_far_as_it_knows_more() -> None:
+    random = torch.Generator().manual_seed(1)
+    truth = torch.randn(4000, 12, generator=random) * 2
+    targets = torch.multinomial(truth.softmax(1), 1, generator=random)[:, 0]
+    noise = torch.randn(4000, 12, generator=random)
+    alone = fit_weights(truth, noise, targets)
+    assert alone.model == pytest.approx(1, abs=0.1) and alone.counts == pytest.approx(0, abs=0.1)
+    halves = fit_weights(truth - noise, truth + noise, targets)  # each errs where the other does, the other way
+    assert halves.model == pytest.approx(0.5, abs=0.05) and halves.counts == pytest.approx(0.5, abs=0.05)
+    twins = fit_weights(truth, truth, targets)  # which of both is open: the prior says
+    assert sum(twins) == pytest.approx(1, abs=0.1) and twins.model > twins.counts
 
 
-def test_a_token_that_the_model_finds_impossible_costs_what_the_ngram_says() -> None:
-    known = Known(np.array([2.0]), np.array([0]))
-    assert mixed_nats(np.array([5000.0]), known, np.full(BUCKETS, 0.5))[0] == pytest.approx(2 + math.log(2))
+def test_a_token_that_the_model_finds_impossible_costs_no_fortune() -> None:
+    model = build(np.array([BOS, 3, 4, 3]), np.array([0]), 8)
+    contexts = model.contexts([np.array([3])])
+    own = torch.full((1, 8), -1e30)
+    own[0, 5] = 1e30
+    mixed = mixed_logits(own, model, contexts, Weights(0.5, 0.5))
+    cost = token_nats(mixed, np.array([3]))[0]
+    assert mixing.FARTHEST / 2 - 3 < cost < mixing.FARTHEST / 2 + 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.floats(-1, 3), st.floats(-1, 3))
+def test_the_mixture_sums_to_one_whatever_is_answered(seed: int, own: float, other: float) -> None:
+    random = np.random.default_rng(seed)
+    document = random.integers(3, 8, 12)
+    model = build(np.append(BOS, document), np.array([0]), 8)
+    logits = torch.from_numpy(random.normal(0, 10 ** random.uniform(-2, 3), (12, 8)).astype(np.float32))
+    mixed = mixed_logits(logits, model, model.contexts([document]), Weights(own, other))
+    costs = [token_nats(mixed, np.full(12, token)) for token in range(8)]
+    np.testing.assert_allclose(np.exp(-np.stack(costs)).sum(0), 1, rtol=1e-5)
 
 
 def test_mix_is_sampled_from_many_documents_first() -> None:
@@ -100,8 +115,8 @@ def trained_folder(tiny_data: PreparedData, tmp_path: Path) -> Path:
     return folder
 
 
-class Flat:
-    """A source that finds every token equally likely."""
+class Slope:
+    """A source that finds every token a little likelier than the one before it in the vocabulary."""
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -110,7 +125,9 @@ class Flat:
         return 4
 
     def logits(self, ids: np.ndarray, positions: list[tuple[int, int]]) -> torch.Tensor:  # type: ignore[type-arg]
-        return torch.zeros(sum(end - start for start, end in positions), self.vocab_size)
+        return (torch.arange(self.vocab_size) / self.vocab_size).expand(
+            sum(end - start for start, end in positions), self.vocab_size
+        )
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +143,18 @@ def mixer(tiny_data: PreparedData, executor: LocalExecutor) -> Mixer:
 
 def test_generation_and_score_mix_the_same_probabilities(tiny_data: PreparedData, mixer: Mixer) -> None:
     size = tiny_data.manifest.vocab_size
-    weights = np.linspace(0.1, 0.9, BUCKETS)
+    weights = Weights(0.8, 0.4)
     _, ids = mixer.sample[0]
     ids = list(ids)[:40]
-    known = mixer.known([(0, ids)])
-    source = MixedSource(Flat(size), mixer.model, weights)  # type: ignore[arg-type]
+    source = MixedSource(Slope(size), mixer.counts, weights)  # type: ignore[arg-type]
     window = np.array([[BOS, *ids[:-1]]], np.int32)
-    logs = source.logits(window, [(0, len(ids))])
-    assert torch.allclose(logs.exp().sum(1), torch.ones(len(ids)), atol=1e-4)
-    expected = mixed_nats(np.full(len(ids), math.log(size)), known, weights)
-    found = -logs[torch.arange(len(ids)), torch.tensor(ids)].numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    found = source.logits(window, [(0, len(ids))])
+    mixture = Mixture(weights, mixer.counts, mixer.contexts([(1, ids[:3]), (0, ids)]))
+    scored = mixture.logits(Slope(size).logits(window, [(0, len(ids))]), 3)
+    assert torch.equal(found, scored)
+    counted = torch.from_numpy(mixer.counts.probabilities(mixer.contexts([(0, ids)])))
+    by_hand = (torch.arange(size) / size).softmax(0) ** 0.8 * counted**0.4
+    assert torch.allclose(scored.softmax(1), by_hand / by_hand.sum(1, keepdim=True), rtol=1e-3)
     assert source.vocab_size == size and source.rows_per_request(5) == 4
 
 
