@@ -11,7 +11,7 @@
 #include <stdlib.h> /* for __GLIBC__ */
 
 /* One more whenever a function here changes what it takes or does: kernels.py leaves alone what is of another version. */
-int version(void) { return 2; }
+int version(void) { return 3; }
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
 /* compiled three times; the loader takes the one that suits the processor */
@@ -57,21 +57,17 @@ INLINE void put(void *to, int rounded, long at, const float *restrict row, long 
     }
 }
 
-/* e to the x, to 2e-7 of itself: 2 to a whole power, by its bits, times a Taylor series on half an octave each way.
-   Below -87 it is 0 or nearly, above 88 about 1.7e38; NaN stays NaN. */
+/* e to the x, to 3e-7 of itself: 2 to a whole power, by its bits, times a Taylor series on half an octave each way.
+   Below -87 it is 1.6e-38, above 88 1.7e38; NaN stays NaN. A number of size 2 to the 23 added and taken away again
+   rounds to a whole number, which its lowest bits then are. */
 INLINE float exponential(float x) {
-    float below = x > 88.0f ? 88.0f : x, within = below < -87.0f ? -87.0f : below;
-    float octaves = within * 1.44269504f + 192.5f; /* above zero, where the next line rounds down: to the nearest */
-    int32_t power = (int32_t)(octaves == octaves ? octaves : 192.0f) - 192;
-    float rest = (within - (float)power * 0.693359375f) + (float)power * 2.12194440e-4f;
-    float series = 1.0f / 720;
-    series = series * rest + 1.0f / 120;
-    series = series * rest + 1.0f / 24;
-    series = series * rest + 1.0f / 6;
-    series = series * rest + 0.5f;
-    series = series * rest + 1.0f;
-    series = series * rest + 1.0f;
-    word scale = {.bits = (uint32_t)(power + 127) << 23};
+    float below = 88.0f < x ? 88.0f : x, within = -87.0f > below ? -87.0f : below;
+    word octaves = {.number = within * 1.44269504f + 12582912.0f};
+    float power = octaves.number - 12582912.0f;
+    float rest = (within - power * 0.693359375f) + power * 2.12194440e-4f, square = rest * rest;
+    float last = (1.0f / 24 + rest * (1.0f / 120)) + square * (1.0f / 720);
+    float series = (1 + rest) + square * ((0.5f + rest * (1.0f / 6)) + square * last);
+    word scale = {.bits = (octaves.bits << 23) + 0x3f800000};
     return series * scale.number;
 }
 
@@ -139,24 +135,33 @@ KERNEL turn(const void *x, const long *x_step, void *y, const long *y_step, int 
             }
 }
 
+/* The end of a row's first `seen` numbers, moved on to whole vectors: what is behind is masked, which is cheaper than
+   numbers one by one. */
+INLINE long filled(long seen, long n) {
+    long whole = (seen + 15) & ~15L;
+    return whole < n ? whole : n;
+}
+
 /* In place over [matrices, n, n]: softmax(scale * s) of what row r sees, which is itself and the window - 1 before it;
    zero for the rest. */
 KERNEL causal_softmax(void *s, int rounded, float scale, long window, long matrices, long n) {
     float row[n];
     for (long r = 0; r < matrices * n; r++) {
-        long seen = r % n + 1, first = seen > window ? seen - window : 0;
-        get(row, s, rounded, r * n, seen);
-        for (long i = 0; i < first; i++) row[i] = 0;
+        long seen = r % n + 1, first = seen > window ? seen - window : 0, start = first & ~15L, end = filled(seen, n);
+        get(row, s, rounded, r * n, end);
+        for (long i = start; i < first; i++) row[i] = -__builtin_inff();
+        for (long i = seen; i < end; i++) row[i] = -__builtin_inff();
         float most = row[first], sum = 0;
 #pragma omp simd reduction(max : most)
-        for (long i = first; i < seen; i++) most = row[i] > most ? row[i] : most;
+        for (long i = start; i < end; i++) most = row[i] > most ? row[i] : most;
 #pragma omp simd reduction(+ : sum)
-        for (long i = first; i < seen; i++) {
+        for (long i = start; i < end; i++) {
             row[i] = exponential((row[i] - most) * scale);
             sum += row[i];
         }
         float share = 1 / sum;
-        for (long i = first; i < seen; i++) row[i] *= share;
+        for (long i = start; i < end; i++) row[i] *= share;
+        for (long i = 0; i < first; i++) row[i] = 0;
         for (long i = seen; i < n; i++) row[i] = 0;
         put(s, rounded, r * n, row, n);
     }
@@ -166,14 +171,15 @@ KERNEL causal_softmax(void *s, int rounded, float scale, long window, long matri
 KERNEL causal_softmax_back(void *g, const void *p, int rounded, float scale, long matrices, long n) {
     float gradient[n], share[n];
     for (long r = 0; r < matrices * n; r++) {
-        long seen = r % n + 1;
-        get(gradient, g, rounded, r * n, seen);
-        get(share, p, rounded, r * n, seen);
+        long seen = r % n + 1, end = filled(seen, n);
+        get(gradient, g, rounded, r * n, end);
+        get(share, p, rounded, r * n, end);
+        for (long i = seen; i < end; i++) gradient[i] = 0; /* whatever stands there, and be it not finite */
         float along = 0;
 #pragma omp simd reduction(+ : along)
-        for (long i = 0; i < seen; i++) along += gradient[i] * share[i];
-        for (long i = 0; i < seen; i++) gradient[i] = (gradient[i] - along) * share[i] * scale;
-        for (long i = seen; i < n; i++) gradient[i] = 0;
+        for (long i = 0; i < end; i++) along += gradient[i] * share[i];
+        for (long i = 0; i < end; i++) gradient[i] = (gradient[i] - along) * share[i] * scale;
+        for (long i = end; i < n; i++) gradient[i] = 0;
         put(g, rounded, r * n, gradient, n);
     }
 }

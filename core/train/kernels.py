@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = 2  # of kernels.c; a file that was built from another one is not called
+VERSION = 3  # of kernels.c; a file that was built from another one is not called
 MOST = 65_536  # numbers in a row, because up to three of them lie on the stack
 MOST_THREADS = 2  # of a replica; torch's own operations share their work out, the kernels do not
 KNOWN = (torch.float32, torch.bfloat16)
