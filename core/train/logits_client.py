@@ -52,6 +52,7 @@ class LogitsClient:
         """`answering_seconds`: how long all its answers together may take; `allowance`: what its process may spend."""
         elementary.settle()  # costs are computed on this side
         self.vocab_size = vocab_size
+        self._is_on_cpu = device == "cpu"
         self._seconds_left = answering_seconds
         self._allowance = allowance
         self._account = Account()
@@ -110,7 +111,21 @@ class LogitsClient:
     def stream(
         self, requests: Iterable[tuple[np.ndarray[Any, Any], Sequence[tuple[int, int]]]]
     ) -> Iterator[torch.Tensor]:
-        """`logits` of one request after the other; the model computes the next while the caller looks at the last."""
+        """`logits` of one request after the other; the model computes the next while the caller looks at the last.
+
+        On a CPU the caller has one thread for that: two processes with as many threads as cores wait for each other.
+        """
+        threads = torch.get_num_threads()
+        if self._is_on_cpu:
+            torch.set_num_threads(1)
+        try:
+            yield from self._streamed(requests)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _streamed(
+        self, requests: Iterable[tuple[np.ndarray[Any, Any], Sequence[tuple[int, int]]]]
+    ) -> Iterator[torch.Tensor]:
         asked: int | None = None
         for ids, positions in requests:
             answer = None if asked is None else self._received(asked)

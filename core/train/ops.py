@@ -2,9 +2,8 @@
 
 Used by train.py, which may also do without them. Promises: the same numbers as the plain expression, up to rounding (in
 bfloat16 not more than torch's own makes); under autocast a norm gives autocast's dtype, so that the matrix product
-behind it need not round again. Outside training, on accelerators, where a compiler fuses it, where the kernels were not
-compiled and for shapes and types that they do not know, it is the plain expression of torch. Gradients of gradients are
-not to be had.
+behind it need not round again. On accelerators, where a compiler fuses it, where the kernels were not compiled and for
+shapes and types that they do not know, it is the plain expression of torch. Gradients of gradients are not to be had.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ LONGEST = 512  # scores of a longer context take more memory, and time, than a f
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) over the last dimension; `weight` is [width]."""
     is_known = weight.dtype == torch.float32 and weight.shape == x.shape[-1:] and weight.device == x.device
-    dtype = _autocast(x.dtype) if x.device.type == "cpu" and torch.is_grad_enabled() else x.dtype
-    if not (torch.is_grad_enabled() and is_known and dtype in kernels.KNOWN and kernels.fits(x)):
+    dtype = _autocast(x.dtype) if x.device.type == "cpu" else x.dtype
+    if not (is_known and dtype in kernels.KNOWN and kernels.fits(x)):
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), epsilon).to(dtype)
     result: torch.Tensor = _RmsNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
     return result
@@ -37,7 +36,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     `cos` and `sin` are broadcast against x; their halves along head_dim are [cos, cos] and [-sin, sin]. They get no
     gradient.
     """
-    if not (torch.is_grad_enabled() and _can_turn(x, cos, sin) and kernels.fits(x)):
+    if not (_can_turn(x, cos, sin) and kernels.fits(x)):
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
     cos, sin = cos.float().contiguous(), sin.float().contiguous()
@@ -65,7 +64,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None
     length, scale = q.shape[2], q.shape[3] ** -0.5
     if q.device.type == "cpu" and length <= LONGEST and q.shape[:3] == k.shape[:3] == v.shape[:3]:
         q, k, v = (one.to(_autocast(one.dtype)) for one in (q, k, v))
-        if torch.is_grad_enabled() and kernels.fits(q, k, v):
+        if kernels.fits(q, k, v):
             result: torch.Tensor = _Attend.apply(q, k, v, scale, window or length)  # type: ignore[no-untyped-call]
             return result
         hidden = torch.zeros(length, length, dtype=q.dtype).masked_fill(~_near(length, window, q.device), -torch.inf)
@@ -83,7 +82,7 @@ def _near(length: int, window: int | None, device: torch.device) -> torch.Tensor
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up (Shazeer 2020, arXiv 2002.05202), of one shape."""
-    if not torch.is_grad_enabled() or gate.shape != up.shape or not kernels.fits(gate, up):
+    if gate.shape != up.shape or not kernels.fits(gate, up):
         return F.silu(gate) * up
     result: torch.Tensor = _Swiglu.apply(gate, up)  # type: ignore[no-untyped-call]
     return result

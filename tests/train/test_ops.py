@@ -6,7 +6,7 @@ import ctypes
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -84,10 +84,21 @@ def test_under_autocast_what_it_gives_is_rounded_and_its_gradients_are_not() -> 
     assert x.grad.dtype == weight.grad.dtype == torch.float32
 
 
-def test_outside_training_it_is_torchs_own_norm() -> None:
-    x, weight = torch.randn(3, 8), torch.randn(8)
-    with torch.no_grad():
-        assert torch.equal(ops.rms_norm(x, weight, 1e-6), F.rms_norm(x, (8,), weight, 1e-6))
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_scoring_computes_what_training_did(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    torch.manual_seed(0)
+    weight, (cos, sin) = torch.rand(8) + 0.5, torch.randn(2, 6, 8)
+    x, other, third = (torch.randn(2, 3, 6, 8) for _ in range(3))
+    pieces: list[Callable[[], torch.Tensor]] = [
+        lambda: ops.rms_norm(x, weight, 1e-6),
+        lambda: ops.rotate(x, cos, sin),
+        lambda: ops.attend(x, other, third),
+        lambda: ops.attend(x, other, third, 2),
+        lambda: ops.swiglu(x, other),
+    ]
+    trained = [piece() for piece in pieces]
+    with mode():
+        assert all(torch.equal(piece(), before) for piece, before in zip(pieces, trained, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
