@@ -38,7 +38,7 @@ WHAT = (
     "train.py on a text for a number of seconds, scored on dev by the harness; in turn with it the peers, which get "
     "the same train and dev text, seconds and number of threads. Floors are what compressors and n-grams reach on the "
     "same dev, given train. A ratio below 1 is fewer bits than the other. With evaluation.mixture = ngram slm-ar is "
-    "judged together with an n-gram, whose weights are fitted on at most 64 kB of text that peers do not get; the row "
+    "judged together with an n-gram, whose weights are fitted on 32 kB of text that peers do not get; the row "
     "without it is the model alone."
 )
 OURS = "slm-ar"

@@ -33,7 +33,7 @@ FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 Ids = NDArray[Any]
 Floats = NDArray[np.float64]
 Contexts = NDArray[np.int32]
-"""[tokens, ORDER - 1]: where what stands before a token is found among the n-grams of each order but the highest; -1
+"""[tokens, levels - 1]: where what stands before a token is found among the n-grams of each order but the highest; -1
 where it is not."""
 
 

@@ -7,6 +7,11 @@
    Rows that cannot be vectorised as a whole (sums, maxima) say so by `omp simd`, so that no flag that gives up NaN or
    infinity is needed: what is not finite in a model stays so. */
 
+#if defined(__GNUC__) && !defined(__clang__)
+/* GCC would follow a clamped number on a path of its own, and then no longer make vectors of the loop; six times as long */
+#pragma GCC optimize("no-thread-jumps")
+#endif
+
 #include <stdint.h>
 #include <stdlib.h> /* for __GLIBC__ */
 
@@ -179,7 +184,7 @@ KERNEL causal_softmax_back(void *g, const void *p, int rounded, float scale, lon
 #pragma omp simd reduction(+ : along)
         for (long i = 0; i < end; i++) along += gradient[i] * share[i];
         for (long i = 0; i < end; i++) gradient[i] = (gradient[i] - along) * share[i] * scale;
-        for (long i = end; i < n; i++) gradient[i] = 0;
+        for (long i = seen; i < n; i++) gradient[i] = 0;
         put(g, rounded, r * n, gradient, n);
     }
 }

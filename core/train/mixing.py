@@ -5,8 +5,9 @@ Called by the executor, by looks at snapshots and by the commands that use a mod
 mixed sums to 1 in every context, whatever the model answers and whatever the weights are; weights are fitted for each
 candidate on text that neither the model nor the counts have read, by asking a process that serves no other purpose.
 
-log p = a log p_model + b log p_ngram - log of the sum over the vocabulary (log-linear interpolation: Klakow,
-"Log-linear interpolation of language models", 1998). The likelihood is concave in (a, b): Newton's method finds them.
+log p = a log p_model + b log p_ngram - log of the sum over the vocabulary, with p_model no less than e to the -60 of
+its largest (log-linear interpolation: Klakow, "Log-linear interpolation of language models", 1998). The likelihood is
+concave in (a, b): Newton's method finds them.
 """
 
 from __future__ import annotations
@@ -32,14 +33,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from .logits_client import LogitsClient
-    from .scorer import Segments, Windows
+    from .scorer import Segments
 
 NO_MIXTURE, NGRAM = "none", "ngram"
 SAMPLE_BYTES = 32 << 10
-"""Of the mix split at most this much is asked for: some 10,000 tokens for two weights."""
+"""Of the mix split this much is asked for, or a little more: some 10,000 tokens."""
 LEAST_MIX_BYTES = 2_000
 MOST_LOGITS = 1 << 23
-"""Weights are fitted on as many tokens, evenly over the sample, as have this many logits: 4,096 for 2,048 tokens."""
+"""The two weights are fitted on as many tokens, evenly over those, as have this many logits (4,096 where the vocabulary
+has 2,048), ..."""
+LEAST_TOKENS = 512
+"""... but not on fewer than this: n tokens cost about 1/n nats per token of what the best weights would save."""
 FARTHEST = 60.0
 """What lies this many nats below a model's likeliest token lies no farther: impossible to no mixture."""
 NEWTON_STEPS = 20
@@ -59,6 +63,7 @@ class Weights(NamedTuple):
 
 
 PRIOR = Weights(0.65, 0.35)
+"""What models of a minute have; looks at unfinished runs take it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +143,6 @@ def _judged(
     return told + PRIOR_TOKENS / 2 * float(away @ away), slope, curvature
 
 
-def fit_windows(client: LogitsClient, windows: Windows, counts: ngram.NGram, contexts: ngram.Contexts) -> Weights:
-    """Weights for what the client answers about the windows; `contexts` are those of all their targets.
-
-    Raises InvalidCheckpointError.
-    """
-    import torch
-
-    from .scorer import window_logits
-
-    stride = -(-len(windows.targets) * counts.vocab_size // MOST_LOGITS) or 1
-    picked = [_lowered(logits[-first % stride :: stride]) for _, first, logits in window_logits(client, windows)]
-    targets = torch.from_numpy(windows.targets[::stride])
-    return fit_weights(torch.cat(picked), _logs(counts, contexts[::stride]), targets)
-
-
 def check_mix(data: PreparedData) -> None:
     """Raises RecipeError when there is too little text to fit weights on."""
     size = data.manifest.splits[MIX].byte_count
@@ -186,10 +176,18 @@ class Mixer:
 
         Raises InvalidCheckpointError.
         """
-        from .scorer import make_windows
+        import torch
 
+        from .scorer import make_windows, window_logits
+
+        windows = make_windows(self.sample, context)
+        stride = -(-len(windows.targets) // max(LEAST_TOKENS, MOST_LOGITS // self.counts.vocab_size))
         with open_client() as client:
-            return fit_windows(client, make_windows(self.sample, context), self.counts, self._contexts)
+            picked = [
+                _lowered(logits[-first % stride :: stride]) for _, first, logits in window_logits(client, windows)
+            ]
+        targets = torch.from_numpy(windows.targets[::stride])
+        return fit_weights(torch.cat(picked), _logs(self.counts, self._contexts[::stride]), targets)
 
 
 def mix_sample(documents: Sequence[HeldDocument]) -> tuple[HeldDocument, ...]:

@@ -2,8 +2,9 @@
 
 Used by train.py, which may also do without them. Promises: the same numbers as the plain expression, up to rounding (in
 bfloat16 not more than torch's own makes); under autocast a norm gives autocast's dtype, so that the matrix product
-behind it need not round again. On accelerators, where a compiler fuses it, where the kernels were not compiled and for
-shapes and types that they do not know, it is the plain expression of torch. Gradients of gradients are not to be had.
+behind it need not round again. On accelerators, with more than two threads, where a compiler fuses it, where the
+kernels were not compiled and for shapes and types that they do not know, it is the plain expression of torch. Gradients
+of gradients are not to be had.
 """
 
 from __future__ import annotations

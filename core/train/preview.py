@@ -1,8 +1,8 @@
 """Scores the snapshot of a run that stands still, on a small sample of dev that is the same for every run.
 
 Called through agent/running.py. Promises: no number of it is ever kept or claimed on, which is why there are no probes
-and a mixture's weights are fitted on the sample itself: it only decides whether a run goes on. A snapshot that cannot
-be scored has no number, and its run goes on.
+and a mixture has weights that were fitted for no checkpoint: it only decides whether a run goes on. A snapshot that
+cannot be scored has no number, and its run goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..prepare.heldout import HeldDocument, read_split
-from .mixing import Mixture, fit_windows
+from .mixing import PRIOR, Mixture
 
 if TYPE_CHECKING:
     from .executor import LocalExecutor
@@ -42,8 +42,7 @@ def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float 
         with executor.client(folder, window, LONGEST_SECONDS) as client:
             windows, mixture = make_windows(segments, window), None
             if executor.mixes:
-                counts, contexts = executor.mixer.counts, executor.mixer.contexts(segments)
-                mixture = Mixture(fit_windows(client, windows, counts, contexts), counts, contexts)
+                mixture = Mixture(PRIOR, executor.mixer.counts, executor.mixer.contexts(segments))
             _, nats = window_nats(client, windows, mixture=mixture)
         return float(nats.sum()) / math.log(2) / sum(len(held.document.text.encode()) for held in documents)
     except (InvalidCheckpointError, OSError):  # a full disk ends a score, not a look

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +156,42 @@ def test_generation_and_score_mix_the_same_probabilities(tiny_data: PreparedData
     by_hand = (torch.arange(size) / size).softmax(0) ** 0.8 * counted**0.4
     assert torch.allclose(scored.softmax(1), by_hand / by_hand.sum(1, keepdim=True), rtol=1e-3)
     assert source.vocab_size == size and source.rows_per_request(5) == 4
+
+
+class Table(Slope):
+    """A client of a model that has learned by chance what follows a token."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__(vocab_size)
+        self.table = torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(0))
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stream(self, requests: Iterable[tuple[np.ndarray, list[tuple[int, int]]]]) -> Iterator[torch.Tensor]:  # type: ignore[type-arg]
+        for ids, positions in requests:
+            shown = [row[start:end] for row, (start, end) in zip(ids, positions, strict=True)]
+            yield self.table[torch.from_numpy(np.concatenate(shown)).long()]
+
+
+@pytest.mark.parametrize("most", [50, 700, 10**6])
+def test_weights_are_fitted_on_tokens_evenly_over_the_sample(
+    mixer: Mixer, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    client = Table(mixer.counts.vocab_size)
+    monkeypatch.setattr(mixing, "LEAST_TOKENS", 1)
+    monkeypatch.setattr(mixing, "MOST_LOGITS", most * client.vocab_size)
+    found = mixer.fit_candidate(lambda: client, 32)  # type: ignore[arg-type, return-value]
+    before = torch.tensor([token for _, ids in mixer.sample for token in [BOS, *ids[:-1]]])
+    targets = torch.tensor([token for _, ids in mixer.sample for token in ids])
+    counted = torch.from_numpy(mixer.counts.probabilities(mixer.contexts(mixer.sample))).log()
+    stride = math.ceil(len(targets) / most)
+    assert len(targets) > 700 and (stride == 1) == (most == 10**6)
+    expected = fit_weights(client.table[before][::stride], counted[::stride], targets[::stride])
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_mixed_score_stands_beside_the_models_own(

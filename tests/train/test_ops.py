@@ -96,9 +96,15 @@ def test_scoring_computes_what_training_did(mode: Callable[[], AbstractContextMa
         lambda: ops.attend(x, other, third, 2),
         lambda: ops.swiglu(x, other),
     ]
-    trained = [piece() for piece in pieces]
-    with mode():
-        assert all(torch.equal(piece(), before) for piece, before in zip(pieces, trained, strict=True))
+    for one in (weight, x, other, third):
+        one.requires_grad_()
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            trained = [piece() for piece in pieces]
+            with mode():
+                scored = [piece() for piece in pieces]
+        assert all(one.requires_grad and not other.requires_grad for one, other in zip(trained, scored, strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(trained, scored, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -186,6 +192,18 @@ def test_attention_sees_nothing_that_comes_later_and_its_gradient_neither() -> N
     assert torch.equal(before[:, :, :12], after[:, :, :12]) and not torch.equal(before[:, :, 12:], after[:, :, 12:])
     (by_v,) = torch.autograd.grad(after[:, :, :12].sum(), v)
     assert not by_v[:, :, 12:].any() and bool(by_v[:, :, :12].any())
+
+
+@pytest.mark.skipif(not kernels.is_built(), reason="torch's own adds a mask to the scores")
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, -math.inf])
+def test_what_comes_later_may_be_no_number_at_all(nonsense: float) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 20, 8).requires_grad_() for _ in range(3))
+    before = ops.attend(q, k, v).detach().clone()
+    with torch.no_grad():
+        k[:, :, 12:] = nonsense
+    after = ops.attend(q, k, v)
+    assert torch.equal(before[:, :, :12], after[:, :, :12])
 
 
 def test_a_window_of_nothing_is_refused() -> None:

@@ -30,6 +30,7 @@ from slm_ar.core.train.scorer import (
     make_windows,
     score_split,
     token_nats,
+    window_logits,
 )
 
 MODEL_PY = """
@@ -418,3 +419,25 @@ def test_windows_of_nothing_are_empty() -> None:
     windows = make_windows([(0, [])], 8)
     assert windows.ids.shape == (0, 8)
     assert windows.ids.dtype == np.int32
+
+
+def test_while_a_model_answers_the_caller_has_one_thread(executor: LocalExecutor, tmp_path: Path) -> None:
+    size = executor.data.manifest.vocab_size
+    windows = make_windows([(0, [5] * 200)], 32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with executor.client(write_checkpoint(tmp_path / "run", size), 32) as client:
+            assert {torch.get_num_threads() for _ in window_logits(client, windows, 2)} == {1}
+            assert torch.get_num_threads() == 2
+            for _ in window_logits(client, windows, 2):
+                break
+            assert torch.get_num_threads() == 2
+        with (
+            pytest.raises(InvalidCheckpointError),
+            executor.client(write_checkpoint(tmp_path / "bad", size, "return self.table[ids] / 0"), 32) as client,
+        ):
+            list(window_logits(client, windows, 2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
