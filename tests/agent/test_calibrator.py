@@ -170,7 +170,7 @@ def test_a_night_times_settings_once_and_writes_them_down(
     executor = TimedExecutor()
     campaign = opened(workspace, journal, tiny_data, executor, toy_recipe(**LONG))
     proposer = Wanting(*RATE_CHANGES)
-    night(campaign, proposer)
+    night(campaign, proposer, 15)  # no placebo, before which nothing need be timed
     body = timed(journal)
     assert len(body) == 1
     order = kinds(journal)

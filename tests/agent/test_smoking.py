@@ -173,7 +173,7 @@ def test_failures_in_a_row_end_the_night_also_before_training(
     executor.smokes = lambda job: CRASH
     campaign = opened(workspace, journal, tiny_data, executor, NO_CLAIMS)
     with pytest.raises(TrainingError, match="in a row failed"):
-        night(campaign, Edits(*(edited(number) for number in range(1, 20))), 19)
+        night(campaign, Edits(*(edited(number) for number in range(1, 20))), 15)  # no placebo, which would not fail
     assert len(campaign.state.experiments) == MOST_FAILURES_IN_A_ROW
     assert {run.role for run in campaign.state.runs} == {"calibrate"}
 
