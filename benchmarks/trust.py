@@ -201,8 +201,7 @@ def score_there(
     if probes is not None:
         probes.draw(windows)
     with opened() as client:
-        rows = client.rows_per_request(CONTEXT)
-        nats, _ = window_nats(client, windows, rows, probes)
+        nats, _ = window_nats(client, windows, probes=probes)
     if probes is not None:
         probes.run(opened)
     return float(nats.sum())

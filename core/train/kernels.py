@@ -3,7 +3,7 @@
 Promises: fits() says which tensors the kernels know (type, device, size of a row); shapes that belong together and
 density are the caller's. Other threads run while a kernel works. The library is built when slm-ar is installed, if
 there is a C compiler; without it is_built() is False and ops.py takes torch's own operations. One thread each: a model
-on several threads has several replicas.
+that trains on several threads has several replicas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 VERSION = 3  # of kernels.c; a file that was built from another one is not called
 MOST = 65_536  # numbers in a row, because up to three of them lie on the stack
-MOST_THREADS = 2  # of a replica; torch's own operations share their work out, the kernels do not
+MOST_THREADS = 2  # of a process; torch's own operations share their work out, the kernels do not
 KNOWN = (torch.float32, torch.bfloat16)
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
 _STEPS = ctypes.POINTER(ctypes.c_long)
