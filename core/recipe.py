@@ -272,17 +272,15 @@ class GateTable(_Table):
     looks: Annotated[tuple[Count, ...], Field(min_length=1, strict=False), AfterValidator(_increasing)] = (
         1,
         2,
-        3,
-        5,
+        4,
         8,
     )
     """Numbers of paired runs after which a claim is judged."""
     alpha_split: Annotated[tuple[Share, ...], Field(strict=False), AfterValidator(_at_most_one)] = (
-        0.1,
-        0.1,
-        0.2,
-        0.2,
-        0.4,
+        0.05,
+        0.15,
+        0.3,
+        0.5,
     )
     """Share of alpha spent at each look."""
     claim_every: Count = 32

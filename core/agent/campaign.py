@@ -16,7 +16,7 @@ from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Statu
 from ..errors import ProposerError, TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor
-from . import calibrator, edits, gate, ledger, planner, smoking
+from . import calibrator, edits, gate, ledger, level, planner, smoking
 from .journal import Journal, get_private, put_private
 from .night import Limits, why_it_ends
 from .opening import gate_policy, research_context
@@ -226,18 +226,24 @@ class Campaign(Runs):
         status, reason = run.outcome.status, run.outcome.reason
         score = run.dev.judged if run.dev is not None else None
         head_score = head_run.dev.judged if head_run.dev is not None else None
+        window = _window(state, step)
         if status is None:
             assert score is not None
             texts = state.revisions
             lines, head_lines = (edits.code_lines(texts[item]) for item in (step.experiment.revision, state.head))
             # A code is never kept because the one that it must beat failed with this seed.
-            is_kept = head_score is not None and gate.keeps(score, head_score, lines, head_lines)
+            is_kept = window is not None and window.keeps(score, lines, head_lines)
             reason = run.outcome.disturbance and f"a disturbed run: {run.outcome.disturbance}"
             if is_kept and self._breaks_guard(state, run):
                 is_kept, reason = False, "better in the metric, but the text as a whole is predicted worse"
             status = Status.KEPT if is_kept else Status.REVERTED
             if head_score is None:
                 reason = "the current code failed with this seed, so there was nothing to compare with"
+        back_to = None
+        if window is not None and score is not None:
+            is_kept = status is Status.KEPT and step.experiment.revision != state.head
+            window = level.after(window, step.experiment.revision, score, is_kept, bool(run.outcome.disturbance))
+            back_to = window.taken_back().code if window.is_unconfirmed else None
         self.journal.append(
             "judged",
             {
@@ -246,6 +252,7 @@ class Campaign(Runs):
                 "reason": reason,
                 "run": run.id,
                 "head_score": head_score,
+                "back_to": back_to,
             },
         )
         number, text = step.experiment.id, step.experiment.hypothesis
@@ -257,6 +264,15 @@ class Campaign(Runs):
             self.display.judged(f"{number:>3}  {status.value}  {text}: {reason}", False)
         if status is Status.KEPT:
             self._mirror(CURRENT_REF, step.experiment.revision, f"kept for now: {text}")
+        if back_to is not None:
+            self._take_back(level.taken_back(state), back_to)
+
+    def _take_back(self, before: frozenset[int], back_to: str) -> None:
+        state = self.state
+        for item in state.experiments:
+            if item.id in level.taken_back(state) - before:
+                self.display.judged(f"{item.id:>3}  {level.TAKEN_BACK}  {item.hypothesis}", False)
+        self._mirror(CURRENT_REF, back_to, level.TAKEN_BACK)
 
     def _breaks_guard(self, state: CampaignState, run: RunRecord) -> bool:
         """Whether an edit buys the metric with more bits per byte than the recipe's guard allows.
@@ -363,6 +379,17 @@ class Campaign(Runs):
 
 
 # --- pure helpers ---------------------------------------------------------------------------
+
+
+def _window(state: CampaignState, step: planner.JudgeStep) -> level.Window[str] | None:
+    """What the search knows of the current code with this seed; None where its own run failed."""
+    if step.head_run.dev is None:
+        return None
+    known = level.window_of(state, step.experiment.window)
+    if known is not None and known.code == state.head:
+        return known
+    score = step.head_run.dev.judged
+    return level.Window(state.sigma or 0.0, state.head, score, score)
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ..contracts import Decision, Verdict
 from .pairs import (
+    FEW_PAIRS,
     Measured,
     Noise,
     PairScore,
@@ -51,8 +52,8 @@ FULL_GROUPS = 30
 FEWEST_GROUPS = 10
 """With fewer groups nothing is certified: explore only."""
 HOPELESS_SHARE = 0.7
-"""From the second look on, a claim ends when its gain is below this share of what its last look would ask for."""
-CLAIM_SHARE = 0.8
+"""From FEW_PAIRS pairs on, a claim ends when its gain is below this share of what its last look would ask for."""
+CLAIM_SHARE = 0.65
 """Share of a night's alpha that each of its first NIGHT_CLAIMS claims may spend; see `claim_alpha`."""
 NIGHT_CLAIMS = 4
 """Claims of a usual night: about 100 proposals, one claim every 32, and one for what is left at its end."""
@@ -245,14 +246,15 @@ def _decide(
     may_wait = more_allowed and pairs < policy.looks[-1]
     if may_wait and not is_look:
         return Decision.MORE_PAIRS, ("the next judgement needs more pairs",)
-    if is_look and gain < bars.smallest:
+    # One pair alone may be unlucky by more than a gain worth a claim: it rejects what is no better at all.
+    if is_look and (gain < bars.smallest if pairs > 1 else gain <= 0):
         return Decision.REJECT, ("the current code is not better than the proven code by an amount worth a claim",)
     obstacles = ((f"not certifiable, {obstacle}",) if obstacle else ()) + _obstacles(measured)
     if obstacles:
         return Decision.UNCLEAR, obstacles
     if is_look and gain >= bars.now and error >= RESOLUTION:
         return Decision.CERTIFY, ("the gain is larger than chance explains", *_warnings(measured))
-    if may_wait and pairs > policy.looks[0] and gain < HOPELESS_SHARE * bars.last:
+    if may_wait and pairs >= FEW_PAIRS and gain < HOPELESS_SHARE * bars.last:
         return Decision.UNCLEAR, ("it looks better, but too little for the pairs of runs that are left to prove it",)
     if may_wait:
         return Decision.MORE_PAIRS, ("promising, but not yet larger than chance explains",)

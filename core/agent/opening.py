@@ -14,7 +14,7 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
 
-from ..contracts import PastExperiment, ResearchContext, Task
+from ..contracts import PastExperiment, ResearchContext, Status, Task
 from ..errors import UsageError
 from ..prepare.answers import choose_questions
 from ..prepare.heldout import read_split, texts_digest
@@ -23,7 +23,7 @@ from ..recipe import Recipe
 from ..tasks.objective import Objective
 from ..train.device import Machine
 from ..train.training_run import TrainJob
-from . import edits, gate
+from . import edits, gate, level
 from .journal import Journal
 from .replay import replay_all
 from .state import CampaignState
@@ -219,6 +219,7 @@ def gate_policy(recipe: Recipe, metric: Mapping[str, Any] | None = None, level: 
 def research_context(state: CampaignState, program: str, recipe: Recipe, machine: Machine) -> ResearchContext:
     """What a proposer is told: rounded dev scores, statuses, hardware; nothing hidden, no corpus text."""
     sigma = state.sigma or 0.0
+    gone = level.taken_back(state)
     history = tuple(
         PastExperiment(
             id=item.id,
@@ -226,11 +227,11 @@ def research_context(state: CampaignState, program: str, recipe: Recipe, machine
             parent=item.parent,
             proposer=item.proposer,
             hypothesis=item.hypothesis,
-            status=item.status,
+            status=Status.REVERTED if item.id in gone else item.status,
             dev_score=gate.rounded(item.dev_score, sigma) if item.dev_score is not None else None,
             knobs=item.knobs,
             template=item.template,
-            reason=item.reason,
+            reason=level.TAKEN_BACK if item.id in gone else item.reason,
         )
         for item in state.experiments
         if item.status is not None and item.revision != item.parent  # a placebo teaches nothing

@@ -179,14 +179,20 @@ def _judged(state: CampaignState, event: Event) -> CampaignState:
     run = next((run for run in state.runs if run.id == body["run"]), None)
     experiments = tuple(
         replace(
-            experiment, status=status, reason=body["reason"], run=run, head_score=body["head_score"], judged_at=event.at
+            experiment,
+            status=status,
+            reason=body["reason"],
+            run=run,
+            head_score=body["head_score"],
+            judged_at=event.at,
+            back_to=body.get("back_to"),
         )
         if experiment.id == body["experiment"]
         else experiment
         for experiment in state.experiments
     )
     judged = next(experiment for experiment in experiments if experiment.id == body["experiment"])
-    head = judged.revision if status is Status.KEPT else state.head
+    head = judged.revision if status is Status.KEPT else judged.back_to or state.head
     return replace(state, experiments=experiments, head=head)
 
 

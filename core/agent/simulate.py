@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contracts import Decision, GroupScore
-from . import gate, planner, prune_pass, pruning
+from . import gate, level, planner, prune_pass, pruning
 
 Vector = npt.NDArray[np.float64]
 
@@ -28,7 +28,7 @@ LOOK_NOISE = 1.5  # sigma of one run's score at a look; assumed, early scores di
 RANK_KEPT = {0.125: 0.96, 0.25: 0.92}  # correlation of scores at a look with those at the end (measured, docs/gate.md)
 LEAST_SPREAD = 1.0  # sigma; codes differ by this much at least on their way, also where none helps or harms
 LOOK_COST = 0.015  # of a run, for one look
-DEFAULT_POLICY = gate.GatePolicy(alpha=0.04, looks=(1, 2, 3, 5, 8), alpha_split=(0.1, 0.1, 0.2, 0.2, 0.4))
+DEFAULT_POLICY = gate.GatePolicy(alpha=0.04, looks=(1, 2, 4, 8), alpha_split=(0.05, 0.15, 0.3, 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +223,14 @@ class _Looks:
         self.behind: dict[float, list[float]] = {share: [] for share in pruning.SHARES}
         self.surprises: dict[float, list[float]] = {share: [] for share in pruning.SHARES}
         self.head: dict[float, float] = {}
+        self.before: list[dict[float, float]] = []
         self.open: dict[float, float] = {}
         self.open_noise: dict[float, float] = {}
         self.head_runs()
 
     def head_runs(self) -> None:
         """The current code was run with a new seed."""
+        self.before = []
         self.head = {share: self.own_noise * self.world.random.standard_normal() for share in pruning.SHARES}
         self.world.runs += 2 * LOOK_COST
 
@@ -257,7 +259,12 @@ class _Looks:
 
     def head_moves(self) -> None:
         """The proposal was kept: its own run is what the next ones are compared with."""
+        self.before.append(self.head)
         self.head = dict(self.open_noise)
+
+    def head_goes_back(self) -> None:
+        """The newest kept proposal was taken back."""
+        self.head = self.before.pop()
 
 
 class _Night:
@@ -265,10 +272,12 @@ class _Night:
 
     def __init__(self, condition: Condition, random: np.random.Generator) -> None:
         self.condition, self.random, self.world = condition, random, _World(condition, random)
-        self.rung = self.head = self.judged = self.world.baseline
+        self.rung = self.judged = self.world.baseline
+        self.head = self.rung
         self.false_claims = self.claims = self.unclear = self.found = 0
         self.placebos: list[float] = []
-        self.luck, self.head_score, self.is_lucky = 0.0, math.nan, False
+        self.luck = 0.0
+        self.window: level.Window[_Code] | None = None
         self.finished = self.rung
         lucks = random.standard_normal(condition.calibration_runs)
         self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
@@ -286,7 +295,7 @@ class _Night:
         window = min(planner.WINDOW, condition.claim_every)
         for end in range(1, len(effects) + 1):
             if (end - 1) % window == 0:  # a new seed for the head and all proposals of the window
-                self.luck, self.head_score, self.is_lucky = self.random.standard_normal(), math.nan, False
+                self.luck, self.window = self.random.standard_normal(), None
             self.search(effects[end - 1])
             is_over = end == len(effects)
             is_due = is_over or end % condition.claim_every == 0
@@ -295,15 +304,19 @@ class _Night:
 
     def search(self, effect: float | None) -> None:
         """One proposal; None is a placebo."""
-        if math.isnan(self.head_score):
-            self.head_score = self.world.dev_score(self.head, self.luck)
+        window = self.window
+        if window is None:
+            score = self.world.dev_score(self.head, self.luck)
+            window = level.Window(self.noise.sigma, self.head, score, score)
             if self.looks is not None:
                 self.looks.head_runs()
         if effect is None:
             score = self.world.dev_score(self.head, self.luck)
-            if not self.is_lucky:
-                self.placebos.append(score - self.head_score)
+            if window.before is None:
+                self.placebos.append(score - window.score)
+            self.follow(window.dropped(score))
             return
+        self.window = window
         candidate = self.world.edit(self.head, effect)
         self.helpful += int(effect < 0)
         if self.looks is not None and self.looks.ends(candidate.edits[-1]):
@@ -312,12 +325,22 @@ class _Night:
             return
         score = self.world.dev_score(candidate, self.luck)
         if self.looks is not None:
-            self.looks.went_on(score - self.head_score)
-        if gate.keeps(score, self.head_score, 1, 1):
+            self.looks.went_on(score - window.score)
+        if not window.keeps(score, 1, 1):
+            self.follow(window.dropped(score))
+            return
+        if self.looks is not None:
+            self.looks.head_moves()
+        self.follow(window.kept(candidate, score))
+        self.found += int(effect < 0)
+
+    def follow(self, window: level.Window[_Code]) -> None:
+        """Go on with what the newest run made of the window."""
+        if window.is_unconfirmed:
+            window = window.taken_back()
             if self.looks is not None:
-                self.looks.head_moves()
-            self.head, self.head_score, self.is_lucky = candidate, score, True
-            self.found += int(effect < 0)
+                self.looks.head_goes_back()
+        self.window, self.head = window, window.code
 
     def pruned(self) -> _Code:
         """The proven code after the prune pass."""
@@ -350,8 +373,8 @@ class _Night:
             self.false_claims += self.head.true >= self.rung.true
             self.rung = self.head
         elif decision is Decision.REJECT or not gate.goes_on(self.condition.policy, self.unclear):
-            self.head, self.unclear, self.head_score, self.is_lucky = self.rung, 0, math.nan, False
-        self.judged = self.head
+            self.head, self.unclear = self.rung, 0
+        self.judged, self.window = self.head, None
 
     def final(self) -> tuple[float, bool]:
         """(over-claim in sigma, whether the interval holds the truth) of the proven code on the test split."""

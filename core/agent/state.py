@@ -61,8 +61,15 @@ class ExperimentRecord:
     head_score: float | None = None
     """Dev score of the head's own run with the same seed, which it had to beat."""
     judged_at: str | None = None
+    back_to: str | None = None
+    """The current code after it, where its score showed that the newest kept edit before it was luck."""
     smoke: Smoke | None = None
     """What became of the try before its first run; None where there was none."""
+
+    @property
+    def is_kept_edit(self) -> bool:
+        """Kept for now, and not a placebo, which is the current code already."""
+        return self.status is Status.KEPT and self.revision != self.parent
 
     @property
     def dev_score(self) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..agent import gate
 from ..agent.edits import MAX_BYTES, MAX_LINES, revision_digest
+from ..agent.level import taken_back
 from ..agent.proposers.prompt import (
     LONGEST_HISTORY,
     LONGEST_HYPOTHESIS,
@@ -213,6 +214,8 @@ def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
         facts["dev"] = shown_score(item.dev_score, state)
     if reason := "; ".join(shown_reason(item.reason)):
         facts["reason"] = reason
+    if item.id in taken_back(state):
+        facts["is_taken_back"] = True
     if item.revision == state.head:
         facts["is_current"] = True
     if item.revision == state.rung:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ..agent.edits import parse_knobs
+from ..agent.level import taken_back
 from ..agent.smoking import failed_before_training
 from ..agent.state import CampaignState, ExperimentRecord, RunRecord
 from ..contracts import KnobValue, Status
@@ -126,6 +127,7 @@ def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
     """Rows of all experiments in order."""
     proven = lineage(state, state.rung) - {state.baseline}
     current = lineage(state, state.head) | lineage(state, state.rung)
+    gone = taken_back(state)
     best = _best_by_revision(state)
     knobs = _knobs_by_revision(state)
     rows = []
@@ -138,6 +140,8 @@ def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
         if item.status is Status.KEPT and not placebo:
             if item.revision in proven:
                 said, meaning = "proven", "part of the code that a proof on unseen text confirmed"
+            elif item.id in gone:
+                said, meaning, tone = "kept, taken back", "what was tried after it did not score better", "quiet"
             elif item.revision not in current:
                 said, meaning, tone = "kept, taken back", "looked better on dev; the proof did not confirm it", "quiet"
         outcome = item.run.outcome if item.run is not None else None

@@ -1,8 +1,8 @@
 """One search: propose, measure, keep or drop, until equal seconds are spent. The same loop on a surrogate and live.
 
 Called by replay.py and live.py. Promises: a proposer sees what a campaign would show it (rounded scores, statuses, the
-current code); the current code moves by the shipped rule (gate.keeps) and is measured again with a fresh seed every
-planner.WINDOW proposals, as in a campaign; nothing that ends after the seconds are spent counts.
+current code); the current code moves and is taken back by the shipped rule (level.Window) and is measured again with a
+fresh seed every planner.WINDOW proposals, as in a campaign; nothing that ends after the seconds are spent counts.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ..agent import edits, gate
+from ..agent import edits, gate, level
 from ..agent.planner import WINDOW
 from ..contracts import PastExperiment, Proposal, Proposer, Rate, ResearchContext, Status
 from ..errors import TrainingError
@@ -110,7 +110,7 @@ class _Night:
         self.world, self.search_seed, self.seconds = world, search_seed, seconds
         self.head_text = world.start
         self.head = edits.revision_digest(world.start)
-        self.head_score: float | None = None
+        self.level: level.Window[str] | None = None
         self.texts = {self.head: world.start}
         self.history: list[PastExperiment] = []
         self.steps: list[Step] = []
@@ -138,7 +138,8 @@ class _Night:
         if not self.fits(measured.seconds) and role != "start":
             return False
         # A code is never kept because the one that it must beat failed with this seed.
-        self.head_score = measured.score
+        score = measured.score
+        self.level = level.Window(self.world.sigma, self.head, score, score) if score is not None else None
         self.note(role, measured.status.value if measured.status is not None else "measured", measured)
         return True
 
@@ -181,16 +182,35 @@ class _Night:
         status = measured.status
         if status is None:
             assert measured.score is not None
-            lines, head_lines = edits.code_lines(text), edits.code_lines(self.head_text)
-            is_kept = self.head_score is not None and gate.keeps(measured.score, self.head_score, lines, head_lines)
-            status = Status.KEPT if is_kept else Status.REVERTED
+            status = self._follow(text, measured.score)
         self._remember(proposer, proposal, parent, status, measured.score, measured.reason)
-        if status is Status.KEPT:
-            self.head_text, self.head = text, edits.revision_digest(text)
-            self.head_score = measured.score
-            self.texts[self.head] = text
         self.note("proposal", status.value, measured)
         return True
+
+    def _follow(self, text: str, score: float) -> Status:
+        """Move the current code by what a proposal scored."""
+        if self.level is None:
+            return Status.REVERTED
+        revision = edits.revision_digest(text)
+        is_kept = self.level.keeps(score, edits.code_lines(text), edits.code_lines(self.head_text))
+        is_edit = is_kept and revision != self.head
+        found = level.after(self.level, revision, score, is_edit, is_disturbed=False)
+        if found.is_unconfirmed:
+            found = found.taken_back()
+            self._forget(found.code)
+        if is_edit:
+            self.texts[revision] = text
+        self.level, self.head, self.head_text = found, found.code, self.texts[found.code]
+        return Status.KEPT if is_kept else Status.REVERTED
+
+    def _forget(self, back_to: str) -> None:
+        """The newest kept edits, back to the code `back_to`, are told as what they were: no gain."""
+        for index in reversed(range(len(self.history))):
+            past = self.history[index]
+            if past.status is Status.KEPT:
+                self.history[index] = replace(past, status=Status.REVERTED, reason=level.TAKEN_BACK)
+                if past.parent == back_to:
+                    return
 
     def _remember(
         self, proposer: str, proposal: Proposal, parent: str, status: Status, score: float | None, reason: str
@@ -225,7 +245,7 @@ def search(
     """Search for `seconds` of training. Raises TrainingError when the starting code gives no score."""
     night = _Night(world, search_seed, seconds)
     night.measure_head("start")
-    if night.head_score is None:
+    if night.level is None:
         raise TrainingError(
             f"corpus {corpus}: the starting train.py gave no score: {night.steps[-1].status}",
             "mend it; `slm-ar train` tries it alone",

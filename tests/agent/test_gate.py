@@ -265,16 +265,18 @@ def test_degrees_lie_between_the_smaller_and_the_sum(seeds, seed_degrees, groups
 
 def test_a_claim_ends_early_when_its_last_look_is_out_of_reach():
     noise = Noise(1e-4, 2e-4, 4)
-    weak = make_pairs([-0.008, -0.009])  # eta is 0.005, the last look asks for about 0.014
+    weak = make_pairs([-0.008, -0.009, -0.0085])  # eta is 0.005, the last look asks for about 0.014
     assert judge_claim(weak, noise, POLICY, ALPHA).decision is Decision.UNCLEAR
     assert "left to prove it" in judge_claim(weak, noise, POLICY, ALPHA).reasons[0]
-    assert judge_claim(weak[:1], noise, POLICY, ALPHA).decision is Decision.MORE_PAIRS, "never at the first look"
+    assert judge_claim(weak[:2], noise, POLICY, ALPHA).decision is Decision.MORE_PAIRS, "not before three pairs"
     strong = make_pairs([-0.016, -0.017])
     assert judge_claim(strong, noise, POLICY, ALPHA).decision is Decision.MORE_PAIRS
 
 
-def test_a_gain_below_eta_is_rejected_at_once():
-    assert judge_claim(make_pairs([-0.0049]), NOISE, POLICY, ALPHA).decision is Decision.REJECT
+def test_a_gain_below_eta_is_rejected_by_two_pairs_and_what_is_no_better_by_one():
+    assert judge_claim(make_pairs([-0.0049]), NOISE, POLICY, ALPHA).decision is Decision.MORE_PAIRS
+    assert judge_claim(make_pairs([-0.0049, -0.0048]), NOISE, POLICY, ALPHA).decision is Decision.REJECT
+    assert judge_claim(make_pairs([0.0001]), NOISE, POLICY, ALPHA).decision is Decision.REJECT
 
 
 @pytest.mark.parametrize(

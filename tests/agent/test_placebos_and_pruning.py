@@ -23,6 +23,7 @@ from slm_ar.core.contracts import Decision, GroupScore, Proposal, ResearchContex
 from slm_ar.core.errors import TrainingError
 from slm_ar.core.prepare.heldout import private_root
 from slm_ar.core.prepare.pipeline import PreparedData
+from slm_ar.core.recipe import GateTable
 from slm_ar.core.report.experiments import kept_in_chain
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import status_text
@@ -55,9 +56,7 @@ class Luck(FakeExecutor):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_twenty_identical_edits_get_no_certificate(tmp_path: Path, tiny_data: PreparedData, seed: int) -> None:
-    looks, shares = [1, 2, 3, 5, 8], [0.1, 0.1, 0.2, 0.2, 0.4]
-    judge = {"calibration_runs": 5, "looks": looks, "alpha_split": shares, "alpha": 0.04}
-    recipe = toy_recipe(budget={"experiments": 20}, proposer={"seed": seed}, gate=judge)
+    recipe = toy_recipe(budget={"experiments": 20}, proposer={"seed": seed}, gate=GateTable().model_dump(mode="json"))
     with Journal(tmp_path / ".slm") as journal:
         campaign = opened(tmp_path, journal, tiny_data, Luck(), recipe)
         night(campaign, SameCode())

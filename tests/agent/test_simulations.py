@@ -38,7 +38,7 @@ def test_a_bound_is_met_or_missed_only_when_the_nights_leave_no_doubt(low, high,
 
 def test_worthless_heads_are_hardly_ever_certified_on_a_metric():
     for metric in ("macro_f1", "mae"):
-        found = simulate_metric(MetricCondition(metric), 15, seed=2)
+        found = simulate_metric(MetricCondition(metric), 15, seed=3)
         assert found.certified_nights <= 1 and found.true_gain == 0.0
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_toys import TRAIN_PY, BowlWorld, Coder, Guesser, Scripted, bowl
 
+from slm_ar.core.agent import level
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs
-from slm_ar.core.agent.gate import keeps, rounded
+from slm_ar.core.agent.gate import rounded
 from slm_ar.core.agent.planner import WINDOW
 from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.contracts import Proposal, Rate, ResearchContext, Status
@@ -73,19 +74,29 @@ def test_the_current_code_is_measured_again_every_window() -> None:
     assert seeds[: WINDOW + 1] == [seeds[0]] * (WINDOW + 1)
 
 
-def test_the_least_gain_is_kept_and_nothing_else() -> None:
-    """However large the noise is: the rule of a campaign has no margin."""
+def test_the_current_code_moves_by_the_rule_of_a_campaign() -> None:
     trace = searched(Guesser("guesser", 0.6), 320, 0.2, seed=2)
-    current = trace.steps[0].score
-    assert current is not None
+    first = trace.steps[0]
+    assert first.score is not None
+    window = level.Window(0.2, first.returned, first.score, first.score)
     seen = set()
     for step in trace.steps[1:]:
-        if step.score is None:
-            continue
-        assert (step.status == "kept") == keeps(step.score, current, 6, 6)
-        seen.add(step.status)
-        current = min(current, step.score)
-    assert seen == {"kept", "reverted"}
+        assert step.role == "proposal" and step.score is not None
+        is_kept = window.keeps(step.score, 6, 6)
+        assert (step.status == "kept") == is_kept
+        window = window.kept(step.returned, step.score) if is_kept else window.dropped(step.score)
+        is_back = window.is_unconfirmed
+        window = window.taken_back() if is_back else window
+        assert step.returned == window.code
+        seen.add((step.status, is_back))
+    assert seen == {("kept", False), ("reverted", False), ("reverted", True)}
+
+
+def test_what_was_taken_back_is_told_as_no_gain() -> None:
+    proposer = Guesser("guesser", 0.6)
+    searched(proposer, 320, 0.2, seed=2)
+    told = [past for past in proposer.contexts[-1].history if past.reason == level.TAKEN_BACK]
+    assert told and all(past.status is Status.REVERTED for past in told)
 
 
 def test_nothing_is_kept_where_the_current_code_failed_with_the_seed_of_the_window() -> None:

@@ -1,0 +1,137 @@
+"""What the search believes of the current code within one window: which proposals it keeps, and which it takes back.
+
+Called by the campaign, the searches of a study and the simulation. Pure arithmetic. A proposal that is kept because its
+run was lucky sets a bar that a better one may miss, and rides along in a claim. But the proposals that are made from it
+are runs of nearly the same code: where they score no better than those before it, the keep was luck. All scores here
+are dev scores with the seed of the window, lower is better; nothing of this is a claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from . import gate
+from .state import CampaignState, ExperimentRecord
+
+Code = TypeVar("Code")
+
+BETTER = 1.0
+"""Sigmas below the level of the current code from which a proposal is kept whatever the current code's own run says."""
+CONFIRMED = 0.5
+"""Sigmas by which the level must have fallen since an edit was kept."""
+FOLLOWERS = 2
+"""Scored proposals that an edit has before it may be taken back."""
+OUTLIER = 2.5
+"""Standard deviations beyond which a score tells of the proposal, and not of the code that it edits."""
+MOST_LUCK = 1.0
+"""Sigmas by which the level of a kept proposal is believed to be worse than its score, at most."""
+STEP_VARIANCE = 1.0
+"""Variance, in sigma squared, of what an edit changes, before its run."""
+TAKEN_BACK = "taken back: what was tried after it scored no better than before it"
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Generic[Code]):
+    """The current code, its level, and what it was before each edit that was kept in this window.
+
+    The level is a Kalman filter (R. E. Kalman, Journal of Basic Engineering 82, 1960) over runs: the code stands still
+    while proposals are dropped, and moves by an unknown step when one is kept.
+    """
+
+    sigma: float
+    """Standard deviation of one run, in the unit of the scores."""
+    code: Code
+    score: float
+    """Of the current code's own run with the seed of the window."""
+    mean: float
+    """The level: what a run of the current code is believed to score with this seed."""
+    variance: float = 1.0
+    """Of the level, in sigma squared."""
+    followers: int = 0
+    """Proposals made from this code that were scored, those that were taken back left out."""
+    before: Window[Code] | None = None
+    """What an edit that is not confirmed goes back to."""
+
+    def keeps(self, score: float, lines: int, code_lines: int) -> bool:
+        """Whether a proposal is kept for now; `lines` of code are what decides between equal scores."""
+        is_clear = math.isfinite(score) and score < self.mean - BETTER * self.sigma
+        return is_clear or gate.keeps(score, self.score, lines, code_lines)
+
+    def kept(self, code: Code, score: float) -> Window[Code]:
+        """The window after a proposal was kept."""
+        if score == self.score:  # the same with less code: there is no gain that could be confirmed
+            return replace(self, code=code)
+        variance = self.variance + STEP_VARIANCE
+        weight = variance / (variance + 1.0)
+        mean = min(self.mean + weight * (score - self.mean), score + MOST_LUCK * self.sigma)
+        return Window(self.sigma, code, score, mean, (1.0 - weight) * variance, before=self)
+
+    def dropped(self, score: float) -> Window[Code]:
+        """The window after a proposal was scored and not kept, and after a placebo."""
+        seen = replace(self, followers=self.followers + 1)
+        surprise = score - self.mean
+        if not abs(surprise) <= OUTLIER * self.sigma * math.sqrt(self.variance + 1.0):
+            return seen
+        weight = self.variance / (self.variance + 1.0)
+        return replace(seen, mean=self.mean + weight * surprise, variance=(1.0 - weight) * self.variance)
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether the newest kept edit had its chance, and the level says that it was luck."""
+        if self.before is None or self.followers < FOLLOWERS:
+            return False
+        return self.mean > self.before.mean - CONFIRMED * self.sigma
+
+    def taken_back(self) -> Window[Code]:
+        """The window without the newest kept edit. What its followers taught about the level stays."""
+        assert self.before is not None
+        return replace(self.before, mean=self.mean, variance=self.variance)
+
+
+def window_of(state: CampaignState, number: int) -> Window[str] | None:
+    """The window `number` as the journal tells it, from the last claim on; None before its first scored proposal."""
+    since = state.claims[-1].after_experiments if state.claims else 0
+    found: Window[str] | None = None
+    for item in _scored(state.experiments[since:], number):
+        assert item.run is not None and item.run.dev is not None and item.head_score is not None
+        if found is None or found.code != item.parent:
+            found = Window(state.sigma or 0.0, item.parent, item.head_score, item.head_score)
+        found = after(found, item.revision, item.run.dev.judged, item.is_kept_edit, bool(item.run.outcome.disturbance))
+        if item.back_to is not None and found.before is not None:
+            found = found.taken_back()
+    return found
+
+
+def after(window: Window[Code], code: Code, score: float, is_kept: bool, is_disturbed: bool) -> Window[Code]:
+    """The window after a judged proposal; a disturbed run that was not kept says nothing about the level."""
+    if is_kept:
+        return window.kept(code, score)
+    return window if is_disturbed else window.dropped(score)
+
+
+def taken_back(state: CampaignState) -> frozenset[int]:
+    """Kept experiments that the search took back; those that a claim did not confirm are not among them."""
+    gone: set[int] = set()
+    for after_it in state.experiments:
+        if after_it.back_to is None:
+            continue
+        for item in reversed(state.experiments[: after_it.id]):
+            if item.is_kept_edit and item.id not in gone:
+                gone.add(item.id)
+                if item.parent == after_it.back_to:
+                    break
+    return frozenset(gone)
+
+
+def _scored(experiments: Iterable[ExperimentRecord], window: int) -> Iterable[ExperimentRecord]:
+    return (
+        item
+        for item in experiments
+        if item.window == window
+        and item.status is not None
+        and item.dev_score is not None
+        and item.head_score is not None
+    )
