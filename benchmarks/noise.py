@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from slm_ar.core.agent import gate
+from slm_ar.core.agent import gate, level
 from slm_ar.core.agent.edits import parse_knobs, set_knobs
 from slm_ar.core.agent.simulate import DEFAULT_POLICY, clopper_pearson
 from slm_ar.core.contracts import Decision, GroupScore
@@ -152,9 +152,14 @@ def shipped(table: Table, random: np.random.Generator) -> int:
     for number in range(1, PROPOSALS + 1):
         if number % WINDOW == 1:
             seed = int(random.integers(seeds))
+            own = float(table.dev[head, seed])
+            window = level.Window(noise.sigma, head, own, own)
         candidate = int(random.integers(codes))
-        if gate.keeps(float(table.dev[candidate, seed]), float(table.dev[head, seed]), 1, 1):
-            head = candidate
+        score = float(table.dev[candidate, seed])
+        # a code that comes up again repeats its run exactly: it is never an edit of itself
+        is_kept = candidate != window.code and window.keeps(score, 1, 1)
+        window = level.follow(window, candidate, score, is_kept)
+        head = window.code
         if head == rung or (number % CLAIM_EVERY and number < PROPOSALS):
             continue
         alpha, decision = gate.claim_alpha(DEFAULT_POLICY, 0, claims), Decision.MORE_PAIRS

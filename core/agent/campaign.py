@@ -239,11 +239,7 @@ class Campaign(Runs):
             status = Status.KEPT if is_kept else Status.REVERTED
             if head_score is None:
                 reason = "the current code failed with this seed, so there was nothing to compare with"
-        back_to = None
-        if window is not None and score is not None:
-            is_kept = status is Status.KEPT and step.experiment.revision != state.head
-            window = level.after(window, step.experiment.revision, score, is_kept, bool(run.outcome.disturbance))
-            back_to = window.taken_back().code if window.is_unconfirmed else None
+        back_to = _back_to(window, step, score, status) if window is not None and score is not None else None
         self.journal.append(
             "judged",
             {
@@ -252,6 +248,7 @@ class Campaign(Runs):
                 "reason": reason,
                 "run": run.id,
                 "head_score": head_score,
+                "level": window.mean if window is not None else None,
                 "back_to": back_to,
             },
         )
@@ -262,15 +259,16 @@ class Campaign(Runs):
             self.display.judged(f"{number:>3}  {words}  {change}  {text}", status is Status.KEPT)
         else:
             self.display.judged(f"{number:>3}  {status.value}  {text}: {reason}", False)
-        if status is Status.KEPT:
-            self._mirror(CURRENT_REF, step.experiment.revision, f"kept for now: {text}")
         if back_to is not None:
             self._take_back(level.taken_back(state), back_to)
+        elif status is Status.KEPT:
+            self._mirror(CURRENT_REF, step.experiment.revision, f"kept for now: {text}")
 
     def _take_back(self, before: frozenset[int], back_to: str) -> None:
-        state = self.state
-        for item in state.experiments:
-            if item.id in level.taken_back(state) - before:
+        """Tell which kept edits were taken back; `before`: those that were already."""
+        gone = level.taken_back(self.state) - before
+        for item in self.state.experiments:
+            if item.id in gone:
                 self.display.judged(f"{item.id:>3}  {level.TAKEN_BACK}  {item.hypothesis}", False)
         self._mirror(CURRENT_REF, back_to, level.TAKEN_BACK)
 
@@ -390,6 +388,16 @@ def _window(state: CampaignState, step: planner.JudgeStep) -> level.Window[str] 
         return known
     score = step.head_run.dev.judged
     return level.Window(state.sigma or 0.0, state.head, score, score)
+
+
+def _back_to(window: level.Window[str], step: planner.JudgeStep, score: float, status: Status | None) -> str | None:
+    """The code to go back to, where this run shows that what was kept before it was luck."""
+    revision, is_placebo = step.experiment.revision, step.experiment.revision == step.experiment.parent
+    is_kept = status is Status.KEPT and not is_placebo
+    if not level.is_reading(window, step.run, score, is_kept, is_placebo):
+        return None
+    found = level.follow(window, revision, score, is_kept)
+    return found.code if not is_kept and found.code != window.code else None
 
 
 def campaign_noise(state: CampaignState) -> gate.Noise:

@@ -80,8 +80,8 @@ def _prune_plan(state: CampaignState, code: str) -> dict[str, Any] | None:
     if judged < prune_pass.FEWEST_EXPERIMENTS or len(free) < 2:
         return None
     # Where there are too many, those that looked surest when they were kept stay.
-    gains = {item.id: (item.dev_score or 0.0) - (item.head_score or 0.0) for item in chain}
-    free = sorted(sorted(free, key=lambda edit: -gains[edit])[: prune_pass.MOST_EDITS])
+    gains = {item.id: item.gain or 0.0 for item in chain}
+    free = sorted(sorted(free, key=lambda edit: gains[edit])[: prune_pass.MOST_EDITS])
     rows, revisions = [], {}
     for row in prune_pass.design(free):
         text = prune_pass.without(final, texts, row.out)

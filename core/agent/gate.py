@@ -1,10 +1,10 @@
 """The judge of a campaign: from measurements to "proven", "not better" or "not yet proven". Pure arithmetic, no I/O.
 
 The rule is section 2.2 of the project's trust reference; docs/gate.md says it in plain words and holds what a
-simulation of this very code measured. What pairs of runs measure is pairs.py. Two tiers: `keeps` is the cheap rule of
-the search (one run each, on dev), `judge_claim` the strict one (fresh paired runs of proven and current code, on the
-hidden split). Units are bits per byte unless said otherwise, and a difference is always current code (head) minus
-proven code (rung).
+simulation of this very code measured. What pairs of runs measure is pairs.py. Two tiers: `keeps` compares two runs of
+the search on dev (level.py builds its rule on that), `judge_claim` is the strict one (fresh paired runs of proven and
+current code, on the hidden split). Units are bits per byte unless said otherwise, and a difference is always current
+code (head) minus proven code (rung).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FEWEST_GROUPS = 10
 """With fewer groups nothing is certified: explore only."""
 HOPELESS_SHARE = 0.7
 """From FEW_PAIRS pairs on, a claim ends when its gain is below this share of what its last look would ask for."""
-CLAIM_SHARE = 0.65
+CLAIM_SHARE = 0.7
 """Share of a night's alpha that each of its first NIGHT_CLAIMS claims may spend; see `claim_alpha`."""
 NIGHT_CLAIMS = 4
 """Claims of a usual night: about 100 proposals, one claim every 32, and one for what is left at its end."""

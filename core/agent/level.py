@@ -9,22 +9,21 @@ are dev scores with the seed of the window, lower is better; nothing of this is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from . import gate
-from .state import CampaignState, ExperimentRecord
+from .state import CampaignState, RunRecord
 
 Code = TypeVar("Code")
 
-BETTER = 1.0
+BETTER = 0.8
 """Sigmas below the level of the current code from which a proposal is kept whatever the current code's own run says."""
 CONFIRMED = 0.5
 """Sigmas by which the level must have fallen since an edit was kept."""
 FOLLOWERS = 2
-"""Scored proposals that an edit has before it may be taken back."""
-OUTLIER = 2.5
+"""Readings of the level that an edit has before it may be taken back."""
+OUTLIER = 3.0
 """Standard deviations beyond which a score tells of the proposal, and not of the code that it edits."""
 MOST_LUCK = 1.0
 """Sigmas by which the level of a kept proposal is believed to be worse than its score, at most."""
@@ -51,14 +50,14 @@ class Window(Generic[Code]):
     variance: float = 1.0
     """Of the level, in sigma squared."""
     followers: int = 0
-    """Proposals made from this code that were scored, those that were taken back left out."""
+    """Readings of the level since this code became the current one; those under a later kept edit do not count."""
     before: Window[Code] | None = None
     """What an edit that is not confirmed goes back to."""
 
     def keeps(self, score: float, lines: int, code_lines: int) -> bool:
-        """Whether a proposal is kept for now; `lines` of code are what decides between equal scores."""
+        """Whether a proposal is kept for now; between equal scores the `lines` of code decide."""
         is_clear = math.isfinite(score) and score < self.mean - BETTER * self.sigma
-        return is_clear or gate.keeps(score, self.score, lines, code_lines)
+        return gate.keeps(score, self.score, lines, code_lines) or (is_clear and score != self.score)
 
     def kept(self, code: Code, score: float) -> Window[Code]:
         """The window after a proposal was kept."""
@@ -71,12 +70,14 @@ class Window(Generic[Code]):
 
     def dropped(self, score: float) -> Window[Code]:
         """The window after a proposal was scored and not kept, and after a placebo."""
-        seen = replace(self, followers=self.followers + 1)
+        if score == self.score:  # the same run once more, as a placebo's is where runs repeat exactly: nothing new
+            return self
         surprise = score - self.mean
         if not abs(surprise) <= OUTLIER * self.sigma * math.sqrt(self.variance + 1.0):
-            return seen
+            return self
         weight = self.variance / (self.variance + 1.0)
-        return replace(seen, mean=self.mean + weight * surprise, variance=(1.0 - weight) * self.variance)
+        mean, variance = self.mean + weight * surprise, (1.0 - weight) * self.variance
+        return replace(self, mean=mean, variance=variance, followers=self.followers + 1)
 
     @property
     def is_unconfirmed(self) -> bool:
@@ -91,25 +92,50 @@ class Window(Generic[Code]):
         return replace(self.before, mean=self.mean, variance=self.variance)
 
 
+def follow(window: Window[Code], code: Code, score: float, is_kept: bool) -> Window[Code]:
+    """The window after a proposal was judged, or a placebo (never kept); what is not confirmed by now is taken back."""
+    if is_kept:
+        return window.kept(code, score)
+    window = window.dropped(score)
+    while window.is_unconfirmed:
+        window = window.taken_back()
+    return window
+
+
 def window_of(state: CampaignState, number: int) -> Window[str] | None:
     """The window `number` as the journal tells it, from the last claim on; None before its first scored proposal."""
     since = state.claims[-1].after_experiments if state.claims else 0
     found: Window[str] | None = None
-    for item in _scored(state.experiments[since:], number):
-        assert item.run is not None and item.run.dev is not None and item.head_score is not None
+    for item in state.experiments[since:]:
+        score = item.dev_score
+        if item.window != number or item.status is None or score is None or item.head_score is None:
+            continue
         if found is None or found.code != item.parent:
             found = Window(state.sigma or 0.0, item.parent, item.head_score, item.head_score)
-        found = after(found, item.revision, item.run.dev.judged, item.is_kept_edit, bool(item.run.outcome.disturbance))
-        if item.back_to is not None and found.before is not None:
-            found = found.taken_back()
+        if is_reading(found, item.run, score, item.is_kept_edit, item.revision == item.parent):
+            found = follow(found, item.revision, score, item.is_kept_edit)
     return found
 
 
-def after(window: Window[Code], code: Code, score: float, is_kept: bool, is_disturbed: bool) -> Window[Code]:
-    """The window after a judged proposal; a disturbed run that was not kept says nothing about the level."""
+def is_reading(window: Window[str], run: RunRecord | None, score: float, is_kept: bool, is_placebo: bool) -> bool:
+    """Whether a judged run says something about the current code; a kept proposal always does.
+
+    A disturbed run does not, nor one that was good enough and refused all the same, by the guard of a `[metric]`.
+    """
     if is_kept:
-        return window.kept(code, score)
-    return window if is_disturbed else window.dropped(score)
+        return True
+    is_refused = not is_placebo and window.keeps(score, 1, 1)
+    return not is_refused and (run is None or not run.outcome.disturbance)
+
+
+def may_come_back(state: CampaignState) -> frozenset[str]:
+    """Revisions that are current again when kept edits of the newest window are taken back."""
+    found: set[str] = set()
+    window = window_of(state, state.experiments[-1].window) if state.experiments else None
+    while window is not None and window.before is not None:
+        window = window.before
+        found.add(window.code)
+    return frozenset(found)
 
 
 def taken_back(state: CampaignState) -> frozenset[int]:
@@ -124,14 +150,3 @@ def taken_back(state: CampaignState) -> frozenset[int]:
                 if item.parent == after_it.back_to:
                     break
     return frozenset(gone)
-
-
-def _scored(experiments: Iterable[ExperimentRecord], window: int) -> Iterable[ExperimentRecord]:
-    return (
-        item
-        for item in experiments
-        if item.window == window
-        and item.status is not None
-        and item.dev_score is not None
-        and item.head_score is not None
-    )

@@ -245,7 +245,9 @@ def _claim_is_due(state: CampaignState, plan: Plan, judged: int, is_over: bool) 
     if last is not None and is_tonight and (last.head, last.rung) == (state.head, state.rung):
         # The chain has not moved since it was found not yet proven: asking again would only spend alpha.
         return False
-    return since >= plan.claim_every or (is_over and (since > 0 or last is None))
+    # At the end of a window, so that all kept edits had followers and the next ones get a new seed.
+    is_end = judged % plan.claim_every == 0 and since > 0
+    return is_end or (is_over and (since > 0 or last is None))
 
 
 def unclear_claims(state: CampaignState) -> int:

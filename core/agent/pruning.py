@@ -22,7 +22,7 @@ from .state import CampaignState, ExperimentRecord, RunRecord
 
 SHARES = (0.125, 0.25)
 """Of the budget, at which a run shows its model."""
-MARGINS = {0.125: 2.0, 0.25: 1.0}
+MARGINS = {0.125: 1.5, 0.25: 1.0}
 """Spreads that a run must be behind to be ended: one that starts slowly has until the second look to catch up."""
 FEWEST_EARLIER = 5
 """Looks at earlier proposals, at the same share, before any run is ended."""

@@ -185,6 +185,7 @@ def _judged(state: CampaignState, event: Event) -> CampaignState:
             run=run,
             head_score=body["head_score"],
             judged_at=event.at,
+            level=body.get("level"),  # journals of before knew neither
             back_to=body.get("back_to"),
         )
         if experiment.id == body["experiment"]
@@ -192,7 +193,7 @@ def _judged(state: CampaignState, event: Event) -> CampaignState:
         for experiment in state.experiments
     )
     judged = next(experiment for experiment in experiments if experiment.id == body["experiment"])
-    head = judged.revision if status is Status.KEPT else judged.back_to or state.head
+    head = judged.back_to or (judged.revision if status is Status.KEPT else state.head)
     return replace(state, experiments=experiments, head=head)
 
 

@@ -21,7 +21,7 @@ from ..train.preview import preview_score
 from ..train.smoke import Smoke
 from ..train.speed import slower_words
 from ..train.training_run import Snapshot, TrainJob
-from . import planner, pruning
+from . import level, planner, pruning
 from .journal import Journal, put_private
 from .opening import train_job
 from .replay import GrowingReplay, score_to_json
@@ -208,9 +208,10 @@ class Runs:
             self.display.note(f"a run of {open_run['revision'][:8]} was interrupted; it is run again")
 
     def _drop_weights(self) -> None:
-        """Keep the newest checkpoint of baseline, current and proven code; the others only cost disk."""
+        """Keep the newest checkpoint of baseline, current and proven code and of what may be current again; the others
+        only cost disk."""
         state = self.state
-        kept = {state.baseline, state.head, state.rung, *(state.final_pair or ())}
+        kept = {state.baseline, state.head, state.rung, *(state.final_pair or ()), *level.may_come_back(state)}
         # The newest run may belong to an experiment that is still to be judged.
         wanted: dict[str, int] = {"": state.runs[-1].id} if state.runs else {}
         for run in state.runs:

@@ -1,9 +1,10 @@
 """Whole nights of research in simulation, judged by the shipped gate: what its constants really promise.
 
-Called by `slm-ar simulate-gate` and the tests. Nothing of the rule is repeated here: every keep, verdict, alpha and
-interval comes from gate.py, the prune pass from prune_pass.py, the end of hopeless runs from pruning.py, windows and
-placebos from planner.py. The world is made of numbers instead of trained models: each edit has a true effect, an
-interaction with each split (drawn per group) and seed noise; all in units of sigma, the noise of one run.
+Called by `slm-ar simulate-gate` and the tests. Nothing of the rule is repeated here: every keep comes from level.py,
+every verdict, alpha and interval from gate.py, the prune pass from prune_pass.py, the end of hopeless runs from
+pruning.py, windows and placebos from planner.py. The world is made of numbers instead of trained models: each edit has
+a true effect, an interaction with each split (drawn per group) and seed noise; all in units of sigma, the noise of one
+run.
 """
 
 from __future__ import annotations
@@ -262,9 +263,15 @@ class _Looks:
         self.before.append(self.head)
         self.head = dict(self.open_noise)
 
-    def head_goes_back(self) -> None:
-        """The newest kept proposal was taken back."""
-        self.head = self.before.pop()
+    def head_goes_back(self, kept: int) -> None:
+        """Of the proposals that were kept in this window, all but the first `kept` were taken back."""
+        while len(self.before) > kept:
+            self.head = self.before.pop()
+
+
+def _kept_edits(window: level.Window[_Code]) -> int:
+    """How many kept edits of this window may still be taken back."""
+    return 0 if window.before is None else 1 + _kept_edits(window.before)
 
 
 class _Night:
@@ -314,7 +321,7 @@ class _Night:
             score = self.world.dev_score(self.head, self.luck)
             if window.before is None:
                 self.placebos.append(score - window.score)
-            self.follow(window.dropped(score))
+            self.follow(window, window.code, score, is_kept=False)
             return
         self.window = window
         candidate = self.world.edit(self.head, effect)
@@ -326,21 +333,18 @@ class _Night:
         score = self.world.dev_score(candidate, self.luck)
         if self.looks is not None:
             self.looks.went_on(score - window.score)
-        if not window.keeps(score, 1, 1):
-            self.follow(window.dropped(score))
-            return
-        if self.looks is not None:
+        is_kept = window.keeps(score, 1, 1)
+        if is_kept and self.looks is not None:
             self.looks.head_moves()
-        self.follow(window.kept(candidate, score))
-        self.found += int(effect < 0)
+        self.follow(window, candidate, score, is_kept)
+        self.found += int(is_kept and effect < 0)
 
-    def follow(self, window: level.Window[_Code]) -> None:
-        """Go on with what the newest run made of the window."""
-        if window.is_unconfirmed:
-            window = window.taken_back()
-            if self.looks is not None:
-                self.looks.head_goes_back()
-        self.window, self.head = window, window.code
+    def follow(self, window: level.Window[_Code], code: _Code, score: float, is_kept: bool) -> None:
+        """Go on with what the newest run makes of the window."""
+        self.window = level.follow(window, code, score, is_kept)
+        self.head = self.window.code
+        if self.looks is not None:
+            self.looks.head_goes_back(_kept_edits(self.window))
 
     def pruned(self) -> _Code:
         """The proven code after the prune pass."""

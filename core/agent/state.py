@@ -59,10 +59,12 @@ class ExperimentRecord:
     run: RunRecord | None = None
     """The run it was judged by; None when it never trained."""
     head_score: float | None = None
-    """Dev score of the head's own run with the same seed, which it had to beat."""
+    """Dev score of the head's own run with the same seed."""
     judged_at: str | None = None
+    level: float | None = None
+    """What the head was believed to score with that seed, from all its runs and its proposals: see level.py."""
     back_to: str | None = None
-    """The current code after it, where its score showed that the newest kept edit before it was luck."""
+    """The current code after it, where its score showed that the newest kept edits before it were luck."""
     smoke: Smoke | None = None
     """What became of the try before its first run; None where there was none."""
 
@@ -70,6 +72,12 @@ class ExperimentRecord:
     def is_kept_edit(self) -> bool:
         """Kept for now, and not a placebo, which is the current code already."""
         return self.status is Status.KEPT and self.revision != self.parent
+
+    @property
+    def gain(self) -> float | None:
+        """How much better on dev it looked than the code that it edits; positive is better."""
+        score, bar = self.dev_score, self.head_score if self.level is None else self.level
+        return bar - score if score is not None and bar is not None else None
 
     @property
     def dev_score(self) -> float | None:
@@ -153,7 +161,7 @@ class CampaignState:
     baseline: str
     head: str
     rung: str
-    """Revision digests: where the campaign began, newest provisional keep ("current"), last certified ("proven")."""
+    """Revision digests: where the campaign began, what the search edits now ("current"), last certified ("proven")."""
     revisions: Mapping[str, str]
     """Digest -> full text of train.py."""
     runs: tuple[RunRecord, ...] = ()

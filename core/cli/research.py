@@ -285,7 +285,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
 
 
 @click.command()
-@click.option("--current", is_flag=True, help="Take the newest code that is kept for now, proven or not.")
+@click.option("--current", is_flag=True, help="Take the current code of the search, proven or not.")
 def adopt(current: bool) -> None:
     """Bring the proven train.py into the workspace; yours is kept beside it."""
     from ..agent.edits import revision_digest

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..agent import gate
 from ..agent.edits import MAX_BYTES, MAX_LINES, revision_digest
-from ..agent.level import taken_back
+from ..agent.level import TAKEN_BACK, taken_back
 from ..agent.proposers.prompt import (
     LONGEST_HISTORY,
     LONGEST_HYPOTHESIS,
@@ -44,8 +44,9 @@ _SIZE = f"at most {MAX_LINES} lines and {MAX_BYTES // 1000} kB"
 RULES = f"""\
 You improve the training code of a small language model by changing train.py. A proposal is one experiment: the harness
 trains the changed code once for a fixed budget and scores it on held-out text that neither the code nor you can read.
-It is kept for now when it scores lower than the current code did with the same seed. Later the kept edits are tested
-together against the proven code, with fresh seeds and on other text; luck does not pass.
+It is kept for now when it scores lower than the current code did with the same seed, and taken back when what is tried
+after it scores no better. Later the kept edits are tested together against the proven code, with fresh seeds and on
+other text; luck does not pass.
 
 1. read_train_file: the current code and its revision. 2. propose_edits: one idea, checked at once. 3. run_experiment:
 trains and judges it. 4. results: what was tried. Then the next idea.
@@ -202,7 +203,9 @@ def is_told(item: ExperimentRecord) -> bool:
 
 
 def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
-    """One experiment: its reason in words of the harness, its score rounded."""
+    """One experiment: its reason in words of the harness, its score rounded; taken back counts as no gain."""
+    if item.id in taken_back(state):
+        item = replace(item, status=Status.REVERTED, reason=TAKEN_BACK)
     facts: dict[str, Any] = {
         "experiment": item.id,
         "revision": item.revision,
@@ -214,8 +217,6 @@ def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
         facts["dev"] = shown_score(item.dev_score, state)
     if reason := "; ".join(shown_reason(item.reason)):
         facts["reason"] = reason
-    if item.id in taken_back(state):
-        facts["is_taken_back"] = True
     if item.revision == state.head:
         facts["is_current"] = True
     if item.revision == state.rung:
@@ -229,6 +230,13 @@ def outcome(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
     if item.status is not None and "is_proven" not in facts:
         facts["meaning"] = STATUS_WORDS[item.status].meaning
     return facts
+
+
+def taken_back_since(state: CampaignState, judged: int) -> list[dict[str, Any]]:
+    """Kept experiments that were taken back by what was judged after the first `judged` ones."""
+    known = [item for item in state.experiments if item.status is not None]
+    before = taken_back(replace(state, experiments=tuple(known[:judged])))
+    return [{"taken_back": number, "reason": TAKEN_BACK} for number in sorted(taken_back(state) - before)]
 
 
 def history(view: View) -> list[str]:

@@ -211,6 +211,7 @@ class Tools:
             judged = [item for item in state.experiments if item.status is not None]
             judged = judged[errand.judged_before if is_same else 0 :]
             lines += [telling.outcome(item, state) for item in judged if telling.is_told(item)]
+            lines += telling.taken_back_since(state, errand.judged_before if is_same else 0)
             lines += telling.claims_since(state, errand.claims_before if is_same else 0)
             if not lines and state.sigma is not None:
                 lines.append({"noise": telling.short_number(state.sigma), "measured_on": "the starting code"})

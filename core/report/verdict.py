@@ -154,11 +154,7 @@ def settling_runs(state: CampaignState) -> int | None:
     the noise is unknown, or it would take more than a night.
     """
     promising = kept_in_chain(state, state.head, state.rung)
-    gain = sum(
-        item.head_score - item.dev_score
-        for item in promising
-        if item.dev_score is not None and item.head_score is not None
-    )
+    gain = sum(item.gain for item in promising if item.gain is not None)
     if not promising or state.sigma is None or gain <= 0:
         return None
     # a pair of runs differs by sqrt(2) sigma; k pairs by sqrt(2 / k) sigma

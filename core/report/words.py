@@ -28,7 +28,7 @@ class StatusWord:
 
 STATUS_WORDS: Mapping[Status, StatusWord] = MappingProxyType(
     {
-        Status.KEPT: StatusWord("kept for now", "better than the current code on dev; not proof yet", "good"),
+        Status.KEPT: StatusWord("kept for now", "better on dev than the current code has shown; not proof yet", "good"),
         Status.REVERTED: StatusWord("no gain", "not better than the current code on dev, dropped", "quiet"),
         Status.INVALID: StatusWord("failed the integrity check", "its score cannot be trusted", "alarm"),
         Status.CRASHED: StatusWord("crashed", "the training code stopped with an error", "warn"),

@@ -110,16 +110,16 @@ class _Night:
         self.world, self.search_seed, self.seconds = world, search_seed, seconds
         self.head_text = world.start
         self.head = edits.revision_digest(world.start)
-        self.level: level.Window[str] | None = None
+        self.window: level.Window[str] | None = None
         self.texts = {self.head: world.start}
         self.history: list[PastExperiment] = []
         self.steps: list[Step] = []
         self.spent = 0.0
-        self.window = self.trained = 0
+        self.number = self.trained = 0
         self.rates: tuple[Rate, ...] = ()
 
     def measure(self, text: str) -> Measured | str:
-        return self.world.measure(text, training_seed("search", self.search_seed, self.window))
+        return self.world.measure(text, training_seed("search", self.search_seed, self.number))
 
     def fits(self, seconds: float) -> bool:
         """Spend `seconds`; False when they reach beyond the end, where nothing counts any more."""
@@ -139,7 +139,7 @@ class _Night:
             return False
         # A code is never kept because the one that it must beat failed with this seed.
         score = measured.score
-        self.level = level.Window(self.world.sigma, self.head, score, score) if score is not None else None
+        self.window = level.Window(self.world.sigma, self.head, score, score) if score is not None else None
         self.note(role, measured.status.value if measured.status is not None else "measured", measured)
         return True
 
@@ -189,18 +189,18 @@ class _Night:
 
     def _follow(self, text: str, score: float) -> Status:
         """Move the current code by what a proposal scored."""
-        if self.level is None:
+        before, revision = self.window, edits.revision_digest(text)
+        if before is None:
             return Status.REVERTED
-        revision = edits.revision_digest(text)
-        is_kept = self.level.keeps(score, edits.code_lines(text), edits.code_lines(self.head_text))
-        is_edit = is_kept and revision != self.head
-        found = level.after(self.level, revision, score, is_edit, is_disturbed=False)
-        if found.is_unconfirmed:
-            found = found.taken_back()
-            self._forget(found.code)
-        if is_edit:
+        is_kept = (
+            before.keeps(score, edits.code_lines(text), edits.code_lines(self.head_text)) and revision != self.head
+        )
+        self.window = level.follow(before, revision, score, is_kept)
+        if is_kept:
             self.texts[revision] = text
-        self.level, self.head, self.head_text = found, found.code, self.texts[found.code]
+        elif self.window.code != before.code:
+            self._forget(self.window.code)
+        self.head, self.head_text = self.window.code, self.texts[self.window.code]
         return Status.KEPT if is_kept else Status.REVERTED
 
     def _forget(self, back_to: str) -> None:
@@ -245,7 +245,7 @@ def search(
     """Search for `seconds` of training. Raises TrainingError when the starting code gives no score."""
     night = _Night(world, search_seed, seconds)
     night.measure_head("start")
-    if night.level is None:
+    if night.window is None:
         raise TrainingError(
             f"corpus {corpus}: the starting train.py gave no score: {night.steps[-1].status}",
             "mend it; `slm-ar train` tries it alone",
@@ -256,8 +256,8 @@ def search(
     asked, asking, unusable = 0, 0.0, 0
     is_exhausted = False
     while night.spent < seconds:
-        if night.window != night.trained // WINDOW:
-            night.window = night.trained // WINDOW
+        if night.number != night.trained // WINDOW:
+            night.number = night.trained // WINDOW
             if not night.measure_head("window"):
                 break
             tell(night.steps[-1])

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -282,6 +283,27 @@ def test_a_claim_is_never_opened_without_a_change() -> None:
             if state.claims:
                 assert (state.head, state.rung) != (state.claims[-1].head, state.claims[-1].rung)
         world.perform(ledger, step)
+
+
+def test_claims_come_at_the_ends_of_windows_and_of_the_night() -> None:
+    """Also where the first window kept nothing: an edit of the second one waits for its followers."""
+
+    class Late(World):
+        def perform(self, ledger: Ledger, step: planner.Step, after_start: Callable[[], bool] = lambda: False) -> None:
+            if isinstance(step, planner.JudgeStep) and step.experiment.id != 4:
+                body = {"experiment": step.experiment.id, "status": "reverted", "reason": "", "run": step.run.id}
+                ledger.append("judged", {**body, "head_score": None})
+            elif isinstance(step, planner.JudgeStep):
+                body = {"experiment": 4, "status": "kept", "reason": "", "run": step.run.id, "head_score": None}
+                ledger.append("judged", body)
+            else:
+                super().perform(ledger, step, after_start)
+
+    for planned, places in ((6, [6]), (5, [5]), (8, [6])):
+        ledger = started()
+        play(ledger, Late(), replace(PLAN, experiments=planned))
+        assert [claim.after_experiments for claim in ledger.state.claims][:1] == places
+        assert all(claim.after_experiments in (6, planned) for claim in ledger.state.claims)
 
 
 def test_each_claim_of_a_night_gets_its_share_of_alpha_and_a_later_night_gets_less() -> None:

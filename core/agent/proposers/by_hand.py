@@ -25,7 +25,7 @@ class HumanProposer:
         place = self._setting.folder.parent / "train.py"
         self._setting.tell(
             f"there is no new edit to try: change {place}, one idea at a time, and give the same command again; "
-            f"the newest code that is kept for now is revision {context.revision[:8]} (`slm-ar adopt --current`)"
+            f"the current code of the search is revision {context.revision[:8]} (`slm-ar adopt --current`)"
         )
         self.why_nothing = "there was no new edit of train.py to try"
         return None

@@ -56,8 +56,9 @@ TOOL: dict[str, Any] = {
 _AIM = """\
 You improve the training code of a small language model. Each of your proposals is one experiment: the harness applies
 your edits to train.py, trains it once for a fixed budget and scores it on held-out text that the code cannot read. An
-edit is kept for now when it scores lower than the current code did with the same seed; later the kept edits are tested
-together, with fresh seeds, and luck does not pass. Lower is better.
+edit is kept for now when it scores lower than the current code did with the same seed, and taken back when what is
+tried after it scores no better; later the kept edits are tested together, with fresh seeds, and luck does not pass.
+Lower is better.
 """
 _LAWS = """\
 - train.py keeps build_model(config), main(), its guard, and its knob comments; at most 630 lines and 26 kB. It may
@@ -221,6 +222,7 @@ _HARNESS_WORDS = (
     "one step took",
     "out of memory",
     "started more than",
+    "taken back: what was tried after it scored no better than before it",
     "the current code failed with this seed",
     "the model gave other answers for the same text",
     "the model looks ahead",
