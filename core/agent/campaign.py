@@ -234,6 +234,8 @@ class Campaign(Runs):
             # A code is never kept because the one that it must beat failed with this seed.
             is_kept = window is not None and window.keeps(score, lines, head_lines)
             reason = run.outcome.disturbance and f"a disturbed run: {run.outcome.disturbance}"
+            if is_kept and head_score is not None and score > head_score:
+                reason = level.LUCKY_BAR
             if is_kept and self._breaks_guard(state, run):
                 is_kept, reason = False, "better in the metric, but the text as a whole is predicted worse"
             status = Status.KEPT if is_kept else Status.REVERTED
@@ -256,7 +258,8 @@ class Campaign(Runs):
         if score is not None and head_score is not None:
             words = "kept for now" if status is Status.KEPT else "not better"
             change = f"{score:.4f} ({score - head_score:+.4f})"
-            self.display.judged(f"{number:>3}  {words}  {change}  {text}", status is Status.KEPT)
+            why = f": {reason}" if reason == level.LUCKY_BAR else ""
+            self.display.judged(f"{number:>3}  {words}  {change}  {text}{why}", status is Status.KEPT)
         else:
             self.display.judged(f"{number:>3}  {status.value}  {text}: {reason}", False)
         if back_to is not None:

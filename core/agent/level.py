@@ -29,6 +29,7 @@ MOST_LUCK = 1.0
 """Sigmas by which the level of a kept proposal is believed to be worse than its score, at most."""
 STEP_VARIANCE = 1.0
 """Variance, in sigma squared, of what an edit changes, before its run."""
+LUCKY_BAR = "the current code's own run was lucky: this is clearly better than its level"
 TAKEN_BACK = "taken back: what was tried after it scored no better than before it"
 
 

@@ -350,3 +350,23 @@ def test_weights_of_what_may_be_current_again_are_kept(
     real = state.experiments[0].revision
     assert level.may_come_back(state) == {state.baseline, real} and state.head != real
     assert campaign.newest_checkpoint(real) is not None
+
+
+def test_what_is_kept_beside_a_lucky_run_says_why(workspace: Path, journal: Journal, tiny_data: PreparedData) -> None:
+    class LuckyStart(OneLuckyRun):
+        """Three sigma of luck for the starting code with the seed of the first window; the last proposal gains less."""
+
+        def score(self, folder: Path, split: str, context: int) -> SplitScore:
+            found = super().score(folder, split, context)
+            text = (folder / "train.py").read_text(encoding="utf-8")
+            change = -0.006 * (len(self.jobs) == 1) - 0.008 * ("MATRIX_LR = 0.014" in text)
+            return replace(found, bits_per_byte=found.bits_per_byte + change)
+
+    rates = [{"MATRIX_LR": rate} for rate in (0.019, 0.018, 0.017, 0.016, 0.015, 0.014)]
+    executor = LuckyStart()
+    campaign = opened(workspace, journal, tiny_data, executor, toy_recipe(budget={"experiments": 6}, gate=WHOLE))
+    night(campaign, Scripted(*rates))
+    (kept,) = (item for item in campaign.state.experiments if item.reason == level.LUCKY_BAR)
+    assert kept.id == 6 and kept.status is Status.KEPT
+    assert kept.dev_score is not None and kept.head_score is not None and kept.head_score < kept.dev_score
+    assert kept.gain is not None and kept.gain > 0

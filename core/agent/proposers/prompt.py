@@ -224,6 +224,7 @@ _HARNESS_WORDS = (
     "started more than",
     "taken back: what was tried after it scored no better than before it",
     "the current code failed with this seed",
+    "the current code's own run was lucky: this is clearly better than its level",
     "the model gave other answers for the same text",
     "the model looks ahead",
     "the model used more than",
