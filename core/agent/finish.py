@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contracts import BITS_WITH_NGRAM, SplitScore, Status
+from ..contracts import BITS_WITH_NGRAM, SplitScore
 from ..errors import TrainingError, UsageError
 from ..prepare.tokenizer import BOS, EOS
 from ..tasks.generate import generate_text
 from ..train.executor import window_context
-from . import edits, gate, planner, prune_pass
+from . import edits, gate, level, planner, prune_pass
 from .campaign import Campaign, held_score
 from .ledger import count_opening, name_of_test
 from .state import CampaignState, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
@@ -73,7 +74,7 @@ def prune_edits(campaign: Campaign) -> None:
 def _prune_plan(state: CampaignState, code: str) -> dict[str, Any] | None:
     """The event that plans the pass: edits, runs and their texts; None where a pass makes no sense."""
     judged = sum(1 for item in state.experiments if item.status is not None)
-    chain = _chain(state, code)
+    chain = level.chain(state, code)
     texts = _texts(state, chain)
     final = state.revisions[code]
     free = [edit.id for edit in prune_pass.removable(final, texts)]
@@ -103,7 +104,7 @@ def _prune_score(campaign: Campaign, revision: str, seed: int) -> float | None:
 def _pruned(state: CampaignState, record: PruneRecord, scores: list[float | None]) -> dict[str, Any]:
     """The event that closes the pass."""
     assert state.sigma is not None
-    chain = _chain(state, record.code)
+    chain = level.chain(state, record.code)
     text = state.revisions[record.code]
     out: tuple[int, ...] = ()
     rows = [prune_pass.Row(left_out, seed) for _, left_out, seed in record.rows]
@@ -120,19 +121,7 @@ def _pruned(state: CampaignState, record: PruneRecord, scores: list[float | None
     return {"code": record.code, "revision": digest, "train_py": text, "out": list(out), "effects": effects}
 
 
-def _chain(state: CampaignState, code: str) -> list[ExperimentRecord]:
-    """The kept experiments that lead from the baseline to `code`, in order."""
-    kept = {
-        item.revision: item for item in state.experiments if item.status is Status.KEPT and item.revision != item.parent
-    }
-    found: list[ExperimentRecord] = []
-    while code != state.baseline and code in kept:
-        found.append(kept.pop(code))
-        code = found[-1].parent
-    return found[::-1]
-
-
-def _texts(state: CampaignState, chain: list[ExperimentRecord]) -> list[prune_pass.Edit]:
+def _texts(state: CampaignState, chain: Sequence[ExperimentRecord]) -> list[prune_pass.Edit]:
     return [prune_pass.Edit(item.id, state.revisions[item.parent], state.revisions[item.revision]) for item in chain]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from . import gate
-from .state import CampaignState, RunRecord
+from .state import CampaignState, ExperimentRecord, RunRecord
 
 Code = TypeVar("Code")
 
@@ -151,3 +151,19 @@ def taken_back(state: CampaignState) -> frozenset[int]:
                 if item.parent == after_it.back_to:
                     break
     return frozenset(gone)
+
+
+def chain(state: CampaignState, code: str) -> tuple[ExperimentRecord, ...]:
+    """The kept edits that lead from the baseline to `code`, in order.
+
+    Read backwards in time: a code may have been proposed, kept and taken back under another parent, too.
+    """
+    gone = taken_back(state)
+    found: list[ExperimentRecord] = []
+    for item in reversed(state.experiments):
+        if code == state.baseline:
+            break
+        if item.is_kept_edit and item.revision == code and item.id not in gone:
+            found.append(item)
+            code = item.parent
+    return tuple(reversed(found))

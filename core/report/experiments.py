@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ..agent.edits import parse_knobs
-from ..agent.level import taken_back
+from ..agent.level import chain, taken_back
 from ..agent.smoking import failed_before_training
 from ..agent.state import CampaignState, ExperimentRecord, RunRecord
 from ..contracts import KnobValue, Status
@@ -101,16 +101,7 @@ def dev_bits_per_byte(state: CampaignState, revision: str) -> float | None:
 
 def lineage(state: CampaignState, revision: str) -> frozenset[str]:
     """The revision and all kept ancestors that it was built from, back to the baseline."""
-    parents = {
-        experiment.revision: experiment.parent
-        for experiment in state.experiments
-        if experiment.revision != experiment.parent
-    }
-    found: set[str] = set()
-    while revision not in found:
-        found.add(revision)
-        revision = parents.get(revision, revision)
-    return frozenset(found)
+    return frozenset({revision, *(item.parent for item in chain(state, revision))})
 
 
 def kept_in_chain(state: CampaignState, newest: str, proven: str) -> tuple[ExperimentRecord, ...]:
@@ -118,9 +109,8 @@ def kept_in_chain(state: CampaignState, newest: str, proven: str) -> tuple[Exper
     out: tuple[int, ...] = ()
     if state.prune is not None and newest == state.prune.revision:
         newest, out = state.prune.code, state.prune.out
-    chain = lineage(state, newest) - lineage(state, proven)
-    kept = (item for item in state.experiments if item.status is Status.KEPT and item.revision in chain)
-    return tuple(item for item in kept if item.id not in out and not is_placebo(item))
+    before = lineage(state, proven)
+    return tuple(item for item in chain(state, newest) if item.revision not in before and item.id not in out)
 
 
 def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:

@@ -16,18 +16,21 @@ from test_placebos_and_pruning import Luck
 from toys import toy_recipe
 
 from slm_ar.core.agent import level, planner
+from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.edits import parse_knobs
+from slm_ar.core.agent.finish import final_test, prune_edits
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.level import Window
 from slm_ar.core.agent.night import Limits
 from slm_ar.core.agent.opening import research_context
 from slm_ar.core.agent.planner import PLACEBO
 from slm_ar.core.agent.proposers.prompt import history_text
+from slm_ar.core.agent.state import CampaignState, RunRecord
 from slm_ar.core.contracts import GroupScore, ResearchContext, SplitScore, Status
 from slm_ar.core.mcp.telling import experiment as told
 from slm_ar.core.mcp.telling import taken_back_since
 from slm_ar.core.prepare.pipeline import PreparedData
-from slm_ar.core.report.experiments import experiment_rows, kept_in_chain
+from slm_ar.core.report.experiments import experiment_rows, kept_in_chain, lineage
 
 numbers = st.floats(-5, 5)
 
@@ -196,6 +199,15 @@ def test_worthless_edits_do_not_pile_up() -> None:
 LUCKY, REAL = 0.021, 0.04
 
 
+def text_of(folder: Path) -> str:
+    return (folder / "train.py").read_text(encoding="utf-8")
+
+
+def shifted(found: SplitScore, change: float) -> SplitScore:
+    groups = tuple(GroupScore(item.group, item.nats + change * math.log(2) * 1000, 1000) for item in found.groups)
+    return replace(found, bits_per_byte=found.bits_per_byte + change, groups=groups)
+
+
 class OneLuckyRun(FakeExecutor):
     """All codes are worth the same but REAL, which gains 0.05; the run of LUCKY is 0.004 better than it ought to be."""
 
@@ -203,12 +215,23 @@ class OneLuckyRun(FakeExecutor):
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:
         found = super().score(folder, split, context)
-        text = (folder / "train.py").read_text(encoding="utf-8")
-        rate = float({knob.name: knob.value for knob in parse_knobs(text)}["MATRIX_LR"])  # type: ignore[arg-type]
-        change = 0.05 * math.log2(rate / 0.02) - 0.004 * (rate == self.lucky) - 0.05 * (rate >= REAL)
-        bits = found.bits_per_byte + change
-        groups = tuple(GroupScore(item.group, item.nats + change * math.log(2) * 1000, 1000) for item in found.groups)
-        return replace(found, bits_per_byte=bits, groups=groups)
+        rate = float({knob.name: knob.value for knob in parse_knobs(text_of(folder))}["MATRIX_LR"])  # type: ignore[arg-type]
+        return shifted(found, 0.05 * math.log2(rate / 0.02) - 0.004 * (rate == self.lucky) - 0.05 * (rate >= REAL))
+
+
+class WithBatch(OneLuckyRun):
+    """The batch matters, too."""
+
+    def score(self, folder: Path, split: str, context: int) -> SplitScore:
+        return shifted(super().score(folder, split, context), -0.05 * ("BATCH_TOKENS = 512" in text_of(folder)))
+
+
+class Steep(OneLuckyRun):
+    """What the guard will refuse looks very good."""
+
+    def score(self, folder: Path, split: str, context: int) -> SplitScore:
+        found = super().score(folder, split, context)
+        return shifted(found, -0.2 * any(f"MATRIX_LR = {rate}" in text_of(folder) for rate in (0.08, 0.09, 0.1)))
 
 
 STEPS = [{"MATRIX_LR": rate} for rate in (0.019, LUCKY, 0.018, 0.017, 0.016, REAL, 0.041, 0.042)]
@@ -264,6 +287,72 @@ def test_the_journal_of_a_window_gives_the_window_back(
     assert level.window_of(campaign.state, 0) is None, "a claim begins anew"
 
 
+def test_what_is_finished_and_handed_out_holds_nothing_that_was_taken_back(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    steps = [*STEPS[:6], {"BATCH_TOKENS": 512}, *({"MATRIX_LR": 0.015 - 0.0001 * step} for step in range(18))]
+    recipe = toy_recipe(budget={"experiments": 24}, gate=WHOLE)
+    campaign = opened(workspace, journal, tiny_data, WithBatch(), recipe)
+    night(campaign, Scripted(*steps), 24)
+    state = campaign.state
+    assert level.taken_back(state) == {2} and len(state.experiments) == 24
+    edits = [item.hypothesis for item in level.chain(state, state.rung)]
+    assert edits == [f"set {{'MATRIX_LR': {REAL}}}", "set {'BATCH_TOKENS': 512}"]
+    prune_edits(campaign)
+    record = campaign.state.prune
+    assert record is not None and record.edits == tuple(item.id for item in level.chain(state, state.rung))
+    final = final_test(campaign, 2)
+    text = campaign.state.revisions[final.final]
+    assert final.is_proven and final.baseline == state.baseline
+    assert {knob.name: knob.value for knob in parse_knobs(text)}["MATRIX_LR"] == REAL
+
+
+def edit(number: int, parent: str, revision: str, status: Status = Status.KEPT, back_to: str | None = None) -> object:
+    is_kept_edit = status is Status.KEPT and revision != parent
+    facts = {"parent": parent, "revision": revision, "back_to": back_to}
+    return SimpleNamespace(id=number, status=status, is_kept_edit=is_kept_edit, **facts)
+
+
+def test_a_chain_is_read_backwards_in_time() -> None:
+    """The same code was proposed under several parents, kept from one, refused and taken back from others."""
+    experiments = (
+        edit(1, "base", "a"),
+        edit(2, "a", "b"),
+        edit(3, "b", "a"),
+        edit(4, "a", "c", Status.REVERTED, back_to="b"),
+        edit(5, "b", "a", Status.REVERTED),
+        edit(6, "b", "b"),
+        edit(7, "b", "d"),
+        edit(8, "d", "b", Status.REVERTED),
+    )
+    state: CampaignState = SimpleNamespace(baseline="base", experiments=experiments)  # type: ignore[assignment]
+    assert level.taken_back(state) == {3}
+    found = {code: [item.id for item in level.chain(state, code)] for code in ("base", "a", "b", "c", "d")}
+    assert found == {"base": [], "a": [1], "b": [1, 2], "c": [], "d": [1, 2, 7]}
+    assert lineage(state, "d") == {"base", "a", "b", "d"} and lineage(state, "c") == {"c"}
+
+
+def test_what_the_guard_refuses_neither_goes_on_nor_takes_anything_back(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first edit is real; three refused ones after it score far better than it, and one that is not refused."""
+    rates = (REAL, 0.08, 0.09, 0.1, 0.03)
+
+    def refuses(self: Campaign, state: CampaignState, run: RunRecord) -> bool:
+        text = state.revisions[run.revision]
+        return any(f"MATRIX_LR = {rate}" in text for rate in rates[1:4])
+
+    monkeypatch.setattr(Campaign, "_breaks_guard", refuses)
+    executor = Steep()
+    campaign = opened(workspace, journal, tiny_data, executor, toy_recipe(budget={"experiments": 5}, gate=WHOLE))
+    night(campaign, Scripted(*({"MATRIX_LR": rate} for rate in rates)))
+    state = campaign.state
+    assert [item.status for item in state.experiments] == [Status.KEPT, *[Status.REVERTED] * 4]
+    assert all("as a whole" in item.reason for item in state.experiments[1:4])
+    assert {item.level for item in state.experiments[1:5]} == {state.experiments[1].level}, "they teach nothing"
+    assert not level.taken_back(state) and state.head == state.experiments[0].revision
+
+
 @pytest.mark.parametrize("at_job", range(6, 14))
 def test_cut_off_around_an_edit_that_is_taken_back_a_night_goes_on_where_it_was(
     tmp_path: Path, tiny_data: PreparedData, at_job: int
@@ -313,11 +402,10 @@ class LuckyPlacebo(OneLuckyRun):
 
     def score(self, folder: Path, split: str, context: int) -> SplitScore:
         found = super().score(folder, split, context)
-        key = (folder / "train.py").read_text(encoding="utf-8"), (folder / "seed").read_text(encoding="utf-8"), split
+        key = text_of(folder), (folder / "seed").read_text(encoding="utf-8"), split
         change = -0.006 * (key in self.known)
         self.known.add(key)
-        groups = tuple(GroupScore(item.group, item.nats + change * math.log(2) * 1000, 1000) for item in found.groups)
-        return replace(found, bits_per_byte=found.bits_per_byte + change, groups=groups)
+        return shifted(found, change)
 
 
 def test_a_kept_placebo_never_holds_up_an_edit_that_goes_back(
@@ -358,8 +446,7 @@ def test_what_is_kept_beside_a_lucky_run_says_why(workspace: Path, journal: Jour
 
         def score(self, folder: Path, split: str, context: int) -> SplitScore:
             found = super().score(folder, split, context)
-            text = (folder / "train.py").read_text(encoding="utf-8")
-            change = -0.006 * (len(self.jobs) == 1) - 0.008 * ("MATRIX_LR = 0.014" in text)
+            change = -0.006 * (len(self.jobs) == 1) - 0.008 * ("MATRIX_LR = 0.014" in text_of(folder))
             return replace(found, bits_per_byte=found.bits_per_byte + change)
 
     rates = [{"MATRIX_LR": rate} for rate in (0.019, 0.018, 0.017, 0.016, 0.015, 0.014)]
