@@ -38,8 +38,9 @@ from slm_ar.core.train.logits_server import load_candidate, load_checkpoint
 from slm_ar.core.train.meter import allowance
 from slm_ar.core.train.process import candidate_environment
 from slm_ar.core.train.sandbox.choice import Sandboxes
-from slm_ar.core.train.scorer import Windows, encode_documents, make_windows, token_nats, window_nats
+from slm_ar.core.train.scorer import window_nats
 from slm_ar.core.train.training_run import TrainJob
+from slm_ar.core.train.windows import Windows, encode_documents, make_windows, token_nats
 
 from .common import city_workspace, executor_for, facts, parser, prepared, private_in, processor_seconds, tell, train
 from .harness import connected

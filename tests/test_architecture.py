@@ -70,7 +70,6 @@ MAY_BE_HEAVY = {
     "slm_ar.core.train.ops",
     "slm_ar.core.train.kernels",  # a part of ops
     "slm_ar.core.train.logits_server",
-    "slm_ar.core.train.scorer",
     "slm_ar.core.train.logits_client",
     "slm_ar.core.tasks.generate",
     "slm_ar.core.train.device",

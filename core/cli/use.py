@@ -218,7 +218,8 @@ def _probed_score(
     """Bits per byte, with the integrity probes of every score. Raises InvalidCheckpointError."""
     from ..train.integrity import Probes
     from ..train.mixing import Mixture
-    from ..train.scorer import encode_documents, score_split
+    from ..train.scorer import score_split
+    from ..train.windows import encode_documents
 
     probes, mixture = Probes(), None
     if mixer is not None and weights is not None:

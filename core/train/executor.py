@@ -33,6 +33,7 @@ from .sandbox.choice import Isolation, Sandboxes
 from .smoke import Smoke
 from .smoke_run import ASKED_TOKENS, STEPS, SmokeRun, tried
 from .training_run import FREE_DISK_BYTES, TrainingRun, TrainJob
+from .windows import Segments, encode_documents, make_windows
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ..prepare.ngram import Contexts
     from .integrity import Watched
     from .logits_client import LogitsClient
-    from .scorer import Segments
 
 LARGEST_CODE_BYTES = 1 << 20
 LONGEST_SCORE_SECONDS = 3600.0
@@ -169,7 +169,7 @@ class LocalExecutor:
         Raises InvalidCheckpointError, and then there is no number.
         """
         from .integrity import Probes
-        from .scorer import encode_documents, make_windows, score_split
+        from .scorer import score_split
 
         self._refuse_pasted_text(folder)
         if split not in self._documents:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..prepare.tokenizer import PAD
 from .checkpoint import InvalidCheckpointError
-from .scorer import Windows, token_nats
+from .windows import Windows, token_nats
 
 if TYPE_CHECKING:
     import torch

@@ -24,6 +24,7 @@ from ..prepare import ngram
 from ..prepare.heldout import HeldDocument, read_split
 from ..prepare.manifest import PreparedData
 from ..prepare.split import MIX
+from .windows import Segments, cut_segments, encode_documents, make_windows, window_logits
 
 if TYPE_CHECKING:
     from typing import Any
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from .logits_client import LogitsClient
-    from .scorer import Segments
 
 NO_MIXTURE, NGRAM = "none", "ngram"
 SAMPLE_BYTES = 32 << 10
@@ -159,8 +159,6 @@ class Mixer:
 
     def __init__(self, data: PreparedData, tokenizer: Tokenizer) -> None:
         """Counts the train shards: about a second per million tokens. Raises RecipeError (check_mix)."""
-        from .scorer import encode_documents
-
         check_mix(data)
         manifest = data.manifest
         self.counts = ngram.of_shards(data.folder, manifest.token_dtype, manifest.vocab_size)
@@ -178,8 +176,6 @@ class Mixer:
         """
         import torch
 
-        from .scorer import make_windows, window_logits
-
         windows = make_windows(self.sample, context)
         stride = -(-len(windows.targets) // max(LEAST_TOKENS, MOST_LOGITS // self.counts.vocab_size))
         with open_client() as client:
@@ -195,8 +191,6 @@ def mix_sample(documents: Sequence[HeldDocument]) -> tuple[HeldDocument, ...]:
 
     Chosen by hash; a segment is scored as a document of its own, as it is in a long document.
     """
-    from .scorer import cut_segments
-
     found: list[tuple[int, bytes, HeldDocument]] = []
     for held in documents:
         luck = hashlib.blake2b(held.document.id.encode(), digest_size=8).digest()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..prepare.heldout import HeldDocument, read_split
 from .mixing import PRIOR, Mixture
+from .windows import cut_segments, encode_documents, make_windows
 
 if TYPE_CHECKING:
     from .executor import LocalExecutor
@@ -33,7 +34,7 @@ def preview_score(executor: LocalExecutor, folder: Path, context: int) -> float 
     """
     from .checkpoint import InvalidCheckpointError
     from .executor import window_context
-    from .scorer import encode_documents, make_windows, window_nats
+    from .scorer import window_nats
 
     window = window_context(folder, context)
     documents = _sample(executor.data.held_folder)
@@ -59,7 +60,6 @@ def sample_of(documents: Sequence[HeldDocument]) -> tuple[HeldDocument, ...]:
 
     Beginnings of many documents, because a few whole ones would say more of those than of dev.
     """
-    from .scorer import cut_segments
 
     def place(held: HeldDocument) -> bytes:
         return hashlib.blake2b(held.document.id.encode(), digest_size=8).digest()

@@ -20,7 +20,7 @@ from slm_ar.core.train import integrity
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.integrity import Probes, Watched
-from slm_ar.core.train.scorer import Windows, make_windows, token_nats
+from slm_ar.core.train.windows import Windows, make_windows, token_nats
 
 VOCABULARY = 40
 CONTEXT = 16

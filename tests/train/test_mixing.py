@@ -28,7 +28,7 @@ from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.mixing import MixedSource, Mixer, Mixture, Weights, fit_weights, mix_sample, mixed_logits
 from slm_ar.core.train.preview import preview_score
-from slm_ar.core.train.scorer import encode_documents, token_nats
+from slm_ar.core.train.windows import encode_documents, token_nats
 
 
 def nats_of(logs: torch.Tensor, targets: torch.Tensor) -> float:

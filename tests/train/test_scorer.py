@@ -21,17 +21,13 @@ from tokenizers import Tokenizer
 from slm_ar.core.contracts import Document, Span, SplitScore
 from slm_ar.core.prepare.heldout import HeldDocument, read_split
 from slm_ar.core.prepare.tokenizer import BOS, PAD
-from slm_ar.core.train import elementary, logits_client, scorer
+from slm_ar.core.train import elementary, logits_client
 from slm_ar.core.train import executor as executor_module
+from slm_ar.core.train import windows as windows_module
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor, window_context
-from slm_ar.core.train.scorer import (
-    cut_segments,
-    make_windows,
-    score_split,
-    token_nats,
-    window_logits,
-)
+from slm_ar.core.train.scorer import score_split
+from slm_ar.core.train.windows import cut_segments, make_windows, token_nats, window_logits
 
 MODEL_PY = """
 import torch
@@ -79,7 +75,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\n
 @settings(max_examples=200, deadline=None)
 def test_segments_are_the_document_cut_at_lines_or_characters(text: str, longest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorer, "SEGMENT_BYTES", longest)
+        patch.setattr(windows_module, "SEGMENT_BYTES", longest)
         pieces = [piece for piece, _ in cut_segments(text, ())]
     assert "".join(pieces) == text
     for number, piece in enumerate(pieces):
@@ -100,7 +96,7 @@ def test_spans_move_along_with_their_segments(text: str, longest: int, data: st.
     chosen = sorted(data.draw(st.sets(st.sampled_from(edges), max_size=6)))
     spans = [Span(a, b, f"task {a}") for a, b in zip(chosen[::2], chosen[1::2], strict=False)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorer, "SEGMENT_BYTES", longest)
+        patch.setattr(windows_module, "SEGMENT_BYTES", longest)
         segments = cut_segments(text, spans)
     parts: dict[str, bytes] = {span.task: b"" for span in spans}
     for piece, inside in segments:
@@ -206,7 +202,7 @@ def test_half_precision_logits_are_widened_before_the_softmax(executor: LocalExe
 def test_a_longer_document_is_scored_in_segments_without_losing_a_byte(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorer, "SEGMENT_BYTES", 100)
+    monkeypatch.setattr(windows_module, "SEGMENT_BYTES", 100)
     forward = "return torch.zeros((*ids.shape, self.table.shape[0]))"
     score = scored(executor, write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, forward))
     assert score.byte_count == executor.data.manifest.splits["dev"].byte_count
