@@ -148,18 +148,19 @@ def shipped(table: Table, random: np.random.Generator) -> int:
     rung = head = int(random.integers(codes))
     drawn = random.integers(seeds, size=5)
     noise = gate.noise_from_calibration([LEVEL + table.dev[rung, seed] for seed in drawn])
+    search_noise = level.Noise(noise.sigma)
     claims = proven = unclear = 0
     for number in range(1, PROPOSALS + 1):
         if number % WINDOW == 1:
             seed = int(random.integers(seeds))
             own = float(table.dev[head, seed])
-            window = level.Window(noise.sigma, head, own, own)
+            window = level.Window.opened(search_noise, head, own)
         candidate = int(random.integers(codes))
         score = float(table.dev[candidate, seed])
         # a code that comes up again repeats its run exactly: it is never an edit of itself
         is_kept = candidate != window.code and window.keeps(score, 1, 1)
         window = level.follow(window, candidate, score, is_kept)
-        head = window.code
+        head, search_noise = window.code, window.noise
         if head == rung or (number % CLAIM_EVERY and number < PROPOSALS):
             continue
         alpha, decision = gate.claim_alpha(DEFAULT_POLICY, 0, claims), Decision.MORE_PAIRS

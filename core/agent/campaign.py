@@ -390,7 +390,7 @@ def _window(state: CampaignState, step: planner.JudgeStep) -> level.Window[str] 
     if known is not None and known.code == state.head:
         return known
     score = step.head_run.dev.judged
-    return level.Window(state.sigma or 0.0, state.head, score, score)
+    return level.Window.opened(level.noise_of(state), state.head, score)
 
 
 def _back_to(window: level.Window[str], step: planner.JudgeStep, score: float, status: Status | None) -> str | None:

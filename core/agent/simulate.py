@@ -288,6 +288,7 @@ class _Night:
         self.finished = self.rung
         lucks = random.standard_normal(condition.calibration_runs)
         self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
+        self.search_noise = level.Noise(self.noise.sigma)
         self.looks = _Looks(self.world) if condition.prunes else None
         self.helpful = self.ended = self.ended_helpful = 0
 
@@ -314,7 +315,7 @@ class _Night:
         window = self.window
         if window is None:
             score = self.world.dev_score(self.head, self.luck)
-            window = level.Window(self.noise.sigma, self.head, score, score)
+            window = level.Window.opened(self.search_noise, self.head, score)
             if self.looks is not None:
                 self.looks.head_runs()
         if effect is None:
@@ -342,7 +343,7 @@ class _Night:
     def follow(self, window: level.Window[_Code], code: _Code, score: float, is_kept: bool) -> None:
         """Go on with what the newest run makes of the window."""
         self.window = level.follow(window, code, score, is_kept)
-        self.head = self.window.code
+        self.head, self.search_noise = self.window.code, self.window.noise
         if self.looks is not None:
             self.looks.head_goes_back(_kept_edits(self.window))
 

@@ -110,6 +110,7 @@ class _Night:
         self.world, self.search_seed, self.seconds = world, search_seed, seconds
         self.head_text = world.start
         self.head = edits.revision_digest(world.start)
+        self.noise = level.Noise(world.sigma)
         self.window: level.Window[str] | None = None
         self.texts = {self.head: world.start}
         self.history: list[PastExperiment] = []
@@ -139,7 +140,7 @@ class _Night:
             return False
         # A code is never kept because the one that it must beat failed with this seed.
         score = measured.score
-        self.window = level.Window(self.world.sigma, self.head, score, score) if score is not None else None
+        self.window = level.Window.opened(self.noise, self.head, score) if score is not None else None
         self.note(role, measured.status.value if measured.status is not None else "measured", measured)
         return True
 
@@ -196,6 +197,7 @@ class _Night:
             before.keeps(score, edits.code_lines(text), edits.code_lines(self.head_text)) and revision != self.head
         )
         self.window = level.follow(before, revision, score, is_kept)
+        self.noise = self.window.noise
         if is_kept:
             self.texts[revision] = text
         elif self.window.code != before.code:
