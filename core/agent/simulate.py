@@ -63,6 +63,7 @@ class Effects:
 NULL = Effects()
 ONE_GAIN = Effects(single_gain=3.0)
 LATE = Effects(help_share=0.10, help_mean=1.0, harm_share=0.30, harm_mean=2.0)
+SMALL = Effects(help_share=0.20, help_mean=0.4, harm_share=0.40, harm_mean=0.6)
 EARLY = Effects(help_share=0.25, help_mean=6.0, harm_share=0.50, harm_mean=10.0)
 
 

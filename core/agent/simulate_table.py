@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .simulate import EARLY, LATE, ONE_GAIN, Condition, NightStatistics, clopper_pearson, simulate_nights
+from .simulate import EARLY, LATE, ONE_GAIN, SMALL, Condition, NightStatistics, clopper_pearson, simulate_nights
 from .simulate_metric import MetricCondition, MetricStatistics, simulate_metric
 
 FALSE_NIGHTS, FALSE_NIGHTS_UNEQUAL, POWER, LATE_RATIO, EARLY_RATIO, OVER_CLAIM = 0.08, 0.12, 0.85, 0.75, 1.0, 0.1
@@ -79,6 +79,8 @@ def _plays() -> Iterator[_Play]:
     for rho in (0.0, 0.6):
         yield _gain(Condition(LATE, correlation=rho), f"late, rho {rho:g}", LATE_RATIO)
         yield _gain(Condition(EARLY, correlation=rho), f"early, rho {rho:g}", EARLY_RATIO)
+    for rho in (0.6, 0.9, 0.99):
+        yield _gain(Condition(SMALL, interaction=0.06, correlation=rho), f"small gains, omega 0.06, rho {rho:g}")
     yield from _plays_that_prune()
     for metric in ("accuracy", "macro_f1", "pr_auc", "mae"):
         yield _metric_null(MetricCondition(metric))
@@ -117,7 +119,7 @@ def _power(condition: Condition, world: str) -> _Play:
     return play
 
 
-def _gain(condition: Condition, world: str, bound: float) -> _Play:
+def _gain(condition: Condition, world: str, bound: float | None = None) -> _Play:
     def play(nights: int, seed: int) -> Iterator[Row]:
         found: NightStatistics = simulate_nights(condition, nights, seed)
         yield Row("true gain, share of naive", world, nights, *found.ratio, bound, is_upper=False)
