@@ -90,6 +90,8 @@ class Journal:
         number = len(self._events) + 1
         at = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, sort_keys=True)
+        # Half a surrogate pair in what a candidate said has no bytes; it must not end the night, now and at each resume.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         chained = _chained(self._events[-1].hash if self._events else "", number, at, kind, text)
         try:
             self._database.execute("BEGIN IMMEDIATE")

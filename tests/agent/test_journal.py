@@ -108,6 +108,14 @@ def test_not_a_number_never_enters(tmp_path: Path) -> None:
         journal.append("note", {"score": 1.0})
 
 
+def test_half_a_surrogate_pair_does_not_end_a_night(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        event = journal.append("note", {"reason": "tensor '\ud800' and \udfff", "fine": "Käthe \U0001f600"})
+        assert event.body == {"reason": "tensor '?' and ?", "fine": "Käthe \U0001f600"}
+    with Journal(tmp_path, read_only=True) as journal:
+        assert [event.body for event in journal.events] == [event.body]
+
+
 def test_reading_where_there_is_no_journal_creates_none(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal yet"):
         Journal(tmp_path, read_only=True)
