@@ -188,9 +188,15 @@ def _is_never_quiet(state: CampaignState, run: RunRecord) -> bool:
 # --- search ---------------------------------------------------------------------------------
 
 
+def window_number(place: int, claim_every: int) -> int:
+    """The window of the proposal at `place` (from 0): at most WINDOW of them have one, and claims come at ends."""
+    windows = -(-claim_every // WINDOW)
+    return place // claim_every * windows + place % claim_every * windows // claim_every
+
+
 def _search_step(state: CampaignState, plan: Plan) -> Step:
     open_experiment = next((item for item in state.experiments if item.status is None), None)
-    window = open_experiment.window if open_experiment else len(state.experiments) // min(WINDOW, plan.claim_every)
+    window = open_experiment.window if open_experiment else window_number(len(state.experiments), plan.claim_every)
     seed = window_seed(state, window)
     head_run = head_run_for(state, seed)
     if head_run is None:

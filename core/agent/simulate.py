@@ -301,9 +301,9 @@ class _Night:
         effects: list[float | None] = condition.effects.draw(condition.proposals - blocks, self.random).tolist()
         for place in places:
             effects.insert(place, None)
-        window = min(planner.WINDOW, condition.claim_every)
         for end in range(1, len(effects) + 1):
-            if (end - 1) % window == 0:  # a new seed for the head and all proposals of the window
+            numbers = {planner.window_number(place, condition.claim_every) for place in (end - 2, end - 1)}
+            if len(numbers) > 1:  # a new seed for the head and all proposals of the window
                 self.luck, self.window = self.random.standard_normal(), None
             self.search(effects[end - 1])
             is_over = end == len(effects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections import Counter
@@ -242,6 +243,15 @@ def test_the_first_window_needs_no_run_of_the_head_and_later_ones_do() -> None:
         by_window[item.window].add(item.run.seed)
     assert all(len(seeds) == 1 for seeds in by_window.values())
     assert len(set.union(*by_window.values())) == len(by_window) == 2
+
+
+@given(st.integers(1, 200))
+def test_windows_are_short_and_end_where_claims_come(claim_every: int) -> None:
+    numbers = [planner.window_number(place, claim_every) for place in range(4 * claim_every)]
+    assert numbers[0] == 0 and {after - before for before, after in itertools.pairwise(numbers)} <= {0, 1}
+    sizes = Counter(numbers).values()
+    assert max(sizes) <= planner.WINDOW and min(sizes) >= min(claim_every, planner.WINDOW // 2)
+    assert all(numbers[place - 1] < numbers[place] for place in range(claim_every, len(numbers), claim_every))
 
 
 def test_an_experiment_is_judged_against_the_head_with_its_own_seed() -> None:
