@@ -90,7 +90,7 @@ class Journal:
         number = len(self._events) + 1
         at = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, sort_keys=True)
-        # Half a surrogate pair in what a candidate said has no bytes; it must not end the night, now and at each resume.
+        # Half a surrogate pair in what a candidate said has no bytes; it must not end this night and each resumed one.
         text = text.encode("utf-8", "replace").decode("utf-8")
         chained = _chained(self._events[-1].hash if self._events else "", number, at, kind, text)
         try:
