@@ -26,6 +26,10 @@ from .running import Runs
 from .state import CampaignState, RunRecord
 
 MOST_FAILURES_IN_A_ROW = 10
+RUNG_HAS_FALLEN = (
+    "warning: the code that it is compared with scored clearly worse here than in the claims before: "
+    "if this machine is no slower than it was then, only the final test tells what the gain is worth"
+)
 
 
 class Campaign(Runs):
@@ -342,6 +346,8 @@ class Campaign(Runs):
             if decision is Decision.CERTIFY and self._claim_breaks_guard(step):
                 decision = Decision.REJECT
                 reasons = (*reasons, "better in the metric, but the text as a whole is predicted worse")
+            if decision is Decision.CERTIFY and _rung_has_fallen(state, step):
+                reasons = (*reasons, RUNG_HAS_FALLEN)
         if decision is Decision.MORE_PAIRS:
             self.journal.append("claim_looked", {"claim": claim.id, "pairs": count})
             return
@@ -415,6 +421,19 @@ def campaign_noise(state: CampaignState) -> gate.Noise:
     if not state.facts.get("metric"):  # else placebos are measured in another unit than claims
         noise = noise.no_calmer_than(planner.placebo_differences(state))
     return noise
+
+
+def _rung_has_fallen(state: CampaignState, step: planner.LookStep) -> bool:
+    """Whether the proven code scores worse in this claim than in those before."""
+    runs = [pair[0] for pair in step.pairs]
+    here = {run.id for run in runs}
+    earlier = [
+        run
+        for run in state.runs
+        if run.role == "claim" and run.revision == step.claim.rung and run.is_scored and run.id not in here
+    ]
+    now, before = ([held_score(run, "hidden").judged for run in found] for found in (runs, earlier))
+    return gate.has_fallen(now, before, campaign_noise(state).sigma)
 
 
 def hidden_level(state: CampaignState) -> float:

@@ -39,6 +39,7 @@ __all__ = [
     "final_interval",
     "goes_on",
     "group_variance",
+    "has_fallen",
     "judge_claim",
     "keeps",
     "noise_from_calibration",
@@ -47,6 +48,8 @@ __all__ = [
     "smallest_provable_gain",
 ]
 
+FALLEN = 3.0
+"""Standard errors by which a proven code may score worse than when it was proven, before a proof says so."""
 FULL_GROUPS = 30
 """From this many groups on, a certificate carries no warning."""
 FEWEST_GROUPS = 10
@@ -226,6 +229,18 @@ def final_interval(pairs: Sequence[PairScore], confidence: float = 0.95) -> tupl
     degrees = min(len(pairs), measured.group_count) - 1
     half = student_quantile(degrees, (1.0 - confidence) / 2.0) * math.sqrt(variance + measured.group_variance)
     return measured.delta, measured.delta - half, measured.delta + half
+
+
+def has_fallen(now: Sequence[float], before: Sequence[float], sigma: float) -> bool:
+    """Whether a code scores clearly worse than its earlier runs did; scores of single runs, lower is better.
+
+    A proven code that does is a low bar for the one that is compared with it: the machine is slower than it was, or
+    the code does its work only sometimes.
+    """
+    if not now or not before:
+        return False
+    error = sigma * math.sqrt(1.0 / len(now) + 1.0 / len(before))
+    return math.fsum(now) / len(now) - math.fsum(before) / len(before) > FALLEN * error
 
 
 # --- the decision ---------------------------------------------------------------------------

@@ -475,3 +475,18 @@ def test_binomial_bounds_are_exact():
     assert simulate.clopper_pearson(10, 10) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
     low, high = simulate.clopper_pearson(5, 100)
     assert (low, high) == (pytest.approx(0.01643, abs=1e-5), pytest.approx(0.11283, abs=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "fallen"),
+    [
+        ([2.0], [2.0], False),
+        ([2.4, 2.4], [2.0, 2.0], True),
+        ([2.3], [2.0], False),
+        ([1.0, 1.0], [2.0, 2.0], False),
+        ([9.0], [], False),
+        ([], [2.0], False),
+    ],
+)
+def test_a_code_has_fallen_when_it_is_worse_than_its_earlier_runs_by_more_than_chance(now, before, fallen):
+    assert gate.has_fallen(now, before, 0.1) is fallen

@@ -16,7 +16,7 @@ from test_placebos_and_pruning import Luck
 from toys import toy_recipe
 
 from slm_ar.core.agent import level, planner
-from slm_ar.core.agent.campaign import Campaign
+from slm_ar.core.agent.campaign import RUNG_HAS_FALLEN, Campaign
 from slm_ar.core.agent.edits import parse_knobs
 from slm_ar.core.agent.finish import final_test, prune_edits
 from slm_ar.core.agent.journal import Journal
@@ -26,11 +26,12 @@ from slm_ar.core.agent.opening import research_context
 from slm_ar.core.agent.planner import PLACEBO
 from slm_ar.core.agent.proposers.prompt import history_text
 from slm_ar.core.agent.state import CampaignState, RunRecord
-from slm_ar.core.contracts import GroupScore, ResearchContext, SplitScore, Status
+from slm_ar.core.contracts import Decision, GroupScore, ResearchContext, SplitScore, Status
 from slm_ar.core.mcp.telling import experiment as told
 from slm_ar.core.mcp.telling import taken_back_since
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.report.experiments import experiment_rows, kept_in_chain, lineage
+from slm_ar.core.report.words import public_reasons
 
 numbers = st.floats(-5, 5)
 
@@ -445,6 +446,32 @@ def test_the_noise_of_earlier_windows_is_known_in_a_new_one(
     second = level.window_of(first, 1)
     assert second is not None and len(second.noise.surprises) == 5 and second.followers <= 1
     assert set(second.noise.surprises) <= set(noise.surprises)
+
+
+@pytest.mark.parametrize("is_sandbagging", [True, False])
+def test_a_proof_says_so_where_the_proven_code_did_worse_than_when_it_was_proven(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, is_sandbagging: bool
+) -> None:
+    """The code that the first claim proves does badly from then on; what is compared with it has gained nothing."""
+
+    class Sandbag(FakeExecutor):
+        def score(self, folder: Path, split: str, context: int) -> SplitScore:
+            found, text = super().score(folder, split, context), text_of(folder)
+            is_worse = is_sandbagging and "MATRIX_LR = 0.04" in text and len(self.jobs) > 15
+            return shifted(found, 0.2 * is_worse)
+
+    rates = [{"MATRIX_LR": rate} for rate in (0.04, 0.01, 0.011, 0.012, 0.045, 0.01, 0.011, 0.012)]
+    recipe = toy_recipe(budget={"experiments": 8}, gate={**WHOLE, "claim_every": 4})
+    campaign = opened(workspace, journal, tiny_data, Sandbag(), recipe)
+    night(campaign, Scripted(*rates))
+    state = campaign.state
+    first, second = state.claims
+    assert first.verdict is not None and second.verdict is not None
+    assert (first.verdict.decision, second.verdict.decision) == (Decision.CERTIFY, Decision.CERTIFY)
+    assert RUNG_HAS_FALLEN not in first.verdict.reasons
+    assert (RUNG_HAS_FALLEN in second.verdict.reasons) == is_sandbagging
+    shown = " ".join(public_reasons(second.verdict.reasons))
+    assert ("scored clearly worse here than in the claims before" in shown) == is_sandbagging
 
 
 @pytest.mark.parametrize("at_job", range(6, 14))
