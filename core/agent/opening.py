@@ -234,7 +234,7 @@ def research_context(state: CampaignState, program: str, recipe: Recipe, machine
             reason=level.TAKEN_BACK if item.id in gone else item.reason,
         )
         for item in state.experiments
-        if item.status is not None and item.revision != item.parent  # a placebo teaches nothing
+        if item.status is not None and item.revision != item.parent  # a placebo and what was not run teach nothing
     )
     return ResearchContext(
         program=program,

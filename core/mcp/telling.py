@@ -34,7 +34,7 @@ from ..errors import (
     WorkspaceBusyError,
 )
 from ..recipe import Recipe
-from ..report.experiments import dev_score
+from ..report.experiments import dev_score, is_placebo
 from ..report.sharing import for_sharing
 from ..report.summary import summarise
 from ..report.tables import status_text
@@ -199,7 +199,7 @@ def one_json(value: object) -> str:
 
 def is_told(item: ExperimentRecord) -> bool:
     """A placebo teaches nothing: proposers do not see it."""
-    return item.revision != item.parent or item.status is Status.SKIPPED
+    return not is_placebo(item)
 
 
 def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:

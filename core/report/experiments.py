@@ -6,18 +6,19 @@ Called by summary.py. Also answers which code stands in which chain, and what de
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
 from ..agent.edits import parse_knobs
-from ..agent.level import chain, taken_back
+from ..agent.level import chain
+from ..agent.planner import PLACEBO
 from ..agent.smoking import failed_before_training
 from ..agent.state import CampaignState, ExperimentRecord, RunRecord
 from ..contracts import KnobValue, Status
 from ..errors import TrainingError
-from .words import number, status_word, visible
+from .words import LUCKY_PLACEBO, PROVEN, TAKEN_BACK, StatusWord, number, status_word, visible
 
 _COMPARABLE_ROLES = frozenset({"calibrate", "search", "window", "claim"})
 _DIFF_LINES = 160
@@ -115,25 +116,16 @@ def kept_in_chain(state: CampaignState, newest: str, proven: str) -> tuple[Exper
 
 def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
     """Rows of all experiments in order."""
-    proven = lineage(state, state.rung) - {state.baseline}
-    current = lineage(state, state.head) | lineage(state, state.rung)
-    gone = taken_back(state)
+    stands = standings(state)
+    proven = frozenset(item.id for item in chain(state, state.rung))
     best = _best_by_revision(state)
     knobs = _knobs_by_revision(state)
     rows = []
     for item in state.experiments:
-        words = status_word(item.status)
-        said, meaning, tone = words.short, words.meaning, words.tone
-        placebo = is_placebo(item)
+        words = _words(item, proven, stands[item.id])
+        said, meaning = words.short, words.meaning
         if failed_before_training(item):
             said, meaning = f"{said}, before training", f"{meaning}: two steps on made-up data showed it"
-        if item.status is Status.KEPT and not placebo:
-            if item.revision in proven:
-                said, meaning = "proven", "part of the code that a proof on unseen text confirmed"
-            elif item.id in gone:
-                said, meaning, tone = "kept, taken back", "what was tried after it did not score better", "quiet"
-            elif item.revision not in current:
-                said, meaning, tone = "kept, taken back", "looked better on dev; the proof did not confirm it", "quiet"
         outcome = item.run.outcome if item.run is not None else None
         score = number(item.dev_score)
         rows.append(
@@ -144,10 +136,10 @@ def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
                 proposer=visible(item.proposer, 60, single_line=True),
                 hypothesis=visible(item.hypothesis, 400, single_line=True),
                 rationale=visible(item.rationale, 1200),
-                status="waiting" if item.status is None else item.status.value,
+                status=stands[item.id],
                 words=said,
                 meaning=meaning,
-                tone=tone,
+                tone=words.tone,
                 reason=visible(item.reason, 400, single_line=True),
                 changes=_knob_changes(knobs.get(item.parent, {}), item.knobs),
                 dev_score=score,
@@ -158,16 +150,38 @@ def experiment_rows(state: CampaignState) -> tuple[ExperimentRow, ...]:
                 tokens=outcome.tokens if outcome is not None else None,
                 parameters=outcome.parameters if outcome is not None else None,
                 disturbance=visible(outcome.disturbance, 200, single_line=True) if outcome is not None else "",
-                is_placebo=placebo,
+                is_placebo=is_placebo(item),
                 diff=diff_text(state.revisions.get(item.parent, ""), state.revisions.get(item.revision, "")),
             )
         )
     return tuple(rows)
 
 
+def _words(item: ExperimentRecord, proven: frozenset[int], standing: str) -> StatusWord:
+    if item.status is Status.KEPT and is_placebo(item):
+        return LUCKY_PLACEBO
+    if standing == TAKEN_BACK.short:
+        return TAKEN_BACK
+    return PROVEN if item.id in proven else status_word(item.status)
+
+
 def is_placebo(item: ExperimentRecord) -> bool:
-    """Whether the experiment was the unchanged code under another name, run to see what luck alone keeps."""
-    return item.revision == item.parent or item.proposer == "placebo"
+    """Whether the experiment was the unchanged code under another name, run to see what luck alone keeps.
+
+    A proposal without a usable edit has the text of its parent, too: the name alone tells.
+    """
+    return item.proposer == PLACEBO
+
+
+def standings(state: CampaignState) -> dict[int, str]:
+    """Experiment -> its status, "waiting", or "taken back": kept, and part of neither current nor proven code."""
+    stay = {item.id for code in (state.head, state.rung) for item in chain(state, code)}
+    found = {}
+    for item in state.experiments:
+        is_gone = item.is_kept_edit and not is_placebo(item) and item.id not in stay
+        status = "waiting" if item.status is None else item.status.value
+        found[item.id] = TAKEN_BACK.short if is_gone else status
+    return found
 
 
 def best_of_chain(state: CampaignState, revision: str) -> float | None:
@@ -216,9 +230,9 @@ def diff_text(before: str, after: str) -> str:
     return "\n".join(shown)
 
 
-def counts_by_status(experiments: Iterable[ExperimentRecord]) -> dict[str, int]:
-    """How often each status occurred, in the order of the enum, those that occurred only; then what waits."""
-    items = list(experiments)
-    counts: dict[str, int] = {status.value: sum(item.status is status for item in items) for status in Status}
-    counts["waiting"] = sum(item.status is None for item in items)
-    return {name: count for name, count in counts.items() if count}
+def counts_by_standing(state: CampaignState) -> dict[str, int]:
+    """How often each of `standings` occurred, those that occurred only: kept, taken back, the others. No placebos."""
+    stands = standings(state)
+    found = [stands[item.id] for item in state.experiments if not is_placebo(item)]
+    order = [Status.KEPT.value, TAKEN_BACK.short, *(status.value for status in Status), "waiting"]
+    return {name: found.count(name) for name in dict.fromkeys(order) if name in found}

@@ -17,7 +17,7 @@ from .experiments import ExperimentRow
 from .style import CSS
 from .summary import FinalRow, Summary
 from .svg import interval_plot, staircase
-from .words import counted, figure, plural, seconds, short, signed, visible
+from .words import TAKEN_BACK, counted, figure, plural, seconds, short, signed, visible
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOST_ROWS = 120
@@ -85,8 +85,9 @@ def _typeset(sentence: str) -> str:
 def _tiles(summary: Summary) -> str:
     start, current = summary.baseline, summary.current
     tiles = [("start, on dev", figure(start.score), f"{summary.unit}, mean of {plural(start.runs, 'run')}")]
-    tried = f"of {plural(len(summary.experiments), 'experiment')}"
-    kept = sum(row.tone == "good" for row in summary.experiments)
+    counts = summary.counts
+    kept, back = counts.get(Status.KEPT.value, 0), counts.get(TAKEN_BACK.short, 0)
+    tried = f"of {plural(sum(counts.values()), 'edit')}" + (f"; {back} taken back" if back else "")
     if current.score is not None and start.score is not None and current.revision != start.revision:
         settled = summary.proven is not None and summary.proven.revision == current.revision
         against = signed(current.score - start.score)
@@ -99,7 +100,7 @@ def _tiles(summary: Summary) -> str:
         tiles.append((name, figure(summary.text_current), note))
     if summary.sigma is not None:
         tiles.append(("noise (sigma)", f"{summary.sigma:.4f}", f"luck of one run, {summary.unit}"))
-    if summary.experiments:
+    if counts:
         tiles.append(("kept or proven", str(kept), tried))
     cards = (
         f'<div class="card"><div class="tile-name">{escape(name)}</div>'
@@ -231,7 +232,7 @@ def _experiments(summary: Summary) -> str:
     if not summary.experiments:
         return ""
     rows = _most_telling(summary.experiments)
-    lead = escape(", ".join(counted(summary.counts))) + "."
+    lead = escape(", ".join(counted(summary.counts)) or "No edit") + "."
     if summary.placebos:
         lead += escape(
             f" {summary.placebos_kept} of {plural(summary.placebos, 'placebo')} (unchanged code in disguise) kept."

@@ -19,7 +19,7 @@ from .experiments import (
     DevScore,
     ExperimentRow,
     best_of_chain,
-    counts_by_status,
+    counts_by_standing,
     dev_bits_per_byte,
     dev_score,
     experiment_rows,
@@ -148,6 +148,7 @@ class Summary:
     experiments: tuple[ExperimentRow, ...]
     experiments_planned: int | None
     counts: Mapping[str, int]
+    """Edits by what became of them, "taken back" apart from "kept"; placebos are not among them."""
     placebos: int
     placebos_kept: int
     failed_before_training: int
@@ -240,7 +241,7 @@ def summarise(
         ),
         experiments=experiment_rows(state),
         experiments_planned=int(planned) if planned is not None else None,
-        counts=counts_by_status(state.experiments),
+        counts=counts_by_standing(state),
         placebos=len(placebos),
         placebos_kept=sum(item.status is Status.KEPT for item in placebos),
         failed_before_training=sum(failed_before_training(item) for item in state.experiments),

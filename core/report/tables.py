@@ -6,7 +6,7 @@ import textwrap
 
 from ..agent.state import CampaignState
 from ..contracts import BITS_WITH_NGRAM
-from .experiments import DevScore, ExperimentRow
+from .experiments import DevScore, ExperimentRow, standings
 from .summary import Summary
 from .words import counted, figure, number, plural, signed, visible
 
@@ -33,11 +33,12 @@ _LABEL_WIDTH = 10
 def results_tsv(state: CampaignState) -> str:
     """One line per experiment under a header; a field that has no value is empty.
 
+    `status` is "taken back" for a kept edit that did not stay: see experiments.standings.
     `delta` is the dev score minus the current code's own run with the same seed; `unit` is what both count. Tabs, line
     ends and control characters in texts are neutralised, and a text that a spreadsheet would take for a formula gets a
     leading apostrophe.
     """
-    lines = ["\t".join(_COLUMNS)]
+    lines, stands = ["\t".join(_COLUMNS)], standings(state)
     for item in state.experiments:
         outcome = item.run.outcome if item.run is not None else None
         score = number(item.dev_score)
@@ -47,7 +48,7 @@ def results_tsv(state: CampaignState) -> str:
             _cell(item.revision),
             _cell(item.parent),
             _cell(item.proposer),
-            "waiting" if item.status is None else item.status.value,
+            stands[item.id],
             "" if score is None else f"{score:.6f}",
             "" if delta is None else f"{delta:+.6f}",
             "" if outcome is None else f"{outcome.train_seconds:.1f}",
@@ -139,4 +140,5 @@ def _tried(summary: Summary) -> str:
     planned = f" of {summary.experiments_planned}" if summary.experiments_planned else ""
     placebos = f"; {summary.placebos_kept} of {plural(summary.placebos, 'placebo')} kept" if summary.placebos else ""
     failed = f"; {summary.failed_words}" if summary.failed_words else ""
-    return f"{len(summary.experiments)}{planned} experiments: {', '.join(counted(summary.counts))}{placebos}{failed}"
+    counts = ", ".join(counted(summary.counts)) or "no edit"
+    return f"{len(summary.experiments)}{planned} experiments: {counts}{placebos}{failed}"

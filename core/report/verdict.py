@@ -135,7 +135,8 @@ def _not_proven_headline(state: CampaignState, more_runs: int | None) -> str:
         )
     promising = kept_in_chain(state, state.head, state.rung)
     if not promising:
-        tried = sum(item.status is not None and not is_placebo(item) for item in state.experiments)
+        judged = (item for item in state.experiments if item.status not in (None, Status.SKIPPED))
+        tried = sum(not is_placebo(item) for item in judged)
         return f"Not proven tonight: none of {plural(tried, 'edit')} is better than where it began."
     runs = more_runs if more_runs is not None else settling_runs(state)
     if runs is None:

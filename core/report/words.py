@@ -42,6 +42,9 @@ STATUS_WORDS: Mapping[Status, StatusWord] = MappingProxyType(
     }
 )
 WAITING = StatusWord("waiting", "proposed, not judged yet", "quiet")
+PROVEN = StatusWord("proven", "part of the code that a proof on unseen text confirmed", "good")
+TAKEN_BACK = StatusWord("taken back", "kept at first; what was tried after it, or a proof, did not confirm it", "quiet")
+LUCKY_PLACEBO = StatusWord("kept by luck", "the unchanged code under another name: so much does luck alone", "quiet")
 
 DECISION_WORDS: Mapping[Decision, str] = MappingProxyType(
     {
@@ -81,9 +84,9 @@ def status_word(status: Status | None) -> StatusWord:
 
 
 def counted(counts: Mapping[str, int]) -> list[str]:
-    """Counts by status in words: 3 kept, 9 no gain."""
-    # "kept" counts what a proof may since have confirmed or taken back
-    short_words = {Status.KEPT.value: "kept", WAITING.short: WAITING.short}
+    """Counts by standing in words: 3 kept, 2 taken back, 9 no gain."""
+    # "kept" counts what a proof may since have confirmed
+    short_words = {Status.KEPT.value: "kept", TAKEN_BACK.short: TAKEN_BACK.short, WAITING.short: WAITING.short}
     return [f"{count} {short_words.get(name) or STATUS_WORDS[Status(name)].short}" for name, count in counts.items()]
 
 

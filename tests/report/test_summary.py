@@ -28,7 +28,7 @@ from slm_ar.core.contracts import Decision, Status
 from slm_ar.core.report.experiments import diff_text
 from slm_ar.core.report.html import render_html
 from slm_ar.core.report.summary import Summary, summarise
-from slm_ar.core.report.tables import status_text
+from slm_ar.core.report.tables import results_tsv, status_text
 from slm_ar.core.report.verdict import NextStep
 from slm_ar.core.report.words import DECISION_WORDS, EXPLORED_STAMP, STATUS_WORDS, public_reasons, seconds, visible
 
@@ -151,7 +151,7 @@ def test_every_next_step_is_a_command_that_exists(make: object, isolation: str) 
 def test_a_rejected_chain_is_taken_back() -> None:
     state = with_claim(with_experiment(calibrated_state(), Status.KEPT, 0.93), Decision.REJECT)
     summary = summarise(with_experiment(state, Status.REVERTED, 0.945))
-    assert summary.experiments[0].words == "kept, taken back"
+    assert summary.experiments[0].words == "taken back"
     # the step line goes back up to the start: that gain was not real
     assert summary.experiments[1].best_before == pytest.approx(0.94094)
     assert summary.best_current_score == pytest.approx(0.94094)
@@ -246,10 +246,32 @@ def test_changed_knobs() -> None:
 
 def test_placebos_are_counted_apart() -> None:
     state = with_experiment(calibrated_state(), Status.REVERTED, 0.942, proposer="placebo")
-    state = with_experiment(state, Status.KEPT, 0.939, revision=state.baseline)
+    state = with_experiment(state, Status.KEPT, 0.939, revision=state.baseline, proposer="placebo")
+    state = with_experiment(state, Status.SKIPPED, parent=state.baseline, revision=state.baseline, proposer="cli:leak")
     summary = summarise(replace(state, head=state.baseline))
     assert (summary.placebos, summary.placebos_kept) == (2, 1)
     assert "none of 0 edits" in summary.verdict.headline
+    assert summary.counts == {"skipped": 1}, "neither a placebo nor an edit that was kept"
+    assert [row.words for row in summary.experiments] == ["no gain", "kept by luck", "not run"]
+    assert not summary.experiments[2].is_placebo and ", a placebo" in render_html(summary, state)
+    assert "3 of 60 experiments: 1 not run; 1 of 2 placebos kept" in " ".join(status_text(summary).split())
+
+
+def test_what_was_taken_back_is_counted_and_said_everywhere() -> None:
+    state = with_experiment(calibrated_state(), Status.KEPT, 0.9380)
+    first = state.head
+    state = with_experiment(state, Status.KEPT, 0.9301)
+    state = replace(with_experiment(state, Status.REVERTED, 0.9390, back_to=first), head=first)
+    state = with_experiment(state, Status.REVERTED, 0.9395)
+    summary = summarise(state)
+    assert summary.counts == {"kept": 1, "taken back": 1, "reverted": 2}
+    assert "4 of 60 experiments: 1 kept, 1 taken back, 2 no gain" in status_text(summary)
+    page = render_html(summary, state)
+    assert "1 kept, 1 taken back, 2 no gain." in page and "of 4 edits; 1 taken back" in page
+    rows = [line.split("\t")[4] for line in results_tsv(state).splitlines()[1:]]
+    assert rows == ["kept", "taken back", "reverted", "reverted"]
+    by_proof = replace(state, head=state.baseline)
+    assert summarise(by_proof).counts["taken back"] == 2, "a proof that says no takes back too"
 
 
 def test_disturbed_runs_do_not_count_for_a_revision() -> None:
