@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from ..recipe import Recipe
-from . import gate, planner, prune_pass, pruning
-from .opening import gate_policy
+from . import planner, prune_pass, pruning
+from .provable import provable_words
 from .state import CampaignState
 
 OVERHEAD_SECONDS = 2.0
@@ -69,17 +69,9 @@ def plan_night(state: CampaignState, recipe: Recipe, experiments: int | None) ->
     ]
     if round(saved):
         lines.append(f"hopeless ideas end early, as so far: that saves about {saved:.0f} of the {search} idea runs")
-    if state.sigma is not None and not state.facts.get("metric"):  # the noise of claims in a metric is a hidden fact
-        lines.append(_provable(state, recipe))
+    if words := provable_words(state):
+        lines.append(f"what could be proven: {words}")
     return Night(target, not is_unfinished or target != planned, counts, lines)
-
-
-def _provable(state: CampaignState, recipe: Recipe) -> str:
-    scores = planner.calibration_scores(state)
-    policy = gate_policy(recipe)
-    alpha = gate.claim_alpha(policy, int(state.facts.get("night", 0)), 0)
-    gain = gate.smallest_provable_gain(gate.noise_from_calibration(scores), 0.0, policy, alpha)
-    return f"smallest gain that could be proven: about {gain:.4f} {state.unit}"
 
 
 def run_seconds(state: CampaignState, recipe: Recipe) -> float:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import Any
 
 from ..contracts import PastExperiment, ResearchContext, Status, Task
@@ -25,15 +24,10 @@ from ..train.device import Machine
 from ..train.training_run import TrainJob
 from . import edits, gate, level
 from .journal import Journal
+from .provable import smallest_effect
 from .replay import replay_all
 from .state import CampaignState
 
-SMALLEST_EFFECTS = MappingProxyType(
-    {"accuracy": 0.0025, "exact_match": 0.0025, "f1": 0.005, "macro_f1": 0.005, "pr_auc": 0.005}
-)
-"""Of task metrics that are shares: 0.25 points of accuracy, half a point of F1."""
-SMALLEST_SHARE = 0.005
-"""Of errors and losses, which have units: half a percent of what the starting code has."""
 FEWEST_POSITIVES = 100
 """With fewer rare answers in hidden, their F1 or PR-AUC is reported and never claimed on."""
 HARNESS = 2
@@ -194,14 +188,6 @@ def train_job(recipe: Recipe, machine: Machine, train_py: str, seed: int, factor
         form=recipe.model.form,
         device_memory_mb=cap,
     )
-
-
-def smallest_effect(metric: str, declared: float, level: float) -> float:
-    """The smallest gain in a task's metric worth a claim: what the task declares, and never less than is usual.
-
-    `level` is the metric of the starting code.
-    """
-    return max(declared, SMALLEST_EFFECTS.get(metric, SMALLEST_SHARE * abs(level)))
 
 
 def gate_policy(recipe: Recipe, metric: Mapping[str, Any] | None = None, level: float = 0.0) -> gate.GatePolicy:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..contracts import Decision, Task, TaskAnswer
 from ..tasks.metrics import as_groups, metric_value
 from . import gate
-from .opening import smallest_effect
+from .provable import smallest_effect
 from .simulate import DEFAULT_POLICY
 
 Vector = npt.NDArray[np.float64]

@@ -65,6 +65,8 @@ def _head_of_page(summary: Summary) -> str:
     lines = [*summary.verdict.lines]
     if summary.compressor is not None:
         lines.append(summary.compressor.sentence)
+    if summary.provable:
+        lines.append(f"What could be proven here: {summary.provable}.")
     if summary.doing:
         lines.append(f"At the moment, or when it stopped: {summary.doing}.")
     if summary.stop_reason:

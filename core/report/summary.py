@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..agent.ledger import MANY_NIGHTS
+from ..agent.provable import provable_words
 from ..agent.smoking import failed_before_training, failed_share
 from ..agent.state import CampaignState, ClaimRecord
 from ..contracts import BITS_PER_BYTE, BITS_WITH_NGRAM, Decision, Status
@@ -144,6 +145,8 @@ class Summary:
     best_current_score: float | None
     proven: DevScore | None
     sigma: float | None
+    provable: str
+    """From which gain on something could be proven, with its unit; empty while the noise is not known."""
     calibration: tuple[float, ...]
     experiments: tuple[ExperimentRow, ...]
     experiments_planned: int | None
@@ -236,6 +239,7 @@ def summarise(
         best_current_score=best_of_chain(state, state.head),
         proven=dev_score(state, state.rung) if is_proven else None,
         sigma=number(state.sigma),
+        provable=provable_words(state),
         calibration=tuple(
             run.dev.judged for run in scored_runs(state) if run.role == "calibrate" and run.dev is not None
         ),

@@ -85,6 +85,7 @@ def status_text(summary: Summary, *, is_end: bool = False, folder: str = "") -> 
         ("now", summary.doing),
         ("stopped", summary.stop_reason),
         ("noise", f"{summary.sigma:.4f} {summary.unit} between runs of the same code" if summary.sigma else ""),
+        ("provable", summary.provable),
         ("start", _score(summary.baseline, summary.unit)),
         ("proven", _score(summary.proven, summary.unit) if summary.proven is not None else ""),
         ("current", _score(summary.current, summary.unit)),

@@ -42,7 +42,13 @@ def facts(**changes: Any) -> dict[str, Any]:
         "split_groups": {"train": 420, "dev": 41, "hidden": 40, "test": 41},
         "vocab_size": 2048,
         "plan": {"calibrate": 5, "search": 60, "claim": 16, "final": 10, "total": 91, "minutes": 101},
-        "gate": {"alpha": 0.04, "looks": [1, 2, 3, 5]},
+        "gate": {
+            "alpha": 0.04,
+            "looks": [1, 2, 4, 8],
+            "alpha_split": [0.05, 0.15, 0.3, 0.5],
+            "min_effect": 0.001,
+            "calibration_runs": 5,
+        },
         "experiments_planned": 60,
         "hidden_bpb": HIDDEN_SENTINEL,
     } | changes

@@ -22,6 +22,7 @@ from report_states import (
 
 from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.contracts import Status
+from slm_ar.core.report.html import render_html
 from slm_ar.core.report.summary import summarise
 from slm_ar.core.report.tables import results_tsv, status_text
 from slm_ar.core.report.words import EXPLORED_STAMP
@@ -94,3 +95,28 @@ def test_the_end_of_a_command_is_shorter_and_says_where_to_go_on() -> None:
 def test_long_words_from_outside_stay_on_their_line() -> None:
     state = with_experiment(calibrated_state(), Status.REVERTED, 0.95, hypothesis="x" * 300)
     assert max(len(line) for line in status_text(summarise(state)).splitlines()) <= 80
+
+
+def metric(**changes: object) -> dict[str, object]:
+    units = {"dev_unit": "bits per answer (delay)", "claim_unit": "share of wrong answers (delay)"}
+    return {"task": "delay", "metric": "accuracy", "min_effect": 0.0, "report_only": "", **units, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "a gain from about 0.0022 bits per byte on"),
+        ({"night": 3}, "a gain from about 0.0031 bits per byte on"),
+        ({"mixture": "ngram"}, "0.0022 bits per byte with n-gram on"),
+        ({"metric": metric()}, "a gain of at least 0.0025 share of wrong answers (delay)"),
+        ({"metric": metric(metric="mae", claim_unit="mean error", min_effect=0.25)}, "0.5 % of what the starting code"),
+        ({"metric": metric(report_only="report only: too rare")}, "nothing: report only: too rare"),
+    ],
+)
+def test_what_could_be_proven_is_said_in_its_unit_once_the_noise_is_known(
+    changes: dict[str, object], words: str
+) -> None:
+    state = calibrated_state(facts=facts(**changes))
+    assert words in " ".join(status_text(summarise(state)).split())
+    assert f"What could be proven here: {summarise(state).provable}." in render_html(summarise(state), state)
+    assert "provable:" not in status_text(summarise(replace(state, sigma=None)))
