@@ -27,6 +27,8 @@ BODIES_FOLDER = "egress"
 OFFLINE_VARIABLE = "SLM_AR_OFFLINE"
 _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _RESOLVING = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+_NAMING = "socket.getnameinfo"
+"""Asks the name server for the name of an address, which is a tuple here."""
 
 _locked_by = ""
 
@@ -135,7 +137,7 @@ def lock_if_asked(offline: bool, recipe: Path | None = None) -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in _CONNECTING:
+    if event in _CONNECTING or event == _NAMING:
         address = arguments[-1]
         # Addresses of unix sockets are texts; a sendmsg on a connected socket names none.
         if isinstance(address, tuple) and not is_loopback(address[0]):

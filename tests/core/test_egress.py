@@ -35,9 +35,10 @@ def udp(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0
 def message(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendmsg([b"x"], [], 0, ("192.0.2.1", 9))
 def name(): socket.getaddrinfo("example.org", 80)
 def old_name(): socket.gethostbyname("example.org")
+def name_of_address(): socket.getnameinfo(("192.0.2.1", 9), 0)
 def disguised(): socket.create_connection(("127.0.0.1.example.org", 9), timeout=1)
 def coroutine(): asyncio.run(asyncio.open_connection("192.0.2.1", 9))
-for attempt in (tcp, tcp_error_code, tcp6, udp, message, name, old_name, disguised, coroutine):
+for attempt in (tcp, tcp_error_code, tcp6, udp, message, name, old_name, name_of_address, disguised, coroutine):
     try:
         attempt()
     except UsageError as error:
