@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs, template_digest
+from slm_ar.core.agent.level import TAKEN_BACK
 from slm_ar.core.agent.proposers import make_proposer
 from slm_ar.core.agent.proposers.optimiser import _candidates, _losses
 from slm_ar.core.agent.proposers.space import Space, place_of, value_at
@@ -101,6 +103,9 @@ def test_the_starting_code_counts_as_no_worse_than_what_was_dropped_for_it() -> 
     kept = set_knobs(TEXT, {"STEP": 0.03})
     assert space_of(kept, past(TEXT, Status.KEPT, 4.5, STEP=0.03)).head_trial is None  # it has a score of its own
     assert space_of(TEXT).head_trial is None
+    lucky = replace(past(TEXT, Status.REVERTED, 4.0, STEP=0.05), reason=TAKEN_BACK)
+    head = space_of(TEXT, past(TEXT, Status.REVERTED, 4.5, STEP=0.03), lucky).head_trial
+    assert head is not None and head.loss == 0.5, "an edit that was taken back scored better than the current code"
 
 
 def test_sizes_beyond_one_that_ran_out_are_ruled_out() -> None:

@@ -17,6 +17,7 @@ from functools import cached_property
 from ...contracts import Knob, KnobValue, PastExperiment, Proposal, ResearchContext, Status
 from ...errors import TrainingError
 from ..edits import canonical_value, parse_knobs, revision_digest, round_significant, set_knobs, template_digest
+from ..level import TAKEN_BACK
 
 Assignment = Mapping[str, KnobValue]
 """A value for every knob of a train.py, in the order of declaration."""
@@ -216,10 +217,14 @@ class Space:
 
     @cached_property
     def head_trial(self) -> Trial | None:
-        """The current code as a point, where it is no experiment: it has beaten every revision tried from it."""
+        """The current code as a point, where it is no experiment: it has beaten every revision tried from it.
+
+        But for an edit that was kept and taken back, whose lucky score was better.
+        """
         if any(past.revision == self.context.revision for past in self.context.history):
             return None
-        beaten = [past for past in self.own if past.parent == self.context.revision and past.status is Status.REVERTED]
+        tried = (past for past in self.own if past.parent == self.context.revision)
+        beaten = [past for past in tried if past.status is Status.REVERTED and past.reason != TAKEN_BACK]
         costs = [cost for past in beaten if (cost := self._cost(past)) is not None]
         best = min((cost for past in self.own if (cost := self._cost(past)) is not None), default=None)
         if not costs or best is None:
