@@ -8,9 +8,11 @@ here is derived from a hidden score.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from ..agent.state import CampaignState, FinalRecord
+from ..agent.state import CampaignState, ExperimentRecord, FinalRecord
 from ..contracts import BITS_PER_BYTE, BITS_WITH_NGRAM, Status
 from .experiments import is_placebo, kept_in_chain
 from .words import plural, signed
@@ -155,12 +157,25 @@ def settling_runs(state: CampaignState) -> int | None:
     the noise is unknown, or it would take more than a night.
     """
     promising = kept_in_chain(state, state.head, state.rung)
-    gain = sum(item.gain for item in promising if item.gain is not None)
+    gain = _gain_on_dev(promising)
     if not promising or state.sigma is None or gain <= 0:
         return None
     # a pair of runs differs by sqrt(2) sigma; k pairs by sqrt(2 / k) sigma
     pairs = max(_SMALLEST_PROOF_PAIRS, math.ceil(2 * (_SETTLE_STANDARD_ERRORS * state.sigma / gain) ** 2))
     return 2 * pairs if 2 * pairs <= _MOST_SETTLING_RUNS else None
+
+
+def _gain_on_dev(chain: Sequence[ExperimentRecord]) -> float:
+    """How much better the end of a chain scored than its beginning, both with the seed of the window they stand in.
+
+    Windows are added up: each begins with the code that the one before ended with, measured again with a new seed.
+    """
+    gain = 0.0
+    for _, window in groupby(chain, key=lambda item: item.window):
+        items = list(window)
+        first, last = items[0].head_score, items[-1].dev_score
+        gain += first - last if first is not None and last is not None else 0.0
+    return gain
 
 
 def _alarms(state: CampaignState) -> list[str]:

@@ -29,7 +29,7 @@ from slm_ar.core.report.experiments import diff_text
 from slm_ar.core.report.html import render_html
 from slm_ar.core.report.summary import Summary, summarise
 from slm_ar.core.report.tables import results_tsv, status_text
-from slm_ar.core.report.verdict import NextStep
+from slm_ar.core.report.verdict import NextStep, settling_runs
 from slm_ar.core.report.words import DECISION_WORDS, EXPLORED_STAMP, STATUS_WORDS, public_reasons, seconds, visible
 
 INTERNAL = re.compile(r"\b(head|rung|provisional|unclear)\b", re.IGNORECASE)
@@ -103,6 +103,15 @@ def test_not_proven_says_how_many_runs_would_settle_it() -> None:
     assert "14 more runs" in summarise(not_proven_state(), more_runs=14).verdict.headline
     assert summary.claims[0].words == "not yet proven"
     assert summary.claims[0].notes == ("current code is better than the proven code, but by less than luck explains",)
+
+
+def test_the_runs_that_would_settle_it_are_told_from_both_ends_of_the_chain() -> None:
+    """Each edit is believed to gain what it is better than a level that stays behind: their sum is too much."""
+    state = not_proven_state(sigma=0.0034)
+    behind = tuple(replace(item, level=item.dev_score and item.dev_score + 0.0032) for item in state.experiments)
+    assert settling_runs(state) == settling_runs(replace(state, experiments=behind)) == 14
+    last = replace(behind[2], window=1, head_score=0.9400)  # 0.0020 less luck with the seed of the next window
+    assert settling_runs(replace(state, experiments=(*behind[:2], last))) == 8
 
 
 def test_a_gain_lost_in_noise_is_not_promised_to_settle() -> None:
