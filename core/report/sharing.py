@@ -1,7 +1,8 @@
 """A report to show to others: what was tried and proven, without anything that the data could have put into it.
 
 Called by `slm-ar report --share`. Left out are samples, the text behind the type of an error, which may quote a value
-of a corpus, and what a person wrote about the data; figures, code and hypotheses stay.
+of a corpus, and what a person wrote about the data; figures, code and hypotheses stay. A proposer may have named
+places of this machine in those: absolute paths and its user's name are replaced in every text.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 from ..agent.state import CampaignState
 from .html import render_html
+from .places import without_places
 from .summary import Summary, summarise
 
 _ERROR = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception|Interrupt)\b")
@@ -27,11 +29,11 @@ def render_shared(state: CampaignState) -> str:
 
 
 def for_sharing(summary: Summary) -> Summary:
-    """The summary without texts that come from data, logs or the description of the recipe."""
+    """The summary without texts that come from data, logs or the description of the recipe, and without places."""
     rows = tuple(replace(row, reason=_type_of_error(row.reason)) for row in summary.experiments)
     reason = summary.stop_reason
     stop_reason = reason if _OWN_WORDS.fullmatch(reason) else _type_of_error(reason)
-    return replace(summary, recipe_description="", stop_reason=stop_reason, experiments=rows)
+    return without_places(replace(summary, recipe_description="", stop_reason=stop_reason, experiments=rows))
 
 
 def _type_of_error(reason: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from report_states import every_status_state, final_state
+from report_states import calibrated_state, every_status_state, final_state, with_experiment
 
+from slm_ar.core.contracts import Status
 from slm_ar.core.report.html import render_html
+from slm_ar.core.report.places import without_places
 from slm_ar.core.report.sharing import for_sharing, render_shared
 from slm_ar.core.report.summary import summarise
 
@@ -30,6 +32,40 @@ def test_nothing_of_the_data_is_in_a_shared_report() -> None:
     shared = render_shared(state)
     assert CANARY not in shared and "KeyError" in shared and "ValueError" in shared
     assert len(shared) > 0.5 * len(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("see /home/alice/secret/notes.txt, line 3", "see [path], line 3"),
+        ("+open('/Users/Alice Smith/customers.csv')", "+open('[path]')"),
+        ("read ~/data/x.csv and ~bob/y (file:///srv/z)", "read [path] and [path] ([path])"),
+        (r"C:\Users\alice\x.txt and \\server\share\y", "[path] and [path]"),
+        ("/srv: the data of Alice_2 and malice", "[path] the data of [user]_2 and malice"),
+        ("rate 0.1 -> 0.2, and/or a/b, n // 2 / x, 3 tokens/s", "rate 0.1 -> 0.2, and/or a/b, n // 2 / x, 3 tokens/s"),
+        ("https://example.com/a/b </div>", "https://example.com/a/b </div>"),
+    ],
+)
+def test_places_and_people_are_replaced(text: str, left: str) -> None:
+    assert without_places(text, home="/home/alice", user="alice") == left
+
+
+def test_a_proposer_cannot_put_a_place_into_a_shared_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/srv/people/zelda")
+    place = "/srv/people/zelda/work/train.py"
+    state = with_experiment(
+        calibrated_state(),
+        Status.REVERTED,
+        0.95,
+        hypothesis=f"as in {place}, by zelda",
+        proposer="cli:/opt/zelda/agent",
+        text=f"PLACE = '{place}'\n",
+        rationale=f"zelda wrote {place}",
+        knobs={"PLACE": place},
+    )
+    assert render_html(summarise(state), state).count("zelda") > 5
+    shared = render_shared(state)
+    assert "zelda" not in shared and "as in [path], by [user]" in shared and "PLACE = " in shared
 
 
 @pytest.mark.parametrize(
