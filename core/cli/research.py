@@ -32,7 +32,7 @@ from .steps import (
     write_report,
 )
 from .stopping import checked_dollars, deadline
-from .unsafe import allow_unsafe, unsafe_is_allowed
+from .unsafe import allow_unsafe, unsafe_is_allowed, walls_line
 from .workspace import TRAIN_FILE, Workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def train(seed: int, as_json: bool, quiet: bool) -> None:
         mixture = recipe.evaluation.mixture
         with LocalExecutor(machine, data, allow_unsafe=unsafe_is_allowed(), mixture=mixture) as executor:
             isolation = executor.isolation(folder.parent)
-            display.note(isolation.line)
+            display.note(walls_line(isolation, workspace) or isolation.line)
             with device_lock(machine.device, display.note):
                 outcome = train_shown(executor, job, folder, display)
             if outcome.status is not None:
@@ -257,7 +257,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             finishing.prune_edits(campaign)
             finishing.final_test(campaign, workspace.recipe.gate.final_pairs)
             finishing.write_samples(campaign)
-            headline = summarise(campaign.state).verdict.headline
+            headline = summarise(campaign.state).stamped_headline
             trained = finishing.train_longer(campaign, headline)
             trained.facts["isolation"] = campaign.state.facts.get("isolation", "none")
             data = campaign.executor.data
@@ -289,6 +289,7 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
 def adopt(current: bool) -> None:
     """Bring the proven train.py into the workspace; yours is kept beside it."""
     from ..agent.edits import revision_digest
+    from ..report.summary import stamp_of
 
     workspace = find_workspace()
     state = read_state(workspace)
@@ -305,7 +306,8 @@ def adopt(current: bool) -> None:
         click.echo(f"your own edits were saved as {kept.name}")
     path.write_text(state.revisions[wanted], encoding="utf-8")
     what = "current" if current else "proven" if wanted != state.baseline else "starting (nothing is proven yet)"
-    click.echo(f"train.py is now the {what} code, revision {wanted[:8]}")
+    stamp = stamp_of(state)
+    click.echo(f"train.py is now the {what} code, revision {wanted[:8]}" + (f" [{stamp}]" if stamp else ""))
 
 
 @click.command()

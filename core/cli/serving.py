@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .unsafe import unsafe_is_allowed
+from .unsafe import tell_walls, unsafe_is_allowed
 from .workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class ServedModel:
     context: int
     folder: Path
     """Where the checkpoint lies that was copied and loaded."""
+    isolation: str
+    """What its code was closed in by, as `Isolation.words`."""
 
 
 @contextmanager
@@ -63,13 +65,16 @@ def served_model(model: Path | None, threads: int | None = None) -> Iterator[Ser
         environment = candidate_environment(threads or 1, spin_count)
         with Sandboxes(mode, device, environment, unsafe_is_allowed()) as sandboxes:
             sandboxes.incubator("serve", folder.parent)  # a missing sandbox is told before anything else
+            isolation = sandboxes.isolation
+            assert isolation is not None
+            tell_walls(isolation)
             size, context = tokenizer.get_vocab_size(), window_context(folder, LONGEST_CONTEXT)
 
             def opened() -> LogitsClient:
                 incubator = sandboxes.incubator("serve", folder.parent)
                 return LogitsClient(incubator, folder, environment, device, size, context, MEMORY_MB)
 
-            yield ServedModel(opened, tokenizer, context, checkpoint)
+            yield ServedModel(opened, tokenizer, context, checkpoint, isolation.words)
 
 
 def find_model(model: Path | None) -> tuple[Path, Path]:

@@ -71,7 +71,7 @@ def open_campaign(
     `asks_proposer`: whether the recipe's proposer is needed; where somebody else proposes, its key may be missing.
     """
     from ..agent.campaign import Campaign
-    from ..agent.isolation import hold_isolation
+    from ..agent.isolation import hold_isolation, last_walls, refuse_weaker, weaker_line
     from ..agent.journal import Journal, workspace_lock
     from ..agent.opening import ensure_campaign
     from ..agent.proposers import make_proposer
@@ -93,11 +93,13 @@ def open_campaign(
             ) as executor,
         ):
             isolation = executor.isolation(workspace.hidden_folder / "runs")
+            line = weaker_line(isolation, last_walls(journal.events)) or isolation.line
+            refuse_weaker(journal, isolation, unsafe_is_allowed())
             why = ensure_campaign(
                 journal, workspace.recipe, data, machine, workspace.train_py, may_start, objective, isolation.words
             )
             hold_isolation(journal, isolation, unsafe_is_allowed())
-            display.note(isolation.line)
+            display.note(line)
             if why is not None:
                 display.note(f"{why} ({machine.device}, {machine.threads} threads, {machine.precision})")
             yield Campaign(workspace.root, workspace.recipe, journal, executor, display, workspace.program)

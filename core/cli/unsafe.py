@@ -1,11 +1,18 @@
-"""The one way to run candidate code without walls: --allow-unsafe, said at the command."""
+"""The one way to run candidate code without walls, --allow-unsafe, and what is told of walls that are weak."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from ..errors import SlmArError
+from .workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from ..train.sandbox.choice import Isolation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _KEY = "slm_ar.allow_unsafe"
@@ -30,3 +37,29 @@ def unsafe_is_allowed() -> bool:
     """Whether the person said --allow-unsafe to the command that runs now."""
     context = click.get_current_context(silent=True)
     return bool(context is not None and context.meta.get(_KEY))
+
+
+def walls_line(isolation: Isolation, workspace: Workspace | None) -> str:
+    """`isolation.weaker_line` beside what the workspace's journal says; empty where nothing needs to be told."""
+    from ..agent.isolation import last_walls, weaker_line
+    from ..agent.journal import Journal
+    from ..train.sandbox.plans import BUBBLEWRAP
+
+    if isolation.level >= BUBBLEWRAP.level:
+        return ""
+    last = "none"
+    # What cannot be read is no reason to be silent of the walls, nor to end a command that needs no journal.
+    with suppress(SlmArError):
+        if workspace is not None and (workspace.hidden_folder / "journal.db").is_file():
+            with Journal(workspace.hidden_folder, read_only=True) as journal:
+                last = last_walls(journal.events)
+    return weaker_line(isolation, last)
+
+
+def tell_walls(isolation: Isolation) -> None:
+    """One line on standard error where a model is opened behind weaker walls than the best, or than last time."""
+    workspace = None
+    with suppress(SlmArError):  # a model can be used outside of a workspace
+        workspace = find_workspace()
+    if line := walls_line(isolation, workspace):
+        click.echo(line, err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -71,7 +71,7 @@ def predict(
     with (
         served_model(checkpoint, threads=workspace.machine().threads) as served,
         served.open() as client,
-        _answers_file(out) as write,
+        _answers_file(out, served.isolation) as write,
     ):
         loaded = time.monotonic()
         context = min(served.context, workspace.recipe.evaluation.context)
@@ -90,6 +90,7 @@ def predict(
         "rows_per_second": round(count / seconds, 1),
         "start_seconds": round(loaded - started, 3),
         "out": str(out),
+        "isolation": served.isolation,
         "notices": notices,
     }
     if as_json:
@@ -163,6 +164,7 @@ def evaluate(source: Path, model: Path | None, options: tuple[str, ...], kb: int
     drift = score.bits_per_byte / dev_score.bits_per_byte - 1
     if as_json:
         facts = {
+            "isolation": served.isolation,
             "documents": len(documents),
             "bytes": score.byte_count,
             "beyond_cap": skipped,
@@ -339,29 +341,34 @@ def retrieval_lines(workspace: Workspace, data: PreparedData, served: ServedMode
 
 
 @contextmanager
-def _answers_file(path: Path) -> Iterator[Callable[[str, TaskAnswer], None]]:
-    """Write answers beside `path` and put the file in place when all are there."""
+def _answers_file(path: Path, isolation: str) -> Iterator[Callable[[str, TaskAnswer], None]]:
+    """Write answers beside `path` and put the file in place when all are there.
+
+    Answers of a model that no walls were around say so, in a column of their own.
+    """
+    stamp = {"isolation": isolation} if isolation == "none" else {}
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
-            yield _writer(file, path.suffix)
+            yield _writer(file, path.suffix, stamp)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _writer(file: TextIO, suffix: str) -> Callable[[str, TaskAnswer], None]:
+def _writer(file: TextIO, suffix: str, stamp: Mapping[str, str]) -> Callable[[str, TaskAnswer], None]:
     if suffix == ".jsonl":
 
         def write_line(task: str, answer: TaskAnswer) -> None:
-            file.write(json.dumps(_facts(task, answer), ensure_ascii=False) + "\n")
+            file.write(json.dumps({**_facts(task, answer), **stamp}, ensure_ascii=False) + "\n")
 
         return write_line
-    rows = csv.DictWriter(file, PREDICTION_COLUMNS, delimiter="," if suffix == ".csv" else "\t", lineterminator="\n")
+    delimiter = "," if suffix == ".csv" else "\t"
+    rows = csv.DictWriter(file, (*PREDICTION_COLUMNS, *stamp), delimiter=delimiter, lineterminator="\n")
     rows.writeheader()
 
     def write_row(task: str, answer: TaskAnswer) -> None:
-        rows.writerow(_facts(task, answer))
+        rows.writerow({**_facts(task, answer), **stamp})
 
     return write_row
 

@@ -36,7 +36,7 @@ from ..errors import (
 from ..recipe import Recipe
 from ..report.experiments import dev_score, is_placebo
 from ..report.sharing import for_sharing
-from ..report.summary import summarise
+from ..report.summary import stamp_of, summarise
 from ..report.tables import status_text
 from ..report.words import DECISION_WORDS, STATUS_WORDS, visible
 
@@ -152,6 +152,7 @@ def _facts(view: View) -> dict[str, Any]:
     return {
         **facts,
         "proven_revision": state.rung,
+        **standing_walls(state),
         "experiments_planned": known.get("experiments_planned"),
         "machine": {name: known.get(name) for name in ("device", "threads", "precision")},
         "floors": {"what": f"{BITS_PER_BYTE} on dev that n-grams and compressors reach", **known.get("floors", {})},
@@ -162,6 +163,13 @@ def _facts(view: View) -> dict[str, Any]:
             "vocabulary": known.get("vocab_size"),
         },
     }
+
+
+def standing_walls(state: CampaignState) -> dict[str, str]:
+    """What the tried code is closed in by, at its weakest, and what that makes of the scores."""
+    stamp = stamp_of(state)
+    walls = {"sandbox": visible(str(state.facts.get("isolation") or "none"), 80, single_line=True)}
+    return {**walls, **({"scores_are": stamp} if stamp else {})}
 
 
 def _unit(recipe: Recipe) -> str:
@@ -251,6 +259,7 @@ def history(view: View) -> list[str]:
         "current_on_dev": _mean_score(state, state.head) if state.sigma is not None else None,
         "proven_revision": state.rung,
         "is_proven_better_than_the_start": state.rung != state.baseline,
+        **standing_walls(state),
         "experiments_judged": view.judged,
         "experiments_planned": state.facts.get("experiments_planned"),
         "older_experiments_left_out": len(told) - len(shown) or None,

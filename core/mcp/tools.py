@@ -215,7 +215,8 @@ class Tools:
             lines += telling.claims_since(state, errand.claims_before if is_same else 0)
             if not lines and state.sigma is not None:
                 lines.append({"noise": telling.short_number(state.sigma), "measured_on": "the starting code"})
-            lines.append({"current_revision": state.head, "proven_revision": state.rung})
+            standing = {"current_revision": state.head, "proven_revision": state.rung}
+            lines.append({**standing, **telling.standing_walls(state)})
         texts = [one_json(line) for line in lines]
         texts += [errand.refused] if errand.refused else []
         if self._desk.pending is not None:

@@ -174,6 +174,11 @@ class Summary:
     hashes: Mapping[str, str]
 
     @property
+    def stamped_headline(self) -> str:
+        """The verdict's headline with the stamp: as it may stand alone."""
+        return self.verdict.headline + (f" [{self.stamp}]" if self.stamp else "")
+
+    @property
     def text_words(self) -> str:
         """What `text_start` and `text_current` are beside the scores."""
         return "alone" if self.unit == BITS_WITH_NGRAM else "as text"
@@ -209,7 +214,7 @@ def summarise(
     `left_machine`: what the workspace's ledger says was sent to others. `spent`: what its language models took.
     """
     facts = state.facts
-    certified = _text(facts.get("isolation")) not in ("", "none")
+    stamp = stamp_of(state)
     current = dev_score(state, state.head)
     # Compressors know no tasks: their bits per byte are no bar for another unit.
     floors = _floors(facts.get("floors")) if state.unit in (BITS_PER_BYTE, BITS_WITH_NGRAM) else ()
@@ -226,7 +231,7 @@ def summarise(
         started_at=_text(state.started_at),
         stop_reason=_text(state.stop_reason, 400),
         doing=_doing(state.open_run),
-        stamp="" if certified else EXPLORED_STAMP,
+        stamp=stamp,
         verdict=verdict_words(state, more_runs=more_runs, note=visible(unproven_note, 400)),
         unit=state.unit,
         claim_unit=state.claim_unit,
@@ -250,7 +255,7 @@ def summarise(
         placebos_kept=sum(item.status is Status.KEPT for item in placebos),
         failed_before_training=sum(failed_before_training(item) for item in state.experiments),
         failed_share=failed_share(state),
-        claims=tuple(_claim_row(state, claim, certified) for claim in state.claims),
+        claims=tuple(_claim_row(state, claim, not stamp) for claim in state.claims),
         spent=_text(spent),
         asked=_asked(state.claims),
         final=_final_row(state),
@@ -269,7 +274,7 @@ def summarise(
             ("isolation", "sandbox"),
             ("harness_version", "slm-ar"),
         )
-        | ({"sandbox": "none proved"} if not certified else {})
+        | ({"sandbox": "none proved"} if stamp else {})
         | ({"language models": _text(spent)} if spent else {})
         | ({"left this machine": _text(left_machine, 400)} if left_machine else {}),
         data=_data(facts),
@@ -282,6 +287,11 @@ def summarise(
             "journal": _text(state.chain_head),
         },
     )
+
+
+def stamp_of(state: CampaignState) -> str:
+    """ "explored, not certified: ..." where no sandbox was proved, in one night or in all; else empty."""
+    return EXPLORED_STAMP if _text(state.facts.get("isolation")) in ("", "none") else ""
 
 
 def _text(value: Any, limit: int = 200) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_ar.core.agent.isolation import hold_isolation, level_of
+from slm_ar.core.agent.isolation import hold_isolation, last_walls, level_of, refuse_weaker, weaker_line
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.replay import replay
 from slm_ar.core.train.sandbox import plans
@@ -54,6 +54,39 @@ def test_less_than_before_is_refused_with_the_reason_and_accepted_when_asked_for
         assert isolation_of(journal) == "level 3 (bubblewrap)"
         hold_isolation(journal, proved(now, BETTER), may_be_weaker=True)
         assert isolation_of(journal) == proved(now).words
+
+
+def test_another_campaign_of_the_workspace_is_no_way_around_its_walls(tmp_path: Path) -> None:
+    with journal_with(tmp_path, proved(plans.BUBBLEWRAP)) as journal:
+        with pytest.raises(NoSandboxError, match=r"last campaign run here was under level 3 \(bubblewrap\); now only"):
+            refuse_weaker(journal, proved(plans.LANDLOCK, BETTER), may_be_weaker=False)
+        refuse_weaker(journal, proved(plans.BUBBLEWRAP), may_be_weaker=False)
+        refuse_weaker(journal, proved(plans.LANDLOCK, BETTER), may_be_weaker=True)
+        facts = {"isolation": "level 1 (landlock and seccomp)"}
+        journal.append("campaign_started", {"identity": "b", "facts": facts, "baseline": "b", "train_py": "pass"})
+        assert last_walls(journal.events) == "level 3 (bubblewrap)"
+        hold_isolation(journal, proved(plans.LANDLOCK, BETTER), may_be_weaker=True)
+        assert last_walls(journal.events) == "level 1 (landlock and seccomp)", "what was accepted once is the last time"
+        refuse_weaker(journal, proved(plans.LANDLOCK, BETTER), may_be_weaker=False)
+    with Journal(tmp_path / "new") as journal:
+        refuse_weaker(journal, proved(plans.LANDLOCK), may_be_weaker=False)
+        assert last_walls(journal.events) == "none"
+
+
+@pytest.mark.parametrize(
+    ("now", "last", "words"),
+    [
+        (plans.BUBBLEWRAP, "level 3 (bubblewrap)", ""),
+        (plans.BUBBLEWRAP, "none", ""),
+        (plans.LANDLOCK, "level 1 (landlock and seccomp)", "sandbox: level 1 (landlock and seccomp): training code"),
+        (plans.LANDLOCK, "level 3 (bubblewrap)", "; last time it was level 3 (bubblewrap)"),
+        (plans.NONE, "level 1 (landlock and seccomp)", "no sandbox: not isolated"),
+    ],
+)
+def test_weak_walls_are_told_in_one_line(now: plans.Plan, last: str, words: str) -> None:
+    line = weaker_line(proved(now), last)
+    assert words in line and bool(line) == bool(words) and "\n" not in line
+    assert ("last time" in line) == (now.level < level_of(last))
 
 
 def test_nothing_raises_a_campaign_that_once_ran_without_walls(tmp_path: Path) -> None:

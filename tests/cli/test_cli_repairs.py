@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import ensure_campaign
 from slm_ar.core.cli import research
 from slm_ar.core.cli.main import cli, main
+from slm_ar.core.cli.steps import read_state
+from slm_ar.core.cli.workspace import Workspace
 from slm_ar.core.errors import UsageError
 from slm_ar.core.export.folder import RECORD_FILE, refuse_foreign_folder
 from slm_ar.core.prepare import pipeline
@@ -159,7 +162,8 @@ def test_a_prompt_with_bytes_that_are_no_text_is_continued(
         timeout=120,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert all(b"sandbox: level" in line for line in done.stderr.splitlines())
     assert done.stdout.startswith(b"day ??")
     done.stdout.decode("utf-8")
 
@@ -330,6 +334,18 @@ def test_adopt_brings_a_lost_train_py_back(command: Command, root: Path, tiny_da
     assert "starting (nothing is proven yet)" in ended.out
     assert not list(root.glob("train.before-adopt-*"))
     assert "already" in command("adopt").out
+
+
+def test_adopt_says_when_what_it_brings_was_explored_without_walls(
+    command: Command, root: Path, tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated(root, tiny_data)
+    state = read_state(Workspace(root, recipe_of(root)))
+    for isolation, said in (("none", True), ("level 1 (landlock and seccomp)", False)):
+        walled = replace(state, facts={**state.facts, "isolation": isolation})
+        monkeypatch.setattr(research, "read_state", lambda workspace, walled=walled: walled)
+        (root / "train.py").unlink()
+        assert ("[explored, not certified" in command("adopt", folder=root).out) == said
 
 
 def test_adopt_keeps_what_a_person_wrote(command: Command, root: Path, tiny_data: PreparedData) -> None:

@@ -17,7 +17,9 @@ from data_workspaces import make_row_workspace, write_rows
 
 from slm_ar.core.cli.serving import data_of_model
 from slm_ar.core.cli.steps import display_for, open_campaign
+from slm_ar.core.cli.use import _answers_file
 from slm_ar.core.cli.workspace import find_workspace
+from slm_ar.core.contracts import TaskAnswer
 from slm_ar.core.errors import DataError
 from slm_ar.core.prepare.pipeline import newest_prepared
 from slm_ar.core.tasks.predicting import predict
@@ -75,6 +77,20 @@ def test_predict_answers_every_row_in_order(
     assert [row["answer"] for row in rows] == [line["answer"] for line in lines]
     assert not list(trained.glob(".*unfinished"))
     assert contexts == [24, 24]  # what the model is measured with, though it could take 32
+
+
+@pytest.mark.parametrize(("isolation", "values"), [("none", ["none"]), ("level 3 (bubblewrap)", [])])
+def test_answers_that_no_walls_were_around_say_so_in_their_file(
+    tmp_path: Path, isolation: str, values: list[str]
+) -> None:
+    for name in ("answers.jsonl", "answers.csv"):
+        with _answers_file(tmp_path / name, isolation) as write:
+            write("delay", TaskAnswer("new.csv:1", 0, "g", "", "late", 0.5))
+    (line,) = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    for known in (json.loads(line), row):
+        assert [value for name, value in known.items() if name == "isolation"] == values
 
 
 def test_predict_says_what_is_missing(slm_ar: Command, trained: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from commands import call, state_of
 from toys import make_toy_workspace
 
 from slm_ar.core.agent.journal import Journal
+from slm_ar.core.agent.replay import replay_all
+from slm_ar.core.agent.state import CampaignState
 from slm_ar.core.train.sandbox import plans
 from slm_ar.core.train.sandbox.canaries import ALWAYS
 
@@ -39,6 +41,11 @@ def call_with(names: str, folder: Path, environment: dict[str, str], *arguments:
 def isolations(workspace: Path) -> list[int]:
     with Journal(workspace / ".slm", read_only=True) as journal:
         return [event.body["level"] for event in journal.events if event.kind == "sandbox"]
+
+
+def campaigns_of(workspace: Path) -> dict[str, CampaignState]:
+    with Journal(workspace / ".slm", read_only=True) as journal:
+        return replay_all(journal.events)
 
 
 def has(plan: plans.Plan) -> bool:
@@ -132,7 +139,19 @@ def test_a_weaker_sandbox_than_before_stops_the_loop(tmp_path: Path, command_env
         pytest.skip("bubblewrap may not make namespaces here")
     call_with("bubblewrap", root, command_environment, "run", "--experiments", "1")
     told = call_with("landlock and seccomp", root, command_environment, "run", "--experiments", "2", code=5)
-    assert "this campaign ran under level 3 (bubblewrap); now only level 1 (landlock and seccomp) holds" in told
+    weaker = "under level 3 (bubblewrap); now only level 1 (landlock and seccomp) holds"
+    assert f"the last campaign run here was {weaker}" in told
+    recipe = (root / "recipe.toml").read_text(encoding="utf-8")
+    (root / "recipe.toml").write_text(recipe.replace("claim_every", "patience = 3\nclaim_every"), encoding="utf-8")
+    told = call_with("landlock and seccomp", root, command_environment, "run", "--experiments", "2", code=5)
+    assert weaker in told, "a changed recipe begins a new campaign, which is no way around the walls"
+    assert len(campaigns_of(root)) == 1
+    (root / "recipe.toml").write_text(recipe, encoding="utf-8")
+    for command in (("train",), ("generate", "--tokens", "3")):
+        told = call_with("landlock and seccomp", root, command_environment, *command)
+        assert told.count("sandbox: level 1 (landlock and seccomp)") == 1
+        assert told.count("; last time it was level 3 (bubblewrap)") == 1
+        assert "sandbox: level 1" not in call_with("bubblewrap", root, command_environment, *command)
     call_with("landlock and seccomp", root, command_environment, "run", "--experiments", "2", "--allow-unsafe")
     assert state_of(root).facts["isolation"] == "level 1 (landlock and seccomp)"
     assert "explored, not certified" not in call(root, command_environment, "status")[0]
@@ -145,4 +164,5 @@ def test_models_are_opened_behind_the_same_walls(tmp_path: Path, command_environ
     call_with("", root, command_environment, "train", "--allow-unsafe")
     told = call_with("", root, command_environment, "generate", "--tokens", "4", code=5)
     assert "no sandbox holds on this machine" in told
-    call_with("", root, command_environment, "generate", "--tokens", "4", "--allow-unsafe")
+    told = call_with("", root, command_environment, "generate", "--tokens", "4", "--allow-unsafe")
+    assert told.count("no sandbox: not isolated") == 1

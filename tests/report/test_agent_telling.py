@@ -13,6 +13,7 @@ from report_states import (
     certified_state,
     empty_state,
     every_status_state,
+    facts,
     final_state,
     not_proven_state,
     with_experiment,
@@ -24,6 +25,7 @@ from slm_ar.core.contracts import ObjectiveScore, Status
 from slm_ar.core.errors import DataError, TrainingError, UsageError, WorkspaceBusyError
 from slm_ar.core.mcp import telling
 from slm_ar.core.mcp.telling import View
+from slm_ar.core.report.words import EXPLORED_STAMP
 
 CANARY = "CUSTOMER-4711"
 STATES = [empty_state, calibrated_state, every_status_state, not_proven_state, certified_state, final_state]
@@ -50,6 +52,15 @@ def with_canaries(state: CampaignState) -> CampaignState:
     )
     facts = {**state.facts, "recipe_description": CANARY, "hidden_digest": CANARY}
     return replace(state, experiments=experiments, facts=facts, samples={"after": CANARY}, stop_reason=CANARY)
+
+
+def test_what_the_code_is_closed_in_by_is_told_and_scores_without_walls_are_stamped() -> None:
+    walled, bare = (certified_state(facts=facts(isolation=name)) for name in ("level 1 (landlock and seccomp)", "none"))
+    for answer in (telling.description(view(walled))[-1], telling.history(view(walled))[0]):
+        assert '"sandbox": "level 1 (landlock and seccomp)"' in answer and EXPLORED_STAMP not in answer
+    for answer in (telling.description(view(bare))[-1], telling.history(view(bare))[0], telling.report(bare)):
+        assert EXPLORED_STAMP in " ".join(answer.split())
+    assert telling.standing_walls(bare) == {"sandbox": "none", "scores_are": EXPLORED_STAMP}
 
 
 @pytest.mark.parametrize("make", STATES)

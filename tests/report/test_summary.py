@@ -240,6 +240,12 @@ def test_a_mixture_is_named_wherever_its_figures_stand() -> None:
     assert "the model alone" not in plain and "with n-gram" not in plain
 
 
+def test_a_headline_that_stands_alone_carries_the_stamp() -> None:
+    assert summarise(certified_state()).stamped_headline == summarise(certified_state()).verdict.headline
+    bare = summarise(certified_state(facts=facts(isolation="none")))
+    assert bare.stamped_headline == f"{bare.verdict.headline} [{EXPLORED_STAMP}]"
+
+
 def test_changed_knobs() -> None:
     state = with_experiment(calibrated_state(), Status.KEPT, 0.93, knobs={"LEARNING_RATE": 0.05, "DEPTH": 6})
     state = with_experiment(state, Status.REVERTED, 0.95, knobs={"LEARNING_RATE": 0.05, "WARMUP": 0.1})
