@@ -53,6 +53,7 @@ def doctor(proposer: str | None, model: str | None, base_url: str | None, as_jso
     facts["isolation"] = isolation.words if isolation is not None else "none"
     facts["sandbox"] = isolation.to_json() if isolation is not None else {"level": 0, "failure": failure}
     facts["repair"] = repair_lines(isolation)
+    facts["missing_inside"] = _missing_inside(isolation)
     is_certifiable = isolation is not None and isolation.level > 0
     click.echo(json.dumps(facts) if as_json else "\n".join(_lines(machine, facts, isolation, failure)))
     return 0 if is_certifiable else NOT_ISOLATED
@@ -101,6 +102,19 @@ def _proved(machine: Machine) -> tuple[Isolation | None, str]:
         return sandboxes.isolation, ""
 
 
+def _missing_inside(isolation: Isolation | None) -> str:
+    """What level 3 does without here; the probes hold without it, and one wall fewer stands behind them."""
+    from ..train.sandbox.plans import BUBBLEWRAP
+    from ..train.sandbox.walls import landlock_abi
+
+    if isolation is None or isolation.level != BUBBLEWRAP.level or landlock_abi():
+        return ""
+    return (
+        "without landlock inside: this kernel has it switched off, forbids it, or is older than 5.13; bubblewrap and "
+        "the system-call filter hold alone"
+    )
+
+
 def _lines(machine: Machine, facts: dict[str, Any], isolation: Isolation | None, failure: str) -> list[str]:
     rows = [
         ("python", facts["python"]),
@@ -122,6 +136,7 @@ def _lines(machine: Machine, facts: dict[str, Any], isolation: Isolation | None,
         lines.append(f"{'':<10} {proof.plan.promise}")
         lines += [f"{'':<10}   {'stopped' if item.is_stopped else 'OPEN   '}  {item.name}" for item in proof.outcomes]
         lines += [f"{'':<10} not {plan.name}: {reason}" for plan, reason in isolation.passed_over]
+        lines += [f"{'':<10} {facts['missing_inside']}"] if facts["missing_inside"] else []
     lines += [f"{'better':<10} {line}" for line in facts["repair"]]
     lines += [f"{'':<10} probe step, {name}: {seconds * 1000:.1f} ms" for name, seconds in machine.probe.items()]
     return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
