@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slm_ar.core.agent.edits import revision_digest, set_knobs
+from slm_ar.core.agent.journal import Journal
+from slm_ar.core.agent.replay import replay
 from slm_ar.core.contracts import Document, DuplicatePolicy, SourceOptions, Span, SplitRule
 from slm_ar.core.recipe import Recipe, parse_recipe
 from slm_ar.core.train.device import Machine, torch_version
@@ -194,6 +197,32 @@ def make_toy_workspace(root: Path, train_py: str = TINY_TRAIN_PY, **tables: Mapp
     (root / ".gitignore").write_text(".slm/\n", encoding="utf-8")
     remember_machine(root)
     return root
+
+
+def keep_an_edit(root: Path, rate: float = 0.0123) -> str:
+    """The journal of a toy workspace says that one more edit was kept, whatever the nights found; its revision."""
+    return _judged_edit(root, rate, {"status": "kept"})
+
+
+def take_all_back(root: Path, rate: float = 0.0124) -> None:
+    """The same journal says that the current code is the starting code again."""
+    with Journal(root / ".slm", read_only=True) as journal:
+        state = replay(journal.events)
+    assert state is not None
+    _judged_edit(root, rate, {"status": "reverted", "back_to": state.baseline})
+
+
+def _judged_edit(root: Path, rate: float, verdict: Mapping[str, Any]) -> str:
+    with Journal(root / ".slm") as journal:
+        state = replay(journal.events)
+        assert state is not None
+        number = len(state.experiments) + 1
+        text = set_knobs(state.revisions[state.head], {"MATRIX_LR": rate})
+        proposal = {"id": number, "revision": revision_digest(text), "parent": state.head, "train_py": text}
+        words = {"proposer": "search", "hypothesis": "another rate", "rationale": "", "template": "t", "window": 0}
+        journal.append("proposed", {**proposal, **words, "knobs": {"MATRIX_LR": rate}})
+        journal.append("judged", {"experiment": number, "reason": "", "run": None, "head_score": None, **verdict})
+    return revision_digest(text)
 
 
 def probed(**seconds: float) -> Machine:

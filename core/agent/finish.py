@@ -128,14 +128,26 @@ def _texts(state: CampaignState, chain: Sequence[ExperimentRecord]) -> list[prun
 # --- final test -----------------------------------------------------------------------------
 
 
-def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
-    """Open test once and measure baseline and final code with paired fresh seeds. Returns what is there if it is."""
+def is_unchanged(state: CampaignState) -> bool:
+    """Whether nothing was kept, so that the final test would measure the starting code against itself."""
+    baseline, final = final_pair(state)
+    return baseline == final
+
+
+def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord | None:
+    """Open test once and measure baseline and final code with paired fresh seeds. Returns what is there if it is.
+
+    Test stays closed where there is nothing to measure: then there is no record.
+    """
     campaign.close_interrupted_run()
     state = campaign.state
     if state.final is not None:
         return state.final
     if state.open_run is None and state.sigma is None:
         raise UsageError("there is nothing to finish yet", "run `slm-ar run` first")
+    if is_unchanged(state):
+        campaign.display.note("test stays closed: no edit was kept, so there is nothing to measure on it")
+        return None
     baseline, final = final_pair(state)
     if state.final_pair is None:
         opening = count_opening(name_of_test(state), f"{state.identity}-{baseline}")
@@ -148,10 +160,10 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord:
         if len(pairs) == pairs_wanted:
             break
         seed = planner.run_seed(state, "final", index)
-        steps = (planner.TrainStep("final", item, seed, ("test",)) for item in dict.fromkeys((baseline, final)))
-        settled = [_settled(campaign, step) for step in steps]
-        if all(run.is_scored for run in settled):
-            pairs.append((settled[0], settled[-1]))
+        steps = (planner.TrainStep("final", item, seed, ("test",)) for item in (baseline, final))
+        old, new = (_settled(campaign, step) for step in steps)
+        if old.is_scored and new.is_scored:
+            pairs.append((old, new))
     if len(pairs) < 2:
         raise TrainingError(
             "the final test has fewer than two pairs of runs that worked",
@@ -174,11 +186,8 @@ def _settled(campaign: Campaign, step: planner.TrainStep) -> RunRecord:
 def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple[RunRecord, RunRecord]]) -> FinalRecord:
     scores = [tuple(held_score(run, "test") for run in pair) for pair in pairs]
     sides = [[pair[0] for pair in scores], [pair[1] for pair in scores]]
-    if baseline == final:
-        delta = low = high = 0.0
-    else:
-        measured = [gate.PairScore(old.judged_groups, new.judged_groups) for old, new in scores]
-        delta, low, high = gate.final_interval(measured)
+    measured = [gate.PairScore(old.judged_groups, new.judged_groups) for old, new in scores]
+    delta, low, high = gate.final_interval(measured)
     old_bpb, new_bpb = (math.fsum(score.bits_per_byte for score in side) / len(side) for side in sides)
     bytes_per_record = scores[0][0].byte_count / max(1, scores[0][0].record_count)
     return FinalRecord(

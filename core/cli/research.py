@@ -232,7 +232,10 @@ def report(share: bool) -> None:
 @as_json
 @quiet
 def finish(yes: bool, as_json: bool, quiet: bool) -> None:
-    """Open test once, train the proven code longer, write a loadable folder."""
+    """Open test once, train the proven code longer, write a loadable folder.
+
+    Where no edit was kept, test stays closed and the starting code is trained.
+    """
     from ..agent import finish as finishing
     from ..export.folder import model_card, refuse_foreign_folder, rewrite_facts, write_model_folder
     from ..report.exam import exam_lines, exam_table
@@ -265,12 +268,13 @@ def finish(yes: bool, as_json: bool, quiet: bool) -> None:
             write_model_folder(target, trained.folder, data, trained.facts, model_card(trained.facts))
             facts = {"folder": target.name, "dev_bits_per_byte": trained.dev_bits_per_byte}
             campaign.journal.append("finished", facts)
-            display.phase("answering the tasks of test")
-            exam, failure = exam_or_error(workspace, campaign.executor, trained.folder, "test")
-            trained.facts["table"].update(exam_table(exam))
+            split = "test" if campaign.state.final is not None else "dev"  # a test that stayed closed stays closed
+            display.phase(f"answering the tasks of {split}")
+            exam, failure = exam_or_error(workspace, campaign.executor, trained.folder, split)
+            trained.facts["table"].update(exam_table(exam, split))
             trained.facts["tasks"] = [result.to_json() for result in exam]
             if exam:
-                campaign.journal.append("exam", {"split": "test", "tasks": trained.facts["tasks"]})
+                campaign.journal.append("exam", {"split": split, "tasks": trained.facts["tasks"]})
             rewrite_facts(target, data, trained.facts, model_card(trained.facts))
         state = campaign.state
         report_path = write_report(workspace, state)

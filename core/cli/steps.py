@@ -234,8 +234,10 @@ def spent_words(workspace: Workspace, state: CampaignState) -> str:
 
 
 def may_open_test(state: CampaignState) -> bool:
-    """Ask the person, unless this campaign's test is open already."""
-    if state.final is not None or state.final_pair is not None:
+    """Ask the person, unless this campaign's test is open already, or there is nothing to open it for."""
+    from ..agent.finish import is_unchanged
+
+    if state.final is not None or state.final_pair is not None or is_unchanged(state):
         return True
     click.echo(
         "finish opens the test split, once: it measures the starting and the final code on it with fresh seeds.",
@@ -328,7 +330,8 @@ def demo_workspace(folder: Path) -> Workspace:
     if (root / TRAIN_FILE).is_file():
         workspace = Workspace(root.resolve(), load_recipe(root / "recipe.toml"))
         try:
-            is_finished = read_state(workspace).final is not None
+            state = read_state(workspace)
+            is_finished = state.final is not None or bool(state.samples)  # the last that a demo makes
         except UsageError:
             is_finished = False
         if not is_finished:

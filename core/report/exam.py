@@ -34,15 +34,15 @@ def exam_lines(results: tuple[TaskResult, ...]) -> list[str]:
     return lines
 
 
-def exam_table(results: tuple[TaskResult, ...]) -> dict[str, str]:
-    """A line of the model's card per task."""
+def exam_table(results: tuple[TaskResult, ...], split: str) -> dict[str, str]:
+    """A line of the model's card per task; `split` is the one whose questions were answered."""
     table = {}
     for result in results:
         metric, best = result.task.metric, result.best_baseline
         words = f"{_figure(result.score.metrics[metric])}"
         if best is not None:
             words += f"; {best} {_figure(result.baselines[best].metrics[metric])}"
-        table[f"{result.task.name}, {_words(metric)} on test"] = words
+        table[f"{result.task.name}, {_words(metric)} on {split}"] = words
     return table
 
 

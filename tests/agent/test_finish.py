@@ -12,7 +12,7 @@ from toys import TINY_TRAIN_PY, toy_recipe
 
 from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.edits import revision_digest
-from slm_ar.core.agent.finish import final_test, train_longer
+from slm_ar.core.agent.finish import final_test, is_unchanged, train_longer
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.ledger import count_opening, name_of_test
 from slm_ar.core.contracts import Status, TrainOutcome
@@ -127,13 +127,14 @@ def test_the_code_of_the_headline_is_trained_also_after_a_later_proof(
     assert revision_digest(executor.jobs[0].train_py) == record.final
 
 
-def test_without_a_proof_the_starting_code_is_trained(
+def test_where_nothing_was_kept_test_stays_closed_and_the_starting_code_is_trained(
     workspace: Path, journal: Journal, tiny_data: PreparedData
 ) -> None:
     campaign = searched(workspace, journal, tiny_data, [{"MATRIX_LR": 0.01}, {"MATRIX_LR": 0.005}])
-    record = final_test(campaign, 2)
-    assert not record.is_proven
-    assert record.delta == record.delta_low == record.delta_high == 0.0
+    runs = len(campaign.state.runs)
+    assert is_unchanged(campaign.state) and final_test(campaign, 2) is None
+    assert len(campaign.state.runs) == runs and "final_opened" not in {event.kind for event in journal.events}
+    assert count_opening(name_of_test(campaign.state), "another") == 1, "nobody opened it before"
     executor = campaign.executor
     assert isinstance(executor, WithData)
     executor.jobs.clear()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from commands_in_process import Command, Ended, told
-from toys import TINY_TRAIN_PY, make_toy_workspace, toy_machine, toy_recipe_text
+from toys import TINY_TRAIN_PY, keep_an_edit, make_toy_workspace, toy_machine, toy_recipe_text
 
 from slm_ar.core.agent import finish as finishing
 from slm_ar.core.agent.campaign import Campaign
@@ -27,7 +27,7 @@ from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.opening import ensure_campaign
 from slm_ar.core.cli import research
 from slm_ar.core.cli.main import cli, main
-from slm_ar.core.cli.steps import read_state
+from slm_ar.core.cli.steps import DEMO_MARK, demo_workspace, read_state
 from slm_ar.core.cli.workspace import Workspace
 from slm_ar.core.errors import UsageError
 from slm_ar.core.export.folder import RECORD_FILE, refuse_foreign_folder
@@ -197,6 +197,7 @@ def test_a_no_keeps_test_closed(
     command: Command, root: Path, tiny_data: PreparedData, opened: list[str], answer: str
 ) -> None:
     calibrated(root, tiny_data)
+    keep_an_edit(root)
     before = kinds(root)
     ended = command("finish", folder=root, answer=answer)
     assert ended.code == 0, ended
@@ -218,6 +219,7 @@ def test_a_yes_opens_it(
     answer: str,
 ) -> None:
     calibrated(root, tiny_data)
+    keep_an_edit(root)
     ended = command("finish", *arguments, folder=root, answer=answer)
     assert ended.code == 2
     assert "test was opened" in ended.error
@@ -229,6 +231,7 @@ def test_no_answer_at_all_keeps_test_closed(
     command: Command, root: Path, tiny_data: PreparedData, opened: list[str]
 ) -> None:
     calibrated(root, tiny_data)
+    keep_an_edit(root)
     before = kinds(root)
     assert command("finish", folder=root).code == 130
     assert opened == []
@@ -265,6 +268,7 @@ def test_a_model_folder_of_someone_else_is_refused_before_test_is_opened(
     command: Command, root: Path, tiny_data: PreparedData, opened: list[str], make: Callable[[Path], None]
 ) -> None:
     calibrated(root, tiny_data)
+    keep_an_edit(root)
     make(root / "model")
     told(command("finish", "--yes", folder=root), 2, "model exists and was not written by slm-ar", "move it away")
     assert opened == []
@@ -288,6 +292,7 @@ def test_consent_is_asked_for_the_campaign_whose_test_is_opened(
 ) -> None:
     """The newest campaign's test is open already; the recipe was changed back to one whose test is not."""
     calibrated(root, tiny_data)
+    keep_an_edit(root)
     calibrated(root, tiny_data, with_nine_steps(recipe_of(root)))
     with Journal(root / ".slm") as journal:
         baseline = revision_digest(TINY_TRAIN_PY)
@@ -302,10 +307,18 @@ def test_what_can_be_finished_is_the_campaign_of_the_recipe(
 ) -> None:
     """The newest campaign has not calibrated; the recipe was changed back to one that has."""
     calibrated(root, tiny_data)
+    keep_an_edit(root)
     with Journal(root / ".slm") as journal:
         ensure_campaign(journal, with_nine_steps(recipe_of(root)), tiny_data, toy_machine(), TINY_TRAIN_PY)
     assert "test was opened" in command("finish", "--yes", folder=root).error
     assert len(opened) == 1
+
+
+def test_nothing_is_asked_where_there_is_nothing_to_open_test_for(
+    command: Command, root: Path, tiny_data: PreparedData, opened: list[str]
+) -> None:
+    calibrated(root, tiny_data)
+    assert "Open test now?" not in command("finish", folder=root).error
 
 
 # --- a lost train.py ------------------------------------------------------------------------
@@ -398,3 +411,22 @@ def test_ctrl_c_that_python_drops_is_sent_again(command: Command, monkeypatch: p
     assert ended.code == 130
     assert "interrupted" in ended.text
     assert sys.unraisablehook is before
+
+
+# --- the demo again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_demo_that_proved_nothing_is_finished_all_the_same(
+    tmp_path: Path, tiny_data: PreparedData, is_finished: bool
+) -> None:
+    folder = tmp_path / "demo"
+    root = make_toy_workspace(folder / "workspace")
+    (folder / DEMO_MARK).touch()
+    calibrated(root, tiny_data)
+    if is_finished:  # it ends with samples; without a kept edit there was no final test
+        with Journal(root / ".slm") as journal:
+            journal.append("samples", {"samples": {"before": "a text"}})
+    workspace = demo_workspace(folder)
+    assert (workspace.recipe.name == "demo") == is_finished
+    assert (root / ".slm" / "journal.db").is_file() != is_finished

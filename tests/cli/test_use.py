@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from commands_in_process import Command, Ended, last, told
 from data_workspaces import make_row_workspace, write_rows
+from toys import keep_an_edit, take_all_back
 
 from slm_ar.core.cli.serving import data_of_model
 from slm_ar.core.cli.steps import display_for, open_campaign
@@ -226,6 +227,13 @@ def test_a_campaign_can_lower_the_cost_of_a_task(
     assert summary["claim_unit"] == "share of wrong answers (answer)"
     assert summary["floors"] == []
     assert len(summary["experiments"]) == 2
+    take_all_back(root)
+    ended = slm_ar("finish", folder=root)  # nothing to ask for: test stays closed
+    assert ended.code == 0 and "test stays closed: no edit was kept" in ended.error, ended.text
+    summary = json.loads(slm_ar("status", "--json", folder=root).out)
+    assert summary["final"] is None and summary["exam_split"] == "dev"
+    assert "answer, accuracy on dev" in (root / "model" / "README.md").read_text(encoding="utf-8")
+    keep_an_edit(root)
     with monkeypatch.context() as patch:  # an exam that fails costs neither the model nor the verdict
         patch.setattr("slm_ar.core.tasks.exam.sit_exam", no_exam)
         ended = slm_ar("finish", "--yes", folder=root)
