@@ -212,7 +212,8 @@ def _measured(state: CampaignState, baseline: str, final: str, pairs: list[tuple
 def write_samples(campaign: Campaign) -> None:
     """Generate one text with the baseline and one with the final code, from the beginning of a train document.
 
-    A model that is refused has none; by now it was scored, and a sample is not worth the loss of a night's end.
+    Where these are the same there is one text, "before". A model that is refused has none; by now it was scored, and a
+    sample is not worth the loss of a night's end.
     """
     from ..train.checkpoint import InvalidCheckpointError
 
@@ -220,7 +221,7 @@ def write_samples(campaign: Campaign) -> None:
     baseline, final = final_pair(state)
     prompt = opening_of_train(campaign)
     samples = {}
-    for name, revision in (("before", baseline), ("after", final)):
+    for revision, name in {final: "after", baseline: "before"}.items():
         folder = campaign.newest_checkpoint(revision)
         if folder is None or name in state.samples:
             continue

@@ -233,6 +233,7 @@ def test_a_campaign_can_lower_the_cost_of_a_task(
     summary = json.loads(slm_ar("status", "--json", folder=root).out)
     assert summary["final"] is None and summary["exam_split"] == "dev"
     assert "answer, accuracy on dev" in (root / "model" / "README.md").read_text(encoding="utf-8")
+    assert "<h3>the final code</h3>" not in (root / "report.html").read_text(encoding="utf-8"), "there is none"
     keep_an_edit(root)
     with monkeypatch.context() as patch:  # an exam that fails costs neither the model nor the verdict
         patch.setattr("slm_ar.core.tasks.exam.sit_exam", no_exam)
@@ -244,6 +245,7 @@ def test_a_campaign_can_lower_the_cost_of_a_task(
     final = json.loads(slm_ar("status", "--json", folder=root).out)["final"]
     assert 0 <= final["final_score"] <= 1 < final["final_bits_per_byte"] * 8
     assert "share of wrong answers" in (root / "report.html").read_text(encoding="utf-8")
+    assert "<h3>the final code</h3>" in (root / "report.html").read_text(encoding="utf-8")
     assert "answer, accuracy on test" in (root / "model" / "README.md").read_text(encoding="utf-8")
 
 
