@@ -35,6 +35,7 @@ from ..errors import (
 )
 from ..recipe import Recipe
 from ..report.experiments import dev_score, is_placebo
+from ..report.places import without_places
 from ..report.sharing import for_sharing
 from ..report.summary import stamp_of, summarise
 from ..report.tables import status_text
@@ -219,7 +220,7 @@ def experiment(item: ExperimentRecord, state: CampaignState) -> dict[str, Any]:
         "revision": item.revision,
         "proposer": item.proposer,
         "status": "waiting" if item.status is None else item.status.value,
-        "hypothesis": visible(item.hypothesis, LONGEST_HYPOTHESIS, single_line=True),
+        "hypothesis": visible(without_places(item.hypothesis), LONGEST_HYPOTHESIS, single_line=True),
     }
     if item.dev_score is not None:
         facts["dev"] = shown_score(item.dev_score, state)

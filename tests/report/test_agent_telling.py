@@ -63,6 +63,11 @@ def test_what_the_code_is_closed_in_by_is_told_and_scores_without_walls_are_stam
     assert telling.standing_walls(bare) == {"sandbox": "none", "scores_are": EXPLORED_STAMP}
 
 
+def test_what_another_proposer_wrote_names_no_place() -> None:
+    state = with_experiment(calibrated_state(), Status.REVERTED, 0.95, hypothesis="as in /srv/people/zelda/train.py")
+    assert "as in [path]" in everything(state) and "/srv" not in everything(state)
+
+
 @pytest.mark.parametrize("make", STATES)
 def test_nothing_hidden_and_nothing_of_the_data_is_told(make: object) -> None:
     state = with_canaries(make())  # type: ignore[operator]
