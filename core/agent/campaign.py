@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..contracts import Decision, Display, Proposal, Proposer, SplitScore, Status
+from ..contracts import Decision, Display, Proposal, Proposer, Status
 from ..errors import ProposerError, TrainingError
 from ..recipe import Recipe
 from ..train.executor import LocalExecutor
 from . import calibrator, edits, gate, ledger, level, planner, smoking
-from .journal import Journal, get_private, put_private
+from .held import campaign_noise, held_score, hidden_level, rung_has_fallen
+from .journal import Journal, put_private
 from .night import Limits, why_it_ends
 from .opening import gate_policy, research_context
-from .replay import score_from_json
 from .revisions import CURRENT_REF, PROVEN_REF, is_git_workspace, mirror_revision
 from .running import Runs
 from .state import CampaignState, RunRecord
@@ -346,7 +346,7 @@ class Campaign(Runs):
             if decision is Decision.CERTIFY and self._claim_breaks_guard(step):
                 decision = Decision.REJECT
                 reasons = (*reasons, "better in the metric, but the text as a whole is predicted worse")
-            if decision is Decision.CERTIFY and _rung_has_fallen(state, step):
+            if decision is Decision.CERTIFY and rung_has_fallen(state, step):
                 reasons = (*reasons, RUNG_HAS_FALLEN)
         if decision is Decision.MORE_PAIRS:
             self.journal.append("claim_looked", {"claim": claim.id, "pairs": count})
@@ -407,45 +407,6 @@ def _back_to(window: level.Window[str], step: planner.JudgeStep, score: float, s
         return None
     found = level.follow(window, revision, score, is_kept)
     return found.code if not is_kept and found.code != window.code else None
-
-
-def campaign_noise(state: CampaignState) -> gate.Noise:
-    """Noise from the calibration, sharpened by every closed claim's pairs, and no calmer than the placebos."""
-    scores = planner.calibration_scores(state)
-    if state.facts.get("metric"):
-        scores = [held_score(run, "hidden").judged for run in planner.calibration_runs(state)]
-    noise = gate.noise_from_calibration(scores)
-    for claim in state.claims:
-        if claim.private is not None:
-            noise = noise.pooled_with(get_private(claim.private)["pair_deltas"])
-    if not state.facts.get("metric"):  # else placebos are measured in another unit than claims
-        noise = noise.no_calmer_than(planner.placebo_differences(state))
-    return noise
-
-
-def _rung_has_fallen(state: CampaignState, step: planner.LookStep) -> bool:
-    """Whether the proven code scores worse in this claim than in those before."""
-    runs = [pair[0] for pair in step.pairs]
-    here = {run.id for run in runs}
-    earlier = [
-        run
-        for run in state.runs
-        if run.role == "claim" and run.revision == step.claim.rung and run.is_scored and run.id not in here
-    ]
-    now, before = ([held_score(run, "hidden").judged for run in found] for found in (runs, earlier))
-    return gate.has_fallen(now, before, campaign_noise(state).sigma)
-
-
-def hidden_level(state: CampaignState) -> float:
-    """Mean cost of the starting code on hidden, in the unit of the recipe's [metric]."""
-    scores = [held_score(run, "hidden").judged for run in planner.calibration_runs(state)]
-    return math.fsum(scores) / max(1, len(scores))
-
-
-def held_score(run: RunRecord, split: str) -> SplitScore:
-    """The hidden or test score of a run, from its private record."""
-    assert run.held_digest is not None
-    return score_from_json(get_private(run.held_digest)[split])
 
 
 def _numbers(verdict: Any) -> Mapping[str, float]:

@@ -19,7 +19,8 @@ from ..prepare.tokenizer import BOS, EOS
 from ..tasks.generate import generate_text
 from ..train.executor import window_context
 from . import edits, gate, level, planner, prune_pass
-from .campaign import Campaign, held_score
+from .campaign import Campaign
+from .held import held_score
 from .ledger import count_opening, name_of_test
 from .state import CampaignState, ExperimentRecord, FinalRecord, PruneRecord, RunRecord
 

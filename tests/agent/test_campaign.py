@@ -17,9 +17,10 @@ import pytest
 from toys import TINY_TRAIN_PY, toy_machine, toy_recipe
 
 from slm_ar.core.agent import opening
-from slm_ar.core.agent.campaign import MOST_FAILURES_IN_A_ROW, Campaign, held_score
+from slm_ar.core.agent.campaign import MOST_FAILURES_IN_A_ROW, Campaign
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs
 from slm_ar.core.agent.finish import final_pair, final_test
+from slm_ar.core.agent.held import held_score
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.night import Limits, plan_night
 from slm_ar.core.agent.opening import campaign_identity, ensure_campaign, research_context

@@ -14,9 +14,10 @@ from test_campaign import LEVEL, OUTCOME, RATES, FakeExecutor, Scripted, StopErr
 from toys import TINY_TRAIN_PY, toy_recipe
 
 from slm_ar.core.agent import planner
-from slm_ar.core.agent.campaign import Campaign, campaign_noise
+from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.edits import parse_knobs, revision_digest, set_knobs
 from slm_ar.core.agent.finish import final_pair, final_test, prune_edits
+from slm_ar.core.agent.held import campaign_noise
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.night import plan_night
 from slm_ar.core.contracts import Decision, GroupScore, Proposal, ResearchContext, SplitScore, Status, TrainOutcome
