@@ -15,7 +15,7 @@ from typing import Any
 
 from ..contracts import Status
 from ..errors import SlmArError
-from .files import read_config
+from .files import printable, read_config
 
 CHECKPOINT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 LARGEST_CHECKPOINT_BYTES = 4 << 30
@@ -53,7 +53,11 @@ def inspect_checkpoint(folder: Path) -> tuple[Status | None, str, int]:
             parameters = _parameter_count(json.loads(file.read(length)), size - 8 - length)
         read_config(folder / CONFIG_FILE)
     except (OSError, ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
-        return Status.INVALID, f"the checkpoint cannot be read: {type(error).__name__}: {str(error)[:200]}", 0
+        return (
+            Status.INVALID,
+            f"the checkpoint cannot be read: {type(error).__name__}: {printable(str(error))[:200]}",
+            0,
+        )
     if parameters > MOST_PARAMETERS:
         return Status.INVALID, f"the model has {parameters:,} parameters, at most {MOST_PARAMETERS:,} are allowed", 0
     return None, "", parameters
@@ -83,16 +87,16 @@ def _parameter_count(header: Any, data_bytes: int) -> int:
 
 def _extent(name: str, tensor: Mapping[str, Any]) -> tuple[int, int, int]:
     """(numbers, first byte, byte behind the last) of one tensor."""
-    shape, offsets = tensor["shape"], tensor["data_offsets"]
+    shape, offsets, shown = tensor["shape"], tensor["data_offsets"], printable(name)[:80]
     # Before anything is multiplied: the product of a hundred thousand extents takes hours.
     if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
-        raise ValueError(f"tensor '{name[:80]}' has no valid shape")
+        raise ValueError(f"tensor '{shown}' has no valid shape")
     if not all(isinstance(extent, int) and 0 <= extent < 1 << 40 for extent in shape):
-        raise ValueError(f"tensor '{name[:80]}' has no valid shape")
+        raise ValueError(f"tensor '{shown}' has no valid shape")
     if tensor["dtype"] not in ITEM_BYTES:
-        raise ValueError(f"tensor '{name[:80]}' has the unknown type {str(tensor['dtype'])[:20]!r}")
+        raise ValueError(f"tensor '{shown}' has the unknown type {printable(str(tensor['dtype']))[:20]!r}")
     begin, end = offsets
     count = math.prod(shape)
     if not all(isinstance(offset, int) for offset in offsets) or end - begin != count * ITEM_BYTES[tensor["dtype"]]:
-        raise ValueError(f"tensor '{name[:80]}' has another size than its shape says")
+        raise ValueError(f"tensor '{shown}' has another size than its shape says")
     return count, begin, end

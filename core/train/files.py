@@ -74,8 +74,14 @@ def log_tail(folder: Path) -> str:
         return ""
     text = raw.decode("utf-8", errors="replace")
     # Keys are blotted out before the cut, which could leave the rest of one without what it is known by.
-    clean = without_keys("".join(character for character in text if character == "\n" or character.isprintable()))
+    clean = without_keys("\n".join(printable(line) for line in text.split("\n")))
     return clean[-LOG_TAIL_BYTES:]
+
+
+def printable(text: str) -> str:
+    """`text` of a candidate as it may stand in a reason, a report or the journal: one line, nothing that a terminal or
+    an encoder stumbles over (control characters, marks of direction, halves of surrogate pairs)."""
+    return "".join(character for character in text if character.isprintable())
 
 
 def last_line(text: str) -> str:

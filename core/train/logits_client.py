@@ -168,10 +168,10 @@ class LogitsClient:
         assert answer is not None and self._clock is not None
         self._clock.answered()
         self._account.answered(self._tokens_asked, self._clock.seconds())
-        count, width = answer.get("count"), answer.get("width")
-        if count != asked or not isinstance(width, int) or width < self.vocab_size or width * asked * 4 > self._ids_at:
-            self._refuse(f"forward gave logits of shape [{count}, {width}], asked [{asked}, >= {self.vocab_size}]")
-        assert isinstance(width, int)
+        count, width = _extent(answer.get("count")), _extent(answer.get("width"))
+        if count != asked or width < self.vocab_size or width * asked * 4 > self._ids_at:
+            told = ", ".join("?" if number < 0 else str(number) for number in (count, width))
+            self._refuse(f"forward gave logits of shape [{told}], asked [{asked}, >= {self.vocab_size}]")
         copied = np.empty((asked, width), np.float32)
         if not _read_all(self._shared.fileno(), copied.reshape(-1).view(np.uint8).data):
             self._refuse("the model cut off the file that its logits go through")
@@ -225,8 +225,13 @@ class LogitsClient:
     def _refuse(self, reason: str) -> None:
         self._child.end()
         self._shared.close()
-        line = last_line(log_tail(self._folder))
+        line = self._child.control.refusal or last_line(log_tail(self._folder))
         raise InvalidCheckpointError(f"{reason}: {line}" if line else reason)
+
+
+def _extent(value: object) -> int:
+    """What a model's process says that a shape is; -1 for what is none, or larger than any that could be read."""
+    return value if type(value) is int and 0 <= value < 1 << 31 else -1
 
 
 def _shared_file(size: int) -> IO[bytes]:

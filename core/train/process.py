@@ -15,7 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,26 +90,41 @@ def run_processes(pid: int) -> list[Any]:
 
 def _resident_share(process: Any) -> int:
     """Its pages, each divided by how many processes have it (Pss)."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    for memory in _memories(process.pid):
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            lines = (memory / "smaps_rollup").read_text(encoding="ascii").splitlines()
+            return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
     return _resident_bytes(process)
 
 
 def _resident_bytes(process: Any) -> int:
     import psutil
 
+    for memory in _memories(process.pid):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if pages := int((memory / "statm").read_text(encoding="ascii").split()[1]):
+                return pages * os.sysconf("SC_PAGE_SIZE")
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
         return 0
 
 
+def _memories(pid: int) -> Iterator[Path]:
+    """Where Linux tells of a process's memory: in its own folder and, for one whose first thread has ended, only in
+    those of its other threads."""
+    yield Path(f"/proc/{pid}")
+    with contextlib.suppress(OSError):
+        yield from sorted(Path(f"/proc/{pid}/task").iterdir())
+
+
 def _is_living(process: Any) -> bool:
+    """Also one whose first thread has ended while others go on."""
     import psutil
 
     try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        is_over = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return not is_over or process.num_threads() > 1
     except psutil.Error:
         return False
 
@@ -285,6 +301,8 @@ class Child:
         while True:
             if (message := self.control.pending()) is not None:
                 return message
+            if self.control.refusal:
+                self.end()
             if self.ended is not None:
                 return None
             left = limit - time.monotonic()
@@ -335,38 +353,56 @@ class Child:
 
 
 class Lines:
-    """JSON lines read from a socket. A candidate can write nonsense: such lines are dropped, long ones end it."""
+    """JSON lines read from a socket. A candidate can write nonsense: a few such lines are dropped, many or long ones
+    end it."""
 
     LONGEST = 1 << 20
+    MOST_NONSENSE = 256
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.is_closed = False
-        self._buffer = b""
+        self.refusal = ""
+        """Why no more is read, though the other side may go on writing."""
+        self._rest = b""
+        self._lines: deque[bytes] = deque()
+        self._nonsense = 0
 
     def pending(self) -> dict[str, Any] | None:
         """The next message that is already here."""
-        while b"\n" in self._buffer:
-            line, _, self._buffer = self._buffer.partition(b"\n")
-            try:
-                message = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(message, dict):
-                return message
+        while self._lines and not self.refusal:
+            with contextlib.suppress(ValueError, RecursionError):
+                message = json.loads(self._lines.popleft())
+                if isinstance(message, dict):
+                    return message
+            self._nonsense += 1
+            if self._nonsense > self.MOST_NONSENSE:
+                self._refuse(f"it wrote more than {self.MOST_NONSENSE} lines that are no messages to the harness")
         return None
 
     def fill(self) -> bool:
-        """Read what has come; False when the other side is gone."""
+        """Read what has come; False when the other side is gone, or is not listened to any more."""
         try:
             chunk = self.socket.recv(65536)
         except OSError:
             chunk = b""
-        if not chunk or len(self._buffer) > self.LONGEST:
+        if not chunk:
             self.is_closed = True
+        elif len(self._rest) > self.LONGEST:
+            self._refuse(f"it wrote a line of more than {self.LONGEST:,} bytes to the harness")
+        if self.is_closed:
             return False
-        self._buffer += chunk
+        *lines, last = chunk.split(b"\n")
+        if lines:
+            self._lines.append(self._rest + lines[0])
+            self._lines.extend(lines[1:])
+            self._rest = b""
+        self._rest += last
         return True
+
+    def _refuse(self, reason: str) -> None:
+        self.refusal, self.is_closed = reason, True
+        self._lines.clear()
 
     def next(self, seconds: float) -> dict[str, Any] | None:
         """The next message within `seconds`, or None (also when the other side is gone)."""

@@ -360,6 +360,8 @@ class TrainingRun:
     def _judge(self, ended: dict[str, Any]) -> tuple[Status | None, str]:
         if ended.get("survivors"):
             return Status.INVALID, f"{ended['survivors']} of its processes could not be ended"
+        if refusal := self._child.control.refusal:
+            return Status.INVALID, refusal
         if self._ended_by is not None:
             return self._ended_by
         if self._saved is not None:

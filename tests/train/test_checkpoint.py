@@ -47,6 +47,17 @@ def test_a_malformed_checkpoint_is_invalid_and_never_an_exception(tmp_path: Path
     assert parameters == 0
 
 
+@pytest.mark.parametrize("name", ["\ud800", "\x1b[2J", "\u202e", "a\nb"])
+@pytest.mark.parametrize("tensor", [{"shape": 5, "data_offsets": [0, 1]}, {"shape": [], "dtype": "\udfff\x07"}, {}])
+def test_a_reason_holds_nothing_unprintable_of_the_checkpoint(
+    tmp_path: Path, name: str, tensor: dict[str, Any]
+) -> None:
+    header = json.dumps({name: {"data_offsets": [0, 1], **tensor}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(safetensors(header))
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert inspect_checkpoint(tmp_path)[1].isprintable()
+
+
 @pytest.mark.parametrize("config", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_a_malformed_config_is_invalid(tmp_path: Path, config: bytes) -> None:
     with_tensors(tmp_path, w=floats([2, 3], 0, 24))
