@@ -25,10 +25,13 @@ FREE_SECONDS = 2.0
 imports a large library (scikit-learn, pandas) up to 1.8."""
 FREE_SECONDS_ACCELERATOR = 10.0
 """The same by the clock: the first kernels of a GPU are loaded and chosen, perhaps on a busy machine."""
+FREE_SHARE = 0.01
+"""And this share of what the budget holds."""
 FREE_SECONDS_PER_MB = 0.025
 """And for building and filling a model of that size; honest ones take a fifth."""
-FREE_SHARE = 0.02
-"""And this share of what the budget holds."""
+SIZE_SHARE, SIZE_SHARE_ACCELERATOR = 0.01, 0.1
+"""But no more of that than this share of what the budget holds, because anybody can pad a checkpoint. A model that is
+so large that a CPU would take longer to load it could not be trained there in that time; on an accelerator it could."""
 FREE_SECONDS_PER_ANSWER = 0.01
 PLAIN_FACTOR = 4.0
 """A token of the first half may cost so many times what one of the later half costs: caches, clocks, other programs."""
@@ -41,6 +44,10 @@ TOTAL_SECONDS_PER_TOKEN_AND_MB = 0.05e-3
 """And this for each token that was asked for and MB of the model: hundreds of questions with long prompts are honest
 work that no short budget holds (3.7 million tokens for those of the demo's city). The shipped model takes 0.016e-3 to
 0.024e-3."""
+TRAINED_MB_PER_SECOND = 2.0
+"""But for no more MB than these for each second that the budget holds: half a million parameters."""
+ROUNDED_AWAY = 0.02
+"""Linux tells the seconds of a process, its own and those of the kernel for it, without the rest of a hundredth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +62,29 @@ class Allowance:
 
 
 def allowance(device: str, threads: int, budget_seconds: float | None, checkpoint_bytes: int) -> Allowance:
-    """For a run by the clock a little more the longer it was; for any other the fixed part."""
+    """For a run by the clock a little more the longer it was and, within bounds, the larger its model is.
+
+    Any other run may train as long as it likes where it trains; all that it can buy here by its size it may have.
+    """
     is_cpu = device == "cpu"
     at_once = threads if is_cpu else 1
-    extra = (FREE_SECONDS if is_cpu else FREE_SECONDS_ACCELERATOR) + FREE_SECONDS_PER_MB * checkpoint_bytes / 1e6
-    per_token = TOTAL_SECONDS_PER_TOKEN_AND_MB * checkpoint_bytes / 1e6
+    megabytes = checkpoint_bytes / 1e6
+    free = FREE_SECONDS if is_cpu else FREE_SECONDS_ACCELERATOR
+    for_size = FREE_SECONDS_PER_MB * megabytes
     if budget_seconds is None:
-        return Allowance(extra, LONGEST_TOTAL_SECONDS * at_once, per_token)
+        return Allowance(free + for_size, LONGEST_TOTAL_SECONDS * at_once, TOTAL_SECONDS_PER_TOKEN_AND_MB * megabytes)
     held = budget_seconds * at_once
-    return Allowance(extra + FREE_SHARE * held, LEAST_TOTAL_SECONDS + TOTAL_SHARE * held, per_token)
+    extra = free + FREE_SHARE * held + min(for_size, (SIZE_SHARE if is_cpu else SIZE_SHARE_ACCELERATOR) * held)
+    per_token = TOTAL_SECONDS_PER_TOKEN_AND_MB * min(megabytes, TRAINED_MB_PER_SECOND * held)
+    return Allowance(extra, LEAST_TOTAL_SECONDS + TOTAL_SHARE * held, per_token)
 
 
 class TreeClock:
     """Processor seconds of a candidate, its descendants and what left it, from now on. Never goes back.
 
-    Both sums are at most what was really spent: the living with those they waited for, and all that were ever seen.
+    The larger of two sums: of the living with those they waited for, and of all that were ever seen. What a clock of
+    hundredths rounds away is added for each process, so that many short ones are no free time. Behind walls on Linux
+    there is one alone (plans.walls_for), whose threads this counts exactly.
     """
 
     def __init__(self, pid: int) -> None:
@@ -96,7 +111,7 @@ class TreeClock:
                 times = process.cpu_times()
             except psutil.Error:
                 continue
-            own = times.user + times.system
+            own = times.user + times.system + ROUNDED_AWAY
             self._seen[process] = max(own, self._seen.get(process, 0.0))
             with_children += own + times.children_user + times.children_system
         self._most = max(self._most, with_children, sum(self._seen.values()))

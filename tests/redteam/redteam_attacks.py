@@ -30,6 +30,7 @@ class Attack:
     caps: Mapping[str, float]
     is_tried: bool = False
     """Whether it is tried for two steps before its run, as a proposal of a new shape is."""
+    memory_mb: float = 4000.0
 
     @property
     def can_be_let_in(self) -> bool:
@@ -50,6 +51,7 @@ def read_attack(path: Path) -> Attack:
         facts.get("SECONDS"),
         facts.get("CAPS", {}),
         facts.get("TRIED", False),
+        facts.get("MEMORY_MB", 4000.0),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from slm_ar.core.contracts import SplitScore, TrainOutcome
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train import executor as executor_module
-from slm_ar.core.train import integrity, logits_client, scorer, training_run
+from slm_ar.core.train import integrity, logits_client, meter, process, scorer, training_run
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor
@@ -82,8 +83,8 @@ def train_py_of(attack: Attack | None, values: dict[str, str]) -> str:
 
 
 def run_once(executor: LocalExecutor, attack: Attack | None, folder: Path, values: dict[str, str], seed: int) -> Ended:
-    seconds = attack.seconds if attack else None
-    job = TrainJob(train_py_of(attack, values), seed, seconds, None if seconds else 8, 60.0, 4000)
+    seconds, memory_mb = (attack.seconds, attack.memory_mb) if attack else (None, 4000.0)
+    job = TrainJob(train_py_of(attack, values), seed, seconds, None if seconds else 8, 60.0, memory_mb)
     if attack is not None and attack.is_tried:
         assert executor.smoke(job, folder.with_name("tried")).status is None
     run = executor.submit(job, folder)
@@ -189,8 +190,6 @@ def one_process(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_finite_check(patch: pytest.MonkeyPatch) -> None:
-    import math
-
     patch.setattr(LogitsClient, "_finite", lambda self, logits: logits)
     patch.setattr(scorer, "math", types.SimpleNamespace(fsum=math.fsum, log=math.log, isfinite=lambda value: True))
     no_probes(patch)
@@ -226,6 +225,21 @@ def no_meter(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(executor_module, "allowance", lambda *_: None)
 
 
+def no_size_bound(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(meter, "SIZE_SHARE", math.inf)
+
+
+def any_process(patch: pytest.MonkeyPatch) -> None:
+    """A served model may start processes, and their seconds are what a clock of hundredths says."""
+    planned = plans.walls_for
+    patch.setattr(process, "walls_for", lambda *given: {**planned(*given), "processes": True})
+    patch.setattr(meter, "ROUNDED_AWAY", 0.0)
+
+
+def first_thread_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(process, "_memories", lambda pid: [Path(f"/proc/{pid}")])
+
+
 def no_seed_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gate, "_obstacles", lambda measured: ())
 
@@ -247,6 +261,9 @@ OFF: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "text check": no_text_check,
     "cleaned log": no_cleaning,
     "meter": no_meter,
+    "bound on what size buys": no_size_bound,
+    "one process, all its time": any_process,
+    "memory of every thread": first_thread_alone,
     "seed check of the gate": no_seed_check,
     "patience": patience,
     "walls": lambda patch: None,  # another executor

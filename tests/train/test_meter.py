@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from errno import ENOSYS, EPERM
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 from test_scorer import write_checkpoint
 
 from slm_ar.core.train import executor as executor_module
+from slm_ar.core.train import meter
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.meter import (
@@ -24,6 +27,7 @@ from slm_ar.core.train.meter import (
     PLAIN_FACTOR,
     Account,
     Allowance,
+    TreeClock,
     allowance,
 )
 
@@ -89,13 +93,24 @@ def test_what_is_free_grows_with_the_budget_and_with_the_size_of_the_model() -> 
     plain = allowance("cpu", 2, None, 0)
     assert plain == Allowance(FREE_SECONDS, 2 * LONGEST_TOTAL_SECONDS)
     minutes = allowance("cpu", 2, 300.0, 0)
-    assert minutes == Allowance(FREE_SECONDS + 12, LEAST_TOTAL_SECONDS + 1200)
+    assert minutes == Allowance(FREE_SECONDS + 6, LEAST_TOTAL_SECONDS + 1200)
     assert allowance("cuda", 8, 300.0, 0).total == LEAST_TOTAL_SECONDS + 600
     assert allowance("cpu", 1, None, 100_000_000).extra == pytest.approx(FREE_SECONDS + 2.5)
+    assert allowance("cpu", 1, 300.0, 40_000_000).extra == pytest.approx(FREE_SECONDS + 3 + 1)
     # An exam of the demo: 2 MB, 3.7 million tokens, up to 178 processor seconds; the split itself, 40,000 tokens.
     demo = allowance("cpu", 2, 6.0, 2_000_000)
     assert demo.total + demo.per_token * 3.7e6 > 2 * 178
     assert demo.per_token * 40_000 < 5
+
+
+@given(st.floats(1, 10_000), st.integers(1, 64), st.integers(0, 4 << 30))
+def test_a_padded_checkpoint_buys_little(budget: float, threads: int, size: int) -> None:
+    """Whatever lies in it: the tensors of a model and a hole in a file look alike from here."""
+    free = allowance("cpu", threads, budget, size)
+    assert free.extra <= FREE_SECONDS + 0.02 * budget * threads + 1e-9
+    assert free.per_token * 40_000 <= 4 * budget * threads + 1e-9
+    on_accelerator = allowance("cuda", threads, budget, size)
+    assert on_accelerator.extra <= meter.FREE_SECONDS_ACCELERATOR + 0.11 * budget + 1e-9
 
 
 # --- in a process -------------------------------------------------------------------------------
@@ -110,30 +125,14 @@ BURN = """
 """
 WAYS = {
     "while it is imported": BURN + "    burn(1)",
-    "in a process of its own": BURN + "    if os.fork() == 0:\n        burn(1)\n        os._exit(0)\n    os.wait()",
-    "in a daemon": BURN
+    "in threads that have ended": BURN
     + """
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        if os.fork() == 0:
-            burn(1)
-            os.write(writer, b"x")
-        os._exit(0)
-    os.wait()
-    os.read(reader, 1)
-""",
-    "in a process that nobody waits for": BURN
-    + """
-    import signal
+    import threading
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for _ in range(10):
-        reader, writer = os.pipe()
-        if os.fork() == 0:
-            burn(0.1)
-            os.write(writer, b"x")
-            os._exit(0)
-        os.read(reader, 1)
+        thread = threading.Thread(target=burn, args=(0.1,))
+        thread.start()
+        thread.join()
 """,
 }
 
@@ -142,13 +141,87 @@ WAYS = {
 def test_work_before_the_answer_is_seen_wherever_it_is_done(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    if executor.isolation(tmp_path).level in (0, 2) and "process" in way:
-        pytest.skip("nothing keeps the children of a process in view here")
     monkeypatch.setattr(executor_module, "allowance", lambda *_: Allowance(0.8, 1000.0))
     folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, build=WAYS[way])
     with pytest.raises(InvalidCheckpointError, match="beyond answering"), executor.client(folder, 32) as client:
         for _ in range(4):
             client.logits(np.full((8, 16), 5, np.int32), [(0, 16)] * 8)
+
+
+STARTS = """
+    import ctypes, os, subprocess, threading, torch
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    told = []
+
+    def tried(start):
+        ctypes.set_errno(0)
+        try:
+            child = start()
+        except OSError as error:
+            child = -1
+            ctypes.set_errno(error.errno)
+        if child == 0:
+            os._exit(0)
+        told.append(f"{child} {ctypes.get_errno()}")
+
+    tried(os.fork)
+    tried(libc.fork)
+    tried(libc.vfork)
+    tried(lambda: libc.syscall(ctypes.c_long(435), None, 0))
+    tried(lambda: subprocess.Popen(["/bin/true"]).pid)
+    tried(lambda: os.posix_spawn("/bin/true", ["true"], {}))
+    threads = [threading.Thread(target=told.append, args=("a thread",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    torch.set_num_threads(2)
+    torch.ones(300, 300) @ torch.ones(300, 300)
+    print("\\n".join(told), flush=True)
+"""
+
+
+def test_a_model_that_is_served_on_the_cpu_starts_threads_but_no_process(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    if executor.isolation(tmp_path).level not in (1, 3):
+        pytest.skip("needs a system-call filter")
+    folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, build=STARTS)
+    with executor.client(folder, 32) as client:
+        client.logits(np.full((2, 16), 5, np.int32), [(0, 16)] * 2)
+    refused = [f"-1 {code}" for code in (EPERM, EPERM, EPERM, ENOSYS, EPERM, EPERM)]
+    assert (folder / "log.txt").read_text(encoding="utf-8").splitlines() == [*refused, "a thread", "a thread"]
+
+
+def test_a_model_that_starts_a_process_is_told_that_it_may_not(executor: LocalExecutor, tmp_path: Path) -> None:
+    if executor.isolation(tmp_path).level not in (1, 3):
+        pytest.skip("needs a system-call filter")
+    code = "import subprocess; subprocess.run(['g++']); return self.table[ids]"
+    folder = write_checkpoint(tmp_path / "run", executor.data.manifest.vocab_size, code)
+    with (
+        executor.client(folder, 32) as client,
+        pytest.raises(InvalidCheckpointError, match="threads, but no processes"),
+    ):
+        client.logits(np.full((2, 16), 5, np.int32), [(0, 16)] * 2)
+
+
+class Unseen:
+    """A process whose seconds are rounded to none."""
+
+    def cpu_times(self) -> SimpleNamespace:
+        return SimpleNamespace(user=0.0, system=0.0, children_user=0.0, children_system=0.0)
+
+
+def test_many_short_processes_are_no_free_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processes can be started, each of a chain of them may work for less than a clock of hundredths shows."""
+    chain = [Unseen()]
+    monkeypatch.setattr(meter, "run_processes", lambda pid: chain)
+    clock = TreeClock(1)
+    assert clock.seconds() == 0
+    chain += [Unseen() for _ in range(200)]
+    assert clock.seconds() >= 200 * 0.0199
+    del chain[1:]  # nobody forgets them
+    assert clock.seconds() >= 200 * 0.0199
 
 
 @pytest.mark.parametrize(("per_token", "is_refused"), [(0.0, True), (1.0, False)])

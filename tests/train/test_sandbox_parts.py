@@ -27,13 +27,13 @@ def run_filter(
     unix: bool = False,
     signals: bool = True,
     files: bool = False,
-    children: bool = False,
+    processes: bool = True,
     arch: int = 0,
 ) -> int:
     """What the kernel would make of one system call: the filter's program, interpreted."""
     architecture, numbers = seccomp.MACHINES[machine]
     call = struct.pack("=IIQ6Q", numbers.get(name, 9999), arch or architecture, 0, *(list(arguments) + [0] * 6)[:6])
-    code = seccomp.build(machine, unix, 77, only_own_signals=not signals, memory_files=files, counts_children=children)
+    code = seccomp.build(machine, unix, 77, only_own_signals=not signals, memory_files=files, processes=processes)
     steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
     at = value = 0
     while True:
@@ -48,16 +48,6 @@ def run_filter(
         else:
             holds = {0x15: value == constant, 0x35: value >= constant, 0x45: bool(value & constant)}[operation]
             at += if_true if holds else if_false
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_what_is_done_at_the_end_of_a_child_cannot_be_changed_where_children_are_counted(machine: str) -> None:
-    child_ended, other, nothing = 17, 15, 0x00050000
-    for address in (0x1000, 0x7F00_0000_0000):
-        assert run_filter(machine, "rt_sigaction", child_ended, address, 0, children=True) == nothing
-        assert run_filter(machine, "rt_sigaction", other, address, 0, children=True) == ALLOW
-        assert run_filter(machine, "rt_sigaction", child_ended, address, 0) == ALLOW
-    assert run_filter(machine, "rt_sigaction", child_ended, 0, 0x1000, children=True) == ALLOW
 
 
 def refused(code: int) -> int:
@@ -83,6 +73,17 @@ def test_the_filter_decides_as_it_should_on_both_machines(machine: str) -> None:
     assert run_filter(machine, "clone", 0x10000000 | 17) == refused(errno.EPERM)  # a user namespace
     assert run_filter(machine, "ioctl", 1, 0x5401) == ALLOW
     assert run_filter(machine, "ioctl", 1, 0x5412) == refused(errno.EACCES)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@given(flags=st.integers(0, 2**32 - 1))
+def test_where_no_process_may_be_started_threads_may(machine: str, flags: int) -> None:
+    thread, namespaces = 0x10000, 0x7E020000
+    is_allowed = bool(flags & thread) and not flags & namespaces
+    assert run_filter(machine, "clone", flags, processes=False) == (ALLOW if is_allowed else refused(errno.EPERM))
+    for name in ("fork", "vfork") if machine == "x86_64" else ():
+        assert run_filter(machine, name, processes=False) == refused(errno.EPERM)
+        assert run_filter(machine, name) == ALLOW
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -267,7 +268,9 @@ def test_a_server_may_write_its_temporary_folder_alone(tmp_path: Path) -> None:
         assert str(area.work) not in walls["landlock"]["write"]
         assert walls["limits"]["file_bytes"] == 64 << 20
         assert not walls["memory_files"]
+        assert not walls["processes"]
         assert plans.walls_for(plan, area, "serve", "cuda", None)["memory_files"]
+        assert plans.walls_for(plan, area, "train", "cpu", None)["processes"]
         assert str(area.work) in plans.walls_for(plan, area, "train", "cpu", None)["landlock"]["write"]
     for role, rule in (("serve", "file-read*"), ("train", "file-write*")):
         profile = plans.seatbelt_profile(area, role)

@@ -114,7 +114,8 @@ def walls_for(plan: Plan, area: Area, role: str, device: str, processes: int | N
         "landlock": landlock,
         "sockets": {BUBBLEWRAP: "unix", LANDLOCK: "none"}.get(plan),
         "memory_files": device != "cpu",
-        "counts_children": role == "serve",
+        # On the CPU all work of a served model is counted (meter.py), and many short processes would go unseen.
+        "processes": role != "serve" or device != "cpu",
     }
 
 

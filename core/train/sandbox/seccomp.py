@@ -33,6 +33,7 @@ UNKNOWN = (  # noqa: SIM905
 parts of a file somebody has read: the next process could read there what this one left."""
 MEMORY_FILES = ("memfd_create", "memfd_secret")
 """Files in memory that no folder shows and no cap counts; the drivers of GPUs use them."""
+FORKS = ("fork", "vfork")
 UNSUPPORTED = ("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat")
 WITHOUT_EFFECT = (  # noqa: SIM905
     "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat file_setattr "
@@ -47,8 +48,8 @@ _COMMON = {
     "pidfd_send_signal": 424, "file_setattr": 469, "memfd_secret": 447, "cachestat": 451,
 }  # fmt: skip
 _X86_64 = {
-    "rt_sigaction": 13, "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42,
-    "socketpair": 53, "clone": 56, "kill": 62, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69,
+    "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42, "socketpair": 53, "clone": 56,
+    "fork": 57, "vfork": 58, "kill": 62, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69,
     "msgrcv": 70, "msgctl": 71,
     "chmod": 90, "fchmod": 91, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
     "personality": 135, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "pivot_root": 155,
@@ -80,7 +81,7 @@ _AARCH64 = {
     "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268, "process_vm_readv": 270,
     "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274, "seccomp": 277, "bpf": 280,
     "userfaultfd": 282, "kexec_file_load": 294, "fcntl": 25, "fchownat": 54, "fchown": 55, "utimensat": 88,
-    "sched_setaffinity": 122, "rt_sigaction": 134, "readahead": 213, "fadvise64": 223, "mincore": 232, "madvise": 233,
+    "sched_setaffinity": 122, "readahead": 213, "fadvise64": 223, "mincore": 232, "madvise": 233,
     "memfd_create": 279, "preadv2": 286,
 }  # fmt: skip
 MACHINES = {"x86_64": (0xC000003E, _X86_64 | _COMMON), "aarch64": (0xC00000B7, _AARCH64 | _COMMON)}
@@ -98,8 +99,8 @@ OWNER_COMMANDS = (8, 10, 15)
 """F_SETOWN, F_SETSIG and F_SETOWN_EX of fcntl: a signal of one's choice to another process, past `kill`."""
 OWNER_REQUESTS = (0x8901, 0x8902)
 """FIOSETOWN and SIOCSPGRP: the same by ioctl."""
-CHILD_ENDED = 17
-"""SIGCHLD: who ignores it keeps what its children spent from being counted."""
+THREAD = 0x00010000
+"""CLONE_THREAD."""
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -113,14 +114,14 @@ def is_known_machine() -> bool:
 
 
 def build(
-    machine: str, unix_sockets: bool, own: int, only_own_signals: bool, memory_files: bool, counts_children: bool
+    machine: str, unix_sockets: bool, own: int, only_own_signals: bool, memory_files: bool, processes: bool
 ) -> bytes:
     """The filter as the kernel's array of sock_filter, for one machine.
 
     `unix_sockets`: AF_UNIX may be opened (inside a network namespace); otherwise only unnamed stream pairs.
     `own`: the candidate's process id. The cores of other processes cannot be set, and with `only_own_signals` they get
     no signals (kernels that do not scope them themselves). `memory_files`: whether MEMORY_FILES may be made.
-    `counts_children`: ended children stay until somebody has waited for them, so that their time is counted.
+    `processes`: whether it may start any. Where not, it may start threads, whose time is counted with its own.
     """
     architecture, numbers = MACHINES[machine]
     program: Program = [
@@ -135,6 +136,7 @@ def build(
         (REFUSED, errno.EPERM),
         (UNKNOWN, errno.ENOSYS),
         (() if memory_files else MEMORY_FILES, errno.ENOSYS),
+        (() if processes else FORKS, errno.EPERM),
         (UNSUPPORTED, errno.EOPNOTSUPP),
         (WITHOUT_EFFECT, 0),
     ):
@@ -148,9 +150,10 @@ def build(
         program += [(_JUMP_EQUAL, 0, 1, numbers["socket"]), refuse, (_JUMP_EQUAL, 0, 1, numbers["connect"]), refuse]
         datagram = [(_AND, 0, 0, 0xF), (_JUMP_EQUAL, 0, 1, 2), refuse]  # a pair of these could send to any path
         program += _when(numbers["socketpair"], 1, datagram)
-    program += _when(numbers["clone"], 0, [(_JUMP_SET, 0, 1, NEW_NAMESPACES), (_RETURN, 0, 0, _ERRNO | errno.EPERM)])
-    others = [(_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-    program += _when(numbers["prlimit64"], 0, others)
+    forbid = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
+    threads_alone = [] if processes else [(_JUMP_SET, 1, 0, THREAD), forbid]
+    program += _when(numbers["clone"], 0, [(_JUMP_SET, 0, 1, NEW_NAMESPACES), forbid, *threads_alone])
+    program += _when(numbers["prlimit64"], 0, [(_JUMP_EQUAL, 1, 0, 0), forbid])
     typing = [
         step for code in (*TERMINAL_INPUT, *FILE_FLAGS, *OWNER_REQUESTS) for step in ((_JUMP_EQUAL, 0, 1, code), refuse)
     ]
@@ -158,7 +161,6 @@ def build(
     unknown = (_RETURN, 0, 0, _ERRNO | errno.EINVAL)
     advices = [step for advice in OUT_OF_MEMORY for step in ((_JUMP_EQUAL, 0, 1, advice), unknown)]
     program += _when(numbers["madvise"], 2, advices)
-    forbid = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
     commands = [step for command in OWNER_COMMANDS for step in ((_JUMP_EQUAL, 0, 1, command), forbid)]
     program += _when(numbers["fcntl"], 1, commands)
     mine = [(_JUMP_EQUAL, 2, 0, 0), (_JUMP_EQUAL, 1, 0, own), forbid]
@@ -166,8 +168,6 @@ def build(
     if only_own_signals:
         for name in SIGNALS:
             program += _when(numbers[name], 0, [(_JUMP_EQUAL, 1, 0, own), forbid])
-    if counts_children:
-        program += _without_handler_for(CHILD_ENDED, numbers["rt_sigaction"])
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in program)
 
@@ -178,25 +178,10 @@ def _when(number: int, argument: int, steps: Iterable[tuple[int, int, int, int]]
     return [(_JUMP_EQUAL, 0, len(body), number), *body]
 
 
-def _without_handler_for(signal: int, number: int) -> Program:
-    """What is done at a signal can be asked, and setting it has no effect."""
-    body: Program = [
-        (_LOAD, 0, 0, _AT_ARGUMENTS),
-        (_JUMP_EQUAL, 0, 5, signal),
-        (_LOAD, 0, 0, _AT_ARGUMENTS + 8),  # both halves of the pointer to what is to be set
-        (_JUMP_EQUAL, 0, 2, 0),
-        (_LOAD, 0, 0, _AT_ARGUMENTS + 12),
-        (_JUMP_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _ERRNO),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
-    return [(_JUMP_EQUAL, 0, len(body), number), *body]
-
-
-def install(unix_sockets: bool, only_own_signals: bool, memory_files: bool, counts_children: bool) -> None:
+def install(unix_sockets: bool, only_own_signals: bool, memory_files: bool, processes: bool) -> None:
     """Filter this process and all it starts, for good. Raises OSError; needs PR_SET_NO_NEW_PRIVS before."""
     machine = platform.machine()
-    code = build(machine, unix_sockets, os.getpid(), only_own_signals, memory_files, counts_children)
+    code = build(machine, unix_sockets, os.getpid(), only_own_signals, memory_files, processes)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     call = ctypes.CDLL(None, use_errno=True).syscall

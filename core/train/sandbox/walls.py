@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ TRUNCATE, IOCTL_DEVICE = 1 << 14, 1 << 15
 _RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """Landlock ABI -> number of file-system rights that it knows (later ones know what 5 knows)."""
 SCOPED_SIGNALS_ABI = 6
+STARTS_A_PROCESS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
+"""Events of Python."""
 
 
 def put_up(spec: Mapping[str, Any]) -> None:
@@ -38,7 +42,15 @@ def put_up(spec: Mapping[str, Any]) -> None:
         _landlock(abi, spec["landlock"]["read"], spec["landlock"]["write"])
     _drop_capabilities()
     own_signals = spec["landlock"] is None or abi < SCOPED_SIGNALS_ABI
-    seccomp.install(spec["sockets"] == "unix", own_signals, spec["memory_files"], spec["counts_children"])
+    seccomp.install(spec["sockets"] == "unix", own_signals, spec["memory_files"], spec["processes"])
+    if not spec["processes"]:
+        sys.addaudithook(_tell_of_processes)
+
+
+def _tell_of_processes(event: str, _: tuple[object, ...]) -> None:
+    """Nothing is stopped here: the filter does that. It only has no words."""
+    if event in STARTS_A_PROCESS:
+        raise PermissionError(errno.EPERM, "a model that is served may start threads, but no processes")
 
 
 def landlock_abi() -> int:
