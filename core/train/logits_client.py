@@ -202,13 +202,14 @@ class LogitsClient:
     def _check_work(self, is_whole: bool = False) -> None:
         """Raises InvalidCheckpointError when its process did more than answer; `is_whole`: nothing is being computed.
 
-        What an answer costs is only known at the end.
+        What an answer costs is only known at the end; its tokens are free from the start.
         """
         if self._allowance is None or self._clock is None:
             return
         spent = self._clock.seconds()
         extra = self._account.extra if is_whole else 0.0 if self._account.is_loaded else spent
-        total = self._allowance.total + self._allowance.per_token * self._account.tokens
+        tokens = self._account.tokens + (0 if is_whole else self._tokens_asked)
+        total = self._allowance.total + self._allowance.per_token * tokens
         if extra <= self._allowance.extra and spent <= total:
             return
         self._child.end()

@@ -31,8 +31,8 @@ FREE_SECONDS_PER_MB = 0.025
 """And for building and filling a model of that size. Honest ones take 0.0012 to 0.007: 0.5 with 101 M parameters in 405
 MB, 1.5 with 303 M, 3.3 when the file is read for the first time."""
 SIZE_SHARE, SIZE_SHARE_ACCELERATOR = 0.01, 0.1
-"""But no more of that than this share of what the budget holds, because anybody can pad a checkpoint. A model that takes
-longer to load on a CPU could not be trained there in that time; on an accelerator it could."""
+"""But no more of that than this share of what the budget holds, because anybody can pad a checkpoint. A model that
+takes longer to load on a CPU could not be trained there in that time; on an accelerator it could."""
 FREE_SECONDS_PER_ANSWER = 0.01
 PLAIN_FACTOR = 4.0
 """A token of the first half may cost so many times what one of the later half costs: caches, clocks, other programs."""

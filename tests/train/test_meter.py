@@ -230,9 +230,9 @@ def test_what_is_free_in_all_grows_with_what_is_asked(
 ) -> None:
     monkeypatch.setattr(executor_module, "allowance", lambda *_: Allowance(1000.0, 0.3, per_token))
     vocab_size = executor.data.manifest.vocab_size
-    burn = "import time; end = time.process_time() + 0.4; all(time.process_time() < end for _ in iter(int, 1))"
+    burn = "import time; end = time.process_time() + 0.9; all(time.process_time() < end for _ in iter(int, 1))"
     folder = write_checkpoint(tmp_path / "run", vocab_size, f"{burn}; return self.table[ids]")
-    refusal = pytest.raises(InvalidCheckpointError, match="worked 0 s to be scored, 0 s are free")
+    refusal = pytest.raises(InvalidCheckpointError, match=r"worked [01] s to be scored, 0 s are free")
     with refusal if is_refused else nullcontext(), executor.client(folder, 32) as client:
         client.logits(np.full((1, 16), 5, np.int32), [(0, 16)])
 
