@@ -114,7 +114,7 @@ def walls_for(plan: Plan, area: Area, role: str, device: str, processes: int | N
         "landlock": landlock,
         "sockets": {BUBBLEWRAP: "unix", LANDLOCK: "none"}.get(plan),
         "memory_files": device != "cpu",
-        "counts_children": role == "serve",
+        "counts_children": True,  # what a run's children spent is neither free work nor another program's
     }
 
 
@@ -186,7 +186,7 @@ def _bubblewrap(area: Area, role: str, device: str) -> list[str]:
         for node in gpu_devices():
             command += ["--dev-bind", node, node]
     bind = "--bind" if role == "train" else "--ro-bind"
-    command += [bind, str(area.work), str(area.work), "--bind", str(area.tmp), str(area.tmp)]
+    command += [bind, str(area.works), str(area.works), "--bind", str(area.tmps), str(area.tmps)]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
 
 
