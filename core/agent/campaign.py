@@ -26,6 +26,9 @@ from .running import Runs
 from .state import CampaignState, RunRecord
 
 MOST_FAILURES_IN_A_ROW = 10
+NOTHING_TO_COMPARE = (
+    "the runs of this claim failed, more of the current code than of the proven one, or the machine was never quiet"
+)
 RUNG_HAS_FALLEN = (
     "warning: the code that it is compared with scored clearly worse here than in the claims before: "
     "if this machine is no slower than it was then, only the final test tells what the gain is worth"
@@ -331,7 +334,7 @@ class Campaign(Runs):
         if not pairs:
             verdict = None
             decision, count = Decision.UNCLEAR, 0
-            reasons: tuple[str, ...] = ("the runs of this claim failed, or the machine was never quiet",)
+            reasons: tuple[str, ...] = (NOTHING_TO_COMPARE,)
         else:
             metric = state.facts.get("metric")
             verdict = gate.judge_claim(

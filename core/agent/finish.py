@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord | None:
             campaign.display.note(f"opening number {opening} of this test split: it is no longer unseen")
     campaign.display.phase("final test: fresh seeds, the test split is opened")
     pairs: list[tuple[RunRecord, RunRecord]] = []
+    lost_by = [0, 0]
     for index in range(pairs_wanted + SPARE_SEEDS):
         if len(pairs) == pairs_wanted:
             break
@@ -165,12 +166,16 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord | None:
         old, new = (_settled(campaign, step) for step in steps)
         if old.is_scored and new.is_scored:
             pairs.append((old, new))
+        lost_by = [count + (not run.is_scored) for count, run in zip(lost_by, (old, new), strict=True)]
     if len(pairs) < 2:
         raise TrainingError(
             "the final test has fewer than two pairs of runs that worked",
             "see `slm-ar report` for why they failed",
         )
     record = _measured(campaign.state, baseline, final, pairs)
+    if lost_by[1] > lost_by[0]:
+        campaign.display.note("the final code lost more runs than the starting code: what is left proves nothing")
+        record = replace(record, is_proven=False)
     facts = {name: getattr(record, name) for name in record.__slots__ if name != "at"}
     campaign.journal.append("final", facts)
     finished = campaign.state.final

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from ..contracts import Decision
+from ..train.disturbance import may_be_own_doing
 from .gate import GatePolicy, claim_alpha
 from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
 
@@ -17,11 +18,14 @@ WINDOW = 32
 PLACEBO = "placebo"
 """The proposer's name of a placebo."""
 MOST_ATTEMPTS = 3
-"""A disturbed run is repeated twice; then it counts, flagged, and is not used in claims."""
+"""A disturbed run is repeated twice; then it counts, flagged, and is not used in claims. One that may have brought its
+stamp about itself is repeated once in a claim, in the final test or for a proposal, and not again: with luck of its own
+it could repeat itself until the luck is good."""
 PLACEBO_EVERY = 16
 """One proposal in so many is the current code itself, at a place that the harness draws."""
 SPARE_PAIRS = 2
-"""Pairs that a claim may lose to failed or disturbed runs before it ends as not yet proven."""
+"""Pairs that a claim may lose to failed or disturbed runs before it ends as not yet proven. More of them lost by the
+current code than by the proven one end it, too: what is left of a code that drops its bad runs looks good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ def attempts(state: CampaignState, step: TrainStep) -> list[RunRecord]:
 
 
 def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:
-    """The run that settles this step: the first quiet or failed one, or the last allowed attempt.
+    """The run that settles this step: the first quiet or failed one, or where none is allowed after it the first.
 
     Where the machine has not been quiet for a while, repeating would only cost time: then the first attempt counts,
     flagged, and is not used in claims.
@@ -174,8 +178,24 @@ def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:
     quiet = [run for run in scored if not run.outcome.disturbance or _is_never_quiet(state, run)]
     # A time-out on a disturbed machine says nothing about the code; every other failure is the code's own.
     failed = [run for run in found if not run.is_scored and not run.outcome.disturbance]
-    settling = quiet or failed or (scored or found if len(found) >= MOST_ATTEMPTS else [])
+    own_doing = [run for run in found if _is_own_doing_again(state, run)]
+    settling = quiet or failed or own_doing or (scored or found if len(found) >= MOST_ATTEMPTS else [])
     return settling[0] if settling else None
+
+
+def _is_own_doing_again(state: CampaignState, run: RunRecord) -> bool:
+    """Whether `run` may have disturbed itself, and is not the first of its code in this claim or test that did."""
+    if not may_be_own_doing(run.outcome.disturbance):
+        return False
+    kind = (run.role, run.revision, run.experiment, run.claim)
+    same = (known for known in state.runs if (known.role, known.revision, known.experiment, known.claim) == kind)
+    return run.id != next(known.id for known in same if may_be_own_doing(known.outcome.disturbance))
+
+
+def _lost_by_itself(run: RunRecord) -> bool:
+    """Whether a run is no use to a claim, and not because of other programs, sleep or heat."""
+    disturbance = run.outcome.disturbance
+    return may_be_own_doing(disturbance) or not (run.is_scored or disturbance)
 
 
 def _is_never_quiet(state: CampaignState, run: RunRecord) -> bool:
@@ -273,6 +293,7 @@ def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
     wanted = next((look for look in looks if look > claim.looked_at), looks[-1])
     pairs: list[tuple[RunRecord, RunRecord]] = []
     lost = 0
+    lost_by = [0, 0]
     for index in range(looks[-1] + SPARE_PAIRS):
         if len(pairs) == wanted:
             break
@@ -284,10 +305,13 @@ def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
             if run is None:
                 return step
             settled.append(run)
+        lost_by = [count + _lost_by_itself(run) for count, run in zip(lost_by, settled, strict=True)]
         if all(run.is_scored and not run.outcome.disturbance for run in settled):
             pairs.append((settled[0], settled[1]))
         else:
             lost += 1
             if lost > SPARE_PAIRS:
                 break
+    if lost_by[1] > lost_by[0]:
+        return LookStep(claim, (), more_allowed=False)
     return LookStep(claim, tuple(pairs), more_allowed=len(pairs) == wanted and wanted < looks[-1])

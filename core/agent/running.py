@@ -29,6 +29,9 @@ from .state import CampaignState, ExperimentRecord, RunRecord
 
 SMOKE_FOLDER = "tried"
 """Below the runs, as long as a proposal is tried."""
+FRESHLY = ("claim", "final")
+"""Roles of runs that nothing of an earlier run may reach: one bit from the other side of a pair is enough for code that
+trains badly when it is told to, and then everything looks better than it."""
 Look = Callable[[Snapshot], str]
 """Looks at a run that stands still; says why it is to be ended, or nothing."""
 
@@ -104,6 +107,8 @@ class Runs:
             job = replace(job, snapshots=pruning.SHARES)
             look = self._look_at(state, step, looks)
         try:
+            if step.role in FRESHLY:
+                self.executor.renew_sandboxes(self.runs_folder)
             outcome = _beside_neighbours(self.trained(title, job, folder, look), state)
             scores: dict[str, SplitScore] = {}
             if outcome.status is None:

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from ..environment import usable_cores
-from .process import run_processes
 
 LARGEST_OTHER_SHARE = 0.15
 LONGEST_GAP_SECONDS = 3.0
+LATE, STOPPED = "its checkpoint came", "the loop was stopped"
+"""How reasons begin that a run can bring about itself: by saving late, or by giving the harness much to look at."""
 
 
 class Watch:
@@ -19,9 +20,9 @@ class Watch:
     What happens between `rest` and `go_on` does not count: the run is stopped then.
     """
 
-    def __init__(self, own_pids: list[int], candidate: int | None = None) -> None:
-        """`candidate`: the process whose run is watched; what it starts is its own, too."""
-        self._own_pids, self._candidate = own_pids, candidate
+    def __init__(self, own_pids: list[int], incubator: int | None = None) -> None:
+        """`incubator`: the process above the run that is watched; all below it is the run's, also what has ended."""
+        self._own_pids, self._incubator = own_pids, incubator
         self._started = self._last = time.monotonic()
         self._asleep = _sleep_seconds()
         self._busy, self._stolen = _machine_busy_seconds(), _stolen_seconds()
@@ -60,8 +61,6 @@ class Watch:
         wall = max(1e-3, self._last - self._started)
         if _sleep_seconds() - self._asleep > 1:
             return "the machine was suspended"
-        if self._gap > LONGEST_GAP_SECONDS:
-            return f"the loop was stopped for {self._gap:.1f} s"
         cores = len(usable_cores())
         busy = _machine_busy_seconds() - self._busy
         other = max(0.0, busy - (self._latest_own - self._own)) / wall
@@ -70,7 +69,7 @@ class Watch:
         stolen = (_stolen_seconds() - self._stolen) / wall
         if stolen > LARGEST_OTHER_SHARE * cores:
             return f"the host of this virtual machine took {stolen:.1f} of {cores} cores away"
-        return ""
+        return f"{STOPPED} for {self._gap:.1f} s" if self._gap > LONGEST_GAP_SECONDS else ""
 
     def _own_seconds(self) -> float:
         import psutil
@@ -80,10 +79,20 @@ class Watch:
             with contextlib.suppress(psutil.Error):
                 times = psutil.Process(pid).cpu_times()
                 total += times.user + times.system
-        for process in run_processes(self._candidate) if self._candidate else ():
-            with contextlib.suppress(psutil.Error):
-                total += sum(process.cpu_times()[:4])  # its own, and that of what it started and has seen end
+        if self._incubator is None:
+            return total
+        with contextlib.suppress(psutil.Error):
+            incubator = psutil.Process(self._incubator)
+            for process in [incubator, *incubator.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    total += sum(process.cpu_times()[:4])  # its own, and that of what it started and has seen end
         return total
+
+
+def may_be_own_doing(disturbance: str) -> bool:
+    """Whether a run could have brought this about, to be repeated with more luck. Else other programs did, the host of
+    a virtual machine, sleep or heat."""
+    return disturbance.startswith((LATE, STOPPED))
 
 
 def _machine_busy_seconds() -> float:

@@ -118,6 +118,10 @@ class LocalExecutor:
     def _token_texts(self) -> list[str]:
         return token_texts(self.tokenizer)
 
+    def renew_sandboxes(self, place: Path) -> None:
+        """Before a run that may depend on none before it: what it runs in is made anew. `place`: of run folders."""
+        self._sandboxes.renew(place)
+
     def submit(self, job: TrainJob, folder: Path) -> TrainingRun:
         """Start training in `folder`, which is emptied first. Raises BudgetError when the disk is nearly full."""
         child, incubator_pid = self._start(job, folder)
@@ -184,7 +188,7 @@ class LocalExecutor:
             score = score_split(
                 client, self.tokenizer, split, documents, window, probes=probes, windows=windows, mixture=mixture
             )
-        probes.run(lambda: self.client(folder, window))
+        probes.run(lambda: self.client(folder, window, purpose="again"))
         score = replace(score, groups=self._nameless(score.groups))
         objective = score.objective
         if self.objective is not None:
@@ -243,20 +247,27 @@ class LocalExecutor:
         """Opens a fresh process with the checkpoint each time it is called, and probes it when it is left."""
         from .integrity import Watched
 
-        return lambda: Watched(lambda: self.client(folder, context))
+        def watched() -> Watched:
+            purposes = iter(("serve", "again"))
+            return Watched(lambda: self.client(folder, context, purpose=next(purposes)))
 
-    def client(self, folder: Path, context: int, answering_seconds: float | None = None) -> LogitsClient:
+        return watched
+
+    def client(
+        self, folder: Path, context: int, answering_seconds: float | None = None, purpose: str = "serve"
+    ) -> LogitsClient:
         """A fresh process that answers with the checkpoint's logits for windows of at most `context` ids.
 
-        All its answers may take `answering_seconds`, or as long as a score may. Leaving it raises
-        InvalidCheckpointError when it worked on more than its answers (meter.py).
+        All its answers may take `answering_seconds`, or as long as a score may. `purpose`: "again" where its answers
+        are compared with those of another process; see sandbox/choice.py. Leaving it raises InvalidCheckpointError when
+        it worked on more than its answers (meter.py).
         """
         from .logits_client import LogitsClient
 
         budget = self._budgets.get(folder.resolve())
         size = path.stat().st_size if (path := folder / CHECKPOINT_FILE).is_file() else 0
         return LogitsClient(
-            self._sandboxes.incubator("serve", folder.parent),
+            self._sandboxes.incubator(purpose, folder.parent),
             folder,
             self._environment(),
             self.machine.device,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from .sandbox.area import Area, open_log
+from .sandbox.area import Area, keep_log, make_log, open_log
 from .sandbox.plans import Plan, child_launcher, launcher, process_cap, walls_for
 
 ALLOWED_VARIABLES = (
@@ -130,7 +130,7 @@ def _is_living(process: Any) -> bool:
 
 
 class Incubator:
-    """One incubator process in its sandbox, for one role; `start` gives one candidate at a time."""
+    """One incubator process in its sandbox, for one role; `start` gives one candidate at a time, once it is hatched."""
 
     def __init__(
         self, role: str, mode: str, environment: Mapping[str, str], plan: Plan, place: Path, device: str
@@ -148,7 +148,7 @@ class Incubator:
             try:
                 self._process = subprocess.Popen(
                     [*launcher(plan, self.area, role, device), *program, _process_namespace()],
-                    env=self._with_private_folders(environment),
+                    env=_with_private_folders(environment, self.area.tmps),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -158,6 +158,9 @@ class Incubator:
             finally:
                 os.close(log)
         self.lines = Lines(ours)
+
+    def hatch(self) -> None:
+        """Wait until it is ready. Raises TrainingError, with its reason, when it does not come up."""
         if self.lines.next(HATCH_SECONDS) is None:
             reason = self._last_words()
             self.close()
@@ -167,7 +170,8 @@ class Incubator:
         """Start `role` ("train", "serve" or "probe") for the run in `folder`, which keeps its log.
 
         The candidate works on what Area.fill takes from `folder`; a "train" brings back what it wrote when it has
-        ended. Raises TrainingError when the incubator is gone.
+        ended. A "train" is the first to print; the others print into a log of their own, which joins the run's when
+        they have ended. Raises TrainingError when the incubator is gone.
         """
         self.area.fill(role, folder, may_link=self.plan.is_isolated and self.role == "serve")
         ours, theirs = socket.socketpair()
@@ -175,11 +179,11 @@ class Incubator:
             "order": "start",
             "role": role,
             "folder": str(self.area.work),
-            "environment": self._with_private_folders(environment),
+            "environment": _with_private_folders(environment, self.area.tmp),
             "walls": walls_for(self.plan, self.area, self.role, self.device, self._processes),
             "launcher": child_launcher(self.plan, self.area, self.role),
         }
-        log = open_log(folder)
+        log, own_log = (open_log(folder), None) if role == "train" else make_log(self.area)
         with theirs:
             try:
                 socket.send_fds(self.lines.socket, [json.dumps(order).encode() + b"\n"], [theirs.fileno(), log])
@@ -193,7 +197,7 @@ class Incubator:
             ours.close()
             raise TrainingError("the process that starts training has died", "run the command again")
         pid = self._pid_outside(started["pid"])
-        return Child(pid, Lines(ours), self, folder if role == "train" else None)
+        return Child(pid, Lines(ours), self, folder, own_log)
 
     @property
     def pid(self) -> int:
@@ -239,11 +243,8 @@ class Incubator:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 home = process.environ().get("HOME", "")
-                if str(self.area.tmp) == home or Path(process.cwd()).is_relative_to(self.area.root):
+                if any(Path(place).is_relative_to(self.area.root) for place in (home, process.cwd())):
                     process.kill()
-
-    def _with_private_folders(self, environment: Mapping[str, str]) -> dict[str, str]:
-        return {**environment, **dict.fromkeys(PRIVATE_FOLDER_VARIABLES, str(self.area.tmp))}
 
     def _pid_outside(self, inside: int) -> int:
         """The number under which the harness sees a process of the sandbox."""
@@ -270,6 +271,10 @@ _NO_PROCESS = 1 << 30
 """Larger than any process number."""
 
 
+def _with_private_folders(environment: Mapping[str, str], place: Path) -> dict[str, str]:
+    return {**environment, **dict.fromkeys(PRIVATE_FOLDER_VARIABLES, str(place))}
+
+
 def _process_namespace() -> str:
     """A name of the harness's own process namespace; empty where there is none."""
     try:
@@ -285,8 +290,10 @@ class Child:
     pid: int
     control: Lines
     incubator: Incubator
-    home: Path | None = None
+    home: Path
     """The run's folder, for what it wrote."""
+    own_log: int | None = None
+    """What a process that does not train printed, to be read; None for one that trains, whose log lies in `home`."""
     ended: dict[str, Any] | None = field(default=None)
 
     @property
@@ -343,9 +350,11 @@ class Child:
             while select.select([self.control.socket], [], [], 0)[0] and self.control.fill():
                 pass
         try:
-            if self.home is not None:
+            if self.own_log is None:
                 self.area.collect(self.home)
             else:
+                with contextlib.suppress(OSError):
+                    keep_log(self.own_log, self.home)
                 self.area.empty()
         except OSError:
             self.ended["spent"] = True  # the next run must not find it

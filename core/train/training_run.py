@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from ..contracts import Status, TrainOutcome
+from ..environment import usable_cores
 from ..prepare.pipeline import TOKENIZER_FILE, PreparedData
 from ..prepare.shards import TOKENS_FILE
 from .accelerator import OUT_OF_MEMORY_MARKS
 from .checkpoint import inspect_checkpoint
-from .disturbance import Watch
+from .disturbance import LATE, Watch, may_be_own_doing
 from .files import last_line, log_tail
 from .pause import Frozen, copy_snapshot, freeze
 from .process import Child, process_count, tree_memory_mb
@@ -40,7 +41,8 @@ LATEST_SHARE = 0.05
 """How much of the budget later than asked for a snapshot may come and still be looked at."""
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
-MOST_PROCESSES = 512
+MOST_PROCESSES = 64 + 4 * len(usable_cores())
+"""Several per core for replicas and loaders. To look at many takes long, and a run that is looked at goes on."""
 LATE_SECONDS, LATE_SHARE = 0.25, 0.02
 """A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
 NO_CHECKPOINT = "train.py ended without a checkpoint"
@@ -111,7 +113,7 @@ class TrainingRun:
         self._machine_speed = 0.0
         self._saved: float | None = None
         self._watch: Watch | None = None
-        self._own_pids = [os.getpid(), incubator_pid]
+        self._incubator_pid = incubator_pid
         self._steps = self._tokens = 0
         self._peak_mb = 0.0
         self._has_device = child.incubator.device != "cpu"
@@ -207,6 +209,8 @@ class TrainingRun:
                 self._device_mb = _amount(message.get("device_mb"), self._device_mb)
         elif event == "saved" and self._started is not None and self._saved is None:
             self._saved = time.monotonic()
+            if self.job.budget_seconds is not None:  # at once: whatever is looked at first is time to train on
+                self._child.end()
         elif event == "snapshot" and self._started is not None and self._shares:
             self._is_look_due = True
 
@@ -269,7 +273,7 @@ class TrainingRun:
     def _begin(self, shards: Path, facts: Mapping[str, Any]) -> None:
         """Open the shards for the candidate; this instant starts the budget."""
         descriptor = os.open(shards, os.O_RDONLY)
-        self._watch = Watch(self._own_pids, self._child.pid)
+        self._watch = Watch([os.getpid()], self._incubator_pid)
         self._started = time.monotonic()
         seconds = self.job.budget_seconds
         deadline = self._started + seconds if seconds is not None else None
@@ -319,7 +323,9 @@ class TrainingRun:
         disturbance = ""
         if self._watch is not None and self.job.budget_seconds is not None:
             self._watch.go_on()
-            disturbance = self._lateness() or self._watch.verdict()
+            disturbance = self._watch.verdict()
+            if not disturbance or may_be_own_doing(disturbance):
+                disturbance = self._lateness() or disturbance
         return TrainOutcome(
             status=status,
             reason=reason,
@@ -336,14 +342,14 @@ class TrainingRun:
         )
 
     def _lateness(self) -> str:
-        """Whether the time for saving may have been used to train: such a run is repeated, and never certified."""
+        """Whether the time for saving may have been used to train: such a run is never certified."""
         seconds = self.job.budget_seconds
         if seconds is None or self._started is None or self._saved is None:
             return ""
         late = self._trained(self._saved) - seconds
         if late <= max(LATE_SECONDS, LATE_SHARE * seconds):
             return ""
-        return f"its checkpoint came {late:.1f} s after the budget ended"
+        return f"{LATE} {late:.1f} s after the budget ended"
 
     def _restore_ours(self) -> None:
         """What is scored, shown and exported is the code and the tokenizer that the journal knows."""

@@ -69,6 +69,11 @@ class FakeExecutor:
         self.windows: list[int] = []
         self.smokes: Callable[[TrainJob], Smoke] = lambda job: WORKS
         self.happens = happens or (lambda job: OUTCOME)
+        self.renewed: list[int] = []
+        """How many jobs were before each renewal of the sandboxes."""
+
+    def renew_sandboxes(self, place: Path) -> None:
+        self.renewed.append(len(self.jobs))
 
     def submit(self, job: TrainJob, folder: Path) -> FakeRun:
         self.jobs.append(job)
@@ -153,6 +158,17 @@ def test_a_night_keeps_what_is_better_and_proves_it(workspace: Path, journal: Jo
     assert state.claims[0].verdict is not None
     assert state.claims[0].verdict.pairs == 3
     assert state.stop_reason == "planned experiments done"
+
+
+def test_every_run_of_a_claim_has_sandboxes_of_its_own(
+    workspace: Path, journal: Journal, tiny_data: PreparedData
+) -> None:
+    executor = FakeExecutor()
+    campaign = opened(workspace, journal, tiny_data, executor)
+    night(campaign, Scripted(*RATES))
+    claimed = [number for number, run in enumerate(campaign.state.runs) if run.role == "claim"]
+    assert len(claimed) == 6
+    assert executor.renewed == claimed
 
 
 def test_a_journal_read_as_it_grows_says_the_same_as_one_read_at_once(

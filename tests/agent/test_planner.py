@@ -88,8 +88,15 @@ def luck(*parts: object) -> float:
 class World:
     """Performs steps with made-up scores, as campaign.py does with trained ones. All of it from the state alone."""
 
-    def __init__(self, failing: float = 0.0, disturbed: float = 0.0) -> None:
-        self.failing, self.disturbed = failing, disturbed
+    def __init__(
+        self,
+        failing: float = 0.0,
+        disturbed: float = 0.0,
+        stamps: Callable[[planner.TrainStep], str] = lambda step: "",
+        fails: Callable[[planner.TrainStep], bool] = lambda step: False,
+    ) -> None:
+        """`stamps` and `fails`: what besides happens to a run."""
+        self.failing, self.disturbed, self.stamps, self.fails = failing, disturbed, stamps, fails
         self.trained: Counter[tuple[object, ...]] = Counter()
 
     def perform(self, ledger: Ledger, step: planner.Step, after_start: Callable[[], bool] = lambda: False) -> None:
@@ -112,14 +119,16 @@ class World:
                     return
                 self.trained[(*step.key, attempt)] += 1
                 key = (step.role, step.revision, step.seed, attempt)
-                fails = step.role != "calibrate" and luck("fails", *key) < self.failing
+                fails = self.fails(step) or (step.role != "calibrate" and luck("fails", *key) < self.failing)
                 noisy = luck("disturbed", *key) < self.disturbed
                 value = 2.0 + 0.1 * luck("score", step.revision) + 0.01 * luck("noise", step.revision, step.seed)
                 ledger.append(
                     "run_ended",
                     {
                         "run": len(ledger.events),
-                        "outcome": outcome("crashed" if fails else None, "busy" if noisy and not fails else ""),
+                        "outcome": outcome(
+                            "crashed" if fails else None, "busy" if noisy and not fails else self.stamps(step)
+                        ),
                         "dev": dev_score(value) if "dev" in step.splits and not fails else None,
                         "held_digest": None if fails or "dev" in step.splits else "private",
                     },
@@ -372,6 +381,50 @@ def test_a_failed_run_is_not_repeated() -> None:
     assert Counter(item.status for item in ledger.state.experiments) == {"crashed": 6}
     assert len([run for run in ledger.state.runs if run.role == "search"]) == 6
     assert ledger.state.claims == ()
+
+
+LATE = "its checkpoint came 0.9 s after the budget ended"
+
+
+@pytest.mark.parametrize("stamp", [LATE, "the loop was stopped for 4.0 s"])
+def test_a_run_that_may_disturb_itself_is_not_repeated_until_it_is_lucky(stamp: str) -> None:
+    ledger = started()
+    play(ledger, World(stamps=lambda step: stamp if step.role in ("search", "claim") and step.revision != "r0" else ""))
+    state = ledger.state
+    searched = Counter(run.experiment for run in state.runs if run.role == "search")
+    assert max(searched.values()) == 2, "once, for a hiccup of the disk"
+    assert all(item.status is not None and item.run is not None for item in state.experiments)
+    for claim in state.claims:
+        tries = Counter(run.seed for run in state.runs if run.claim == claim.id and run.revision == claim.head)
+        assert sum(tries.values()) <= len(tries) + 1
+        assert claim.verdict is not None and claim.verdict.pairs == 0
+
+
+@pytest.mark.parametrize("side", ["head", "rung", "both"])
+@pytest.mark.parametrize("way", ["late", "failed", "outside"])
+def test_a_claim_whose_current_code_loses_more_runs_than_the_proven_code_proves_nothing(side: str, way: str) -> None:
+    """Runs that end themselves when they are unlucky leave the lucky ones."""
+    ledger = started()
+
+    def is_hit(step: planner.TrainStep) -> bool:
+        claim = ledger.state.claims[-1] if step.claim else None
+        if claim is None or step.seed != planner.run_seed(ledger.state, f"claim {claim.id}", 1):
+            return False
+        return side == "both" or step.revision == getattr(claim, side)
+
+    def stamp(step: planner.TrainStep) -> str:
+        stamps = {"late": LATE, "outside": "other programs used 1.7 of 2 cores"}
+        return stamps.get(way, "") if is_hit(step) else ""
+
+    world = World(stamps=stamp, fails=lambda step: way == "failed" and is_hit(step))
+    plan = replace(PLAN, policy=GatePolicy(alpha=0.04, looks=(3,), alpha_split=(1.0,)))
+    looks = []
+    while not isinstance(step := next_step(ledger.state, plan), planner.DoneStep):
+        if isinstance(step, planner.LookStep):
+            looks.append((len(step.pairs), step.more_allowed))
+        world.perform(ledger, step)
+    assert looks
+    assert set(looks) == {(0 if side == "head" and way != "outside" else 3, False)}
 
 
 # --- killed anywhere ------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -203,9 +204,35 @@ def no_inspection(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(training_run, "inspect_checkpoint", lambda folder: (None, "", 0))
 
 
+def leaving(
+    empty: Callable[[area.Area], None], emptied: Callable[[area.Area], list[Path]]
+) -> Callable[[area.Area], None]:
+    """Area.empty that makes its folders once, and then empties some of them."""
+
+    def leave(self: area.Area) -> None:
+        if not hasattr(self, "work"):
+            empty(self)
+        for folder in emptied(self):
+            area.empty_contents(folder)
+
+    return leave
+
+
+def no_new_folders(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(area.Area, "empty", leaving(area.Area.empty, lambda kept: [kept.work, kept.tmp]))
+
+
+def one_log(patch: pytest.MonkeyPatch) -> None:
+    """All processes of a run that answer print into one file."""
+    to_read, path = tempfile.mkstemp()
+    to_write = os.open(path, os.O_WRONLY | os.O_APPEND)
+    Path(path).unlink()
+    patch.setattr(process, "make_log", lambda area: (os.dup(to_write), os.dup(to_read)))
+
+
 def no_emptying(patch: pytest.MonkeyPatch) -> None:
     """What a run leaves in its home stays there, and what it leaves beside its checkpoint is handed on."""
-    patch.setattr(area.Area, "empty", lambda self: area.empty_contents(self.work))
+    patch.setattr(area.Area, "empty", leaving(area.Area.empty, lambda kept: [kept.work]))
     patch.setitem(area.INPUT_FILES, "serve", (*area.INPUT_FILES["serve"], "more.pt"))
 
 
@@ -257,6 +284,8 @@ OFF: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "clock": no_clock,
     "checkpoint inspection": no_inspection,
     "emptied folders": no_emptying,
+    "new folders": no_new_folders,
+    "a log per process": one_log,
     "restored files": no_restoring,
     "text check": no_text_check,
     "cleaned log": no_cleaning,

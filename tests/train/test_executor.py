@@ -19,6 +19,7 @@ from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train import executor as executor_module
 from slm_ar.core.train import training_run
 from slm_ar.core.train.device import Machine
+from slm_ar.core.train.disturbance import Watch
 from slm_ar.core.train.executor import LocalExecutor
 from slm_ar.core.train.files import last_line, log_tail
 from slm_ar.core.train.training_run import TrainingRun, TrainJob
@@ -114,9 +115,27 @@ def test_a_late_checkpoint_stamps_its_run(
     """It is there in time all the same; the stamp has the run repeated, and keeps it out of every claim."""
     monkeypatch.setattr(training_run, "LATE_SECONDS", -9.0)
     monkeypatch.setattr(training_run, "LATE_SHARE", -9.0)
+    monkeypatch.setattr(Watch, "verdict", lambda self: "")
     outcome = outcome_of(executor, tmp_path, TINY_TRAIN_PY, seconds=0.6)
     assert outcome.status is None
     assert re.fullmatch(r"its checkpoint came -?\d\.\d s after the budget ended", outcome.disturbance)
+
+
+@pytest.mark.usefixtures("slow_disk")
+def test_a_run_by_the_clock_is_ended_before_anything_is_looked_at(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many processes and files make every look long, and until it is ended a run that has said "saved" trains on."""
+    run = executor.submit(job(TINY_TRAIN_PY, seconds=0.6), tmp_path / "run")
+    tick, trains_on = Watch.tick, []
+
+    def look(watch: Watch) -> None:
+        trains_on.append(run._saved is not None and run._child.ended is None)
+        tick(watch)
+
+    monkeypatch.setattr(Watch, "tick", look)
+    assert finish(run).status is None
+    assert trains_on and not any(trains_on)
 
 
 @pytest.mark.parametrize(("budget", "saved", "is_late"), [(6, 6.24, False), (6, 6.3, True), (30, 30.5, False)])
@@ -303,8 +322,9 @@ def test_a_run_sees_an_allow_listed_environment(
     assert str(tmp_path / "private") not in json.dumps(seen)
     assert str(executor.data.folder) not in json.dumps(seen)
     assert seen["environment"]["OMP_NUM_THREADS"] == "1"
-    for name in ("HOME", "TMPDIR", "HF_HOME"):
-        assert seen["environment"][name] == str(executor._sandboxes._incubators["train"].area.tmp)
+    (home,) = {seen["environment"][name] for name in ("HOME", "TMPDIR", "HF_HOME")}
+    assert Path(home).parent == executor._sandboxes._incubators["train"].area.tmps
+    assert not Path(home).exists()
     assert seen["input"] == ""
 
 

@@ -55,7 +55,7 @@ def test_what_processes_share_is_counted_once(candidate: int) -> None:
 
 
 def test_what_children_compute_is_no_disturbance(candidate: int) -> None:
-    assert disturbance.Watch([], candidate)._own_seconds() >= 0.5
+    assert disturbance.Watch([], psutil.Process(candidate).ppid())._own_seconds() >= 0.5
     assert disturbance.Watch([])._own_seconds() == 0
 
 
@@ -87,3 +87,13 @@ def test_the_memory_of_a_process_whose_first_thread_has_ended_counts(has_child: 
         while process.num_threads() > 1:
             time.sleep(0.01)
         assert not _is_living(process)
+
+
+def test_what_a_run_computed_counts_as_its_own_when_it_has_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.5:\n    pass"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as incubator:
+        assert incubator.stdout is not None and incubator.stdout.readline()
+        assert psutil.Process(incubator.pid).children() == []
+        assert disturbance.Watch([], incubator.pid)._own_seconds() >= 0.5
+        incubator.communicate(b"\n")

@@ -15,7 +15,7 @@ from slm_ar.core.environment import without_secrets
 from slm_ar.core.train.process import candidate_environment
 from slm_ar.core.train.sandbox import area as area_module
 from slm_ar.core.train.sandbox import plans, seccomp
-from slm_ar.core.train.sandbox.area import Area, byte_count, empty_contents, open_log
+from slm_ar.core.train.sandbox.area import Area, byte_count, empty_contents, keep_log, make_log, open_log
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 
@@ -52,6 +52,15 @@ def run_filter(
 
 def refused(code: int) -> int:
     return 0x00050000 | code
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_is_done_at_the_end_of_a_child_cannot_be_changed(machine: str) -> None:
+    child_ended, other = 17, 15
+    for address in (0x1000, 0x7F00_0000_0000):
+        assert run_filter(machine, "rt_sigaction", child_ended, address, 0) == refused(0)
+        assert run_filter(machine, "rt_sigaction", other, address, 0) == ALLOW
+    assert run_filter(machine, "rt_sigaction", child_ended, 0, 0x1000) == ALLOW
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -144,7 +153,8 @@ def test_a_run_gets_its_files_and_brings_back_what_it_wrote(tmp_path: Path) -> N
     folder.mkdir()
     for name in ("train.py", "job.json", "log.txt", "model.safetensors"):
         (folder / name).write_text(name)
-    (area.work / "left").write_text("by the run before")
+    for place in (area.work, area.works, area.tmps):
+        (place / "left").write_text("by the run before")
     area.fill("train", folder, may_link=False)
     assert sorted(path.name for path in area.work.iterdir()) == ["job.json", "train.py"]
     (area.work / "config.json").write_text("new")
@@ -158,16 +168,24 @@ def test_a_run_gets_its_files_and_brings_back_what_it_wrote(tmp_path: Path) -> N
     assert (folder / "link").is_symlink()
     assert not (folder / "deep").exists()
     assert list(area.work.iterdir()) == list(area.tmp.iterdir()) == []
+    assert [list(area.works.iterdir()), list(area.tmps.iterdir())] == [[area.work], [area.tmp]]
     area.remove()
     assert not area.root.exists()
 
 
-def test_what_one_run_made_of_the_times_of_a_folder_is_gone_for_the_next(tmp_path: Path) -> None:
+def test_what_one_run_made_of_a_folder_is_gone_for_the_next(tmp_path: Path) -> None:
+    """Its times, and its size, which an emptied folder keeps on ext4."""
     area = Area(tmp_path / "runs")
+    before = {folder.name for folder in (area.work, area.tmp)}
+    sizes = [folder.stat().st_size for folder in (area.work, area.tmp)]
     for folder in (area.work, area.tmp):
+        for number in range(1500):
+            (folder / f"{'n' * 200}{number}").touch()
         os.utime(folder, ns=(1111111111, 2222222222))
     area.empty()
-    assert [(place.stat().st_atime_ns, place.stat().st_mtime_ns) for place in (area.work, area.tmp)] == [(0, 0)] * 2
+    assert not {folder.name for folder in (area.work, area.tmp)} & before
+    assert [folder.stat().st_size for folder in (area.work, area.tmp)] == sizes
+    assert not {folder.stat().st_mtime_ns for folder in (area.work, area.tmp)} & {1111111111, 2222222222}
 
 
 def test_a_folder_in_place_of_the_checkpoint_does_not_leave_the_old_one(tmp_path: Path) -> None:
@@ -249,12 +267,31 @@ def test_a_log_without_end_is_cut_to_its_end(tmp_path: Path) -> None:
     assert log.stat().st_size == area_module.LOG_KEPT_BYTES
 
 
+def test_a_process_learns_nothing_of_the_logs_before_its_own_and_the_run_keeps_them_all(tmp_path: Path) -> None:
+    area, folder = Area(tmp_path / "runs"), tmp_path
+    (folder / "log.txt").write_text("trained\n")
+    for words in (b"first\n", b"second\n"):
+        write, read = make_log(area)
+        assert (os.fstat(write).st_size, os.fstat(write).st_nlink) == (0, 0)
+        os.write(write, words)
+        os.close(write)
+        keep_log(read, folder)
+    assert (folder / "log.txt").read_text() == "trained\nfirst\nsecond\n"
+    write, read = make_log(area)
+    os.ftruncate(write, 5 << 20)
+    os.write(write, b"last")
+    os.close(write)
+    keep_log(read, folder)
+    assert (folder / "log.txt").stat().st_size < area_module.LOG_KEPT_BYTES + 100
+    assert (folder / "log.txt").read_bytes().endswith(b"last")
+
+
 # --- plans ----------------------------------------------------------------------------------
 
 
 def test_bubblewrap_shows_no_home_no_private_folder_and_no_other_run(tmp_path: Path, private_folder: Path) -> None:
     area = Area(tmp_path / "runs")
-    shown = {str(path) for path in plans.visible_paths()} | {str(area.work), str(area.tmp)}
+    shown = {str(path) for path in plans.visible_paths()} | {str(area.works), str(area.tmps)}
     for hidden in (Path.home(), private_folder, tmp_path, tmp_path / "runs", area.root, Path("/"), Path("/etc")):
         assert str(hidden) not in shown
         assert not any(private_folder.is_relative_to(path) for path in shown)

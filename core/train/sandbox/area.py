@@ -1,8 +1,8 @@
-"""The private folder of the run that is on: filled before it, collected and emptied after it.
+"""The private folders of the process that is on: filled before it, collected and removed after it.
 
-Used by process.py. A sandbox shows its candidates this folder and no other that can be written; between two runs
-nothing stays in it, so a run finds nothing of an earlier one. What candidate code leaves behind is hostile: deep
-trees, folders without permissions, links, pipes, names without end.
+Used by process.py. A sandbox shows its candidates these folders and no other that can be written. Every process gets
+newly made ones: an emptied folder keeps its size on some file systems, which tells of the run before. What candidate
+code leaves behind is hostile: deep trees, folders without permissions, links, pipes, names without end.
 """
 
 from __future__ import annotations
@@ -26,16 +26,21 @@ _PREFIX = ".sandbox-"
 
 
 class Area:
-    """`work` is the candidate's current folder, `tmp` its home and temporary folder."""
+    """`work` is the candidate's current folder, `tmp` its home and temporary folder: new ones after each `empty`.
+
+    A sandbox that is started once for many processes shows `works` and `tmps`, in which they lie.
+    """
+
+    work: Path
+    tmp: Path
 
     def __init__(self, place: Path) -> None:
         """Below `place`, which should lie on the disk of the run folders."""
         place.mkdir(parents=True, exist_ok=True)
         _remove_stale(place)
         self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place)).resolve()
-        self.work, self.tmp = self.root / "work", self.root / "tmp"
-        for folder in (self.work, self.tmp):
-            folder.mkdir(mode=0o700)
+        self.works, self.tmps = self.root / "work", self.root / "tmp"
+        self.empty()
 
     def fill(self, role: str, folder: Path, may_link: bool) -> None:
         """Empty it, then bring in the files that `role` needs; `may_link` where the candidate cannot write them."""
@@ -69,14 +74,16 @@ class Area:
         self.empty()
 
     def empty(self) -> None:
-        """Leave two empty folders. Raises OSError when something cannot be removed."""
-        for folder in (self.work, self.tmp):
-            if folder.is_symlink() or not folder.is_dir():
-                folder.unlink(missing_ok=True)
-                folder.mkdir(mode=0o700)
-            folder.chmod(0o700)
-            empty_contents(folder)
-            os.utime(folder, ns=(0, 0))  # the times of a folder are a note to the next process too
+        """Leave two new, empty folders and nothing else. Raises OSError when something cannot be removed."""
+        name = os.urandom(8).hex()  # tells no process how many were before it
+        for parent in (self.works, self.tmps):
+            if parent.is_symlink() or not parent.is_dir():
+                parent.unlink(missing_ok=True)
+                parent.mkdir(mode=0o700)
+            parent.chmod(0o700)
+            empty_contents(parent)
+            (parent / name).mkdir(mode=0o700)
+        self.work, self.tmp = self.works / name, self.tmps / name
 
     def byte_count(self) -> float:
         """Bytes in it; infinite when nobody could count them in time."""
@@ -98,6 +105,25 @@ def open_log(folder: Path) -> int:
     elif path.exists():
         _cut_log(path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def make_log(area: Area) -> tuple[int, int]:
+    """(to write, to read) a log without a name for one process, which so learns nothing of the logs before it."""
+    descriptor, path = tempfile.mkstemp(dir=area.root)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), descriptor
+    finally:
+        Path(path).unlink()
+
+
+def keep_log(descriptor: int, folder: Path) -> None:
+    """Append the end of what a process left in its own log to that of its run, and close the first."""
+    with os.fdopen(descriptor, "rb") as own:
+        own.seek(max(0, os.fstat(descriptor).st_size - LOG_KEPT_BYTES))
+        end = own.read(LOG_KEPT_BYTES)
+        if end and folder.is_dir():
+            with os.fdopen(open_log(folder), "ab") as log:
+                log.write(end)
 
 
 def _cut_log(path: Path) -> None:

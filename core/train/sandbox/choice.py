@@ -1,11 +1,16 @@
-"""Chooses the best sandbox that proves itself, and keeps the incubators of one command: one per role.
+"""Chooses the best sandbox that proves itself, and keeps the incubators of one command: one per purpose.
 
 Used by executor.py, the commands that open a model, and doctor. Promises: no incubator is handed out whose sandbox has
 not just stopped a probe; without a sandbox there is none at all, unless that was asked for in so many words.
+
+An incubator outlives the processes that it starts, and some of what it has, a later one can see of an earlier one: how
+far the process numbers of its namespace have come. So the processes that must not know of each other have incubators of
+their own: the two of a score always, and those of different runs where `renew` is called between them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +21,9 @@ from ...errors import TrainingError
 from ..process import Incubator
 from .canaries import Proof, prove
 from .plans import NO_BUBBLEWRAP, NONE, Plan, plans_here
+
+ROLES = {"train": "train", "serve": "serve", "again": "serve"}
+"""Purpose of an incubator -> its role. "again" serves what is asked a second time, to be compared."""
 
 
 class NoSandboxError(TrainingError):
@@ -63,6 +71,7 @@ class Sandboxes:
         self.may_be_unsafe = may_be_unsafe
         self.isolation: Isolation | None = None
         self._incubators: dict[str, Incubator] = {}
+        self._hatching: dict[str, Incubator] = {}
 
     def __enter__(self) -> Sandboxes:
         return self
@@ -72,38 +81,52 @@ class Sandboxes:
 
     def close(self) -> None:
         """End every process."""
-        for incubator in self._incubators.values():
+        for incubator in (*self._incubators.values(), *self._hatching.values()):
             incubator.close()
         self._incubators.clear()
+        self._hatching.clear()
 
-    def incubator(self, role: str, place: Path) -> Incubator:
-        """The incubator for `role`, started and proved if need be; `place` is where run folders lie.
+    def renew(self, place: Path) -> None:
+        """Put fresh incubators in the place of all, each with a new sandbox and new folders. Raises as `incubator`.
+
+        They come up at the same time: each spends two seconds on one core, importing torch.
+        """
+        self.close()
+        if self.isolation is not None:
+            for purpose in ROLES:
+                with contextlib.suppress(OSError):  # told when it is tried again
+                    self._hatching[purpose] = self._started(self.isolation.proof.plan, purpose, place)
+        for purpose in ROLES:
+            self.incubator(purpose, place)
+
+    def incubator(self, purpose: str, place: Path) -> Incubator:
+        """The incubator for `purpose`, started and proved if need be; `place` is where run folders lie.
 
         Raises NoSandboxError; TrainingError when not even an unprotected process comes up.
         """
-        known = self._incubators.pop(role, None)
+        known = self._incubators.pop(purpose, None)
         if known is not None and known.is_alive:
-            self._incubators[role] = known
+            self._incubators[purpose] = known
             return known
         if known is not None:
             known.close()
         if self.isolation is None:
-            self.isolation = self._choose(role, place)
+            self.isolation = self._choose(purpose, place)
         else:
             plan = self.isolation.proof.plan
-            proof = self._try(plan, role, place)
+            proof = self._try(plan, purpose, place)
             if proof.failure and plan.is_isolated:
                 raise NoSandboxError(f"the sandbox ({plan.name}) does not hold any more: {proof.failure}", REPAIR)
-        return self._incubators[role]
+        return self._incubators[purpose]
 
-    def _choose(self, role: str, place: Path) -> Isolation:
+    def _choose(self, purpose: str, place: Path) -> Isolation:
         passed_over: list[tuple[Plan, str]] = []
         lost_device = ""
         for plan, reason in plans_here():
             if plan == NONE and not self.may_be_unsafe:
                 break
             if not reason:
-                proof = self._try(plan, role, place)
+                proof = self._try(plan, purpose, place)
                 if not proof.failure or plan == NONE:
                     return Isolation(proof, tuple(passed_over))
                 reason = proof.failure
@@ -118,10 +141,14 @@ class Sandboxes:
         why = "; ".join(f"{plan.name}: {reason}" for plan, reason in passed_over)
         raise NoSandboxError(f"no sandbox holds on this machine ({why})", REPAIR)
 
-    def _try(self, plan: Plan, role: str, place: Path) -> Proof:
+    def _started(self, plan: Plan, purpose: str, place: Path) -> Incubator:
+        return Incubator(ROLES[purpose], self.mode, self.environment, plan, place, self.device)
+
+    def _try(self, plan: Plan, purpose: str, place: Path) -> Proof:
         """Start an incubator by `plan` and probe it; it is kept when it may be used."""
         try:
-            incubator = Incubator(role, self.mode, self.environment, plan, place, self.device)
+            incubator = self._hatching.pop(purpose, None) or self._started(plan, purpose, place)
+            incubator.hatch()
         except (TrainingError, OSError) as error:
             if plan == NONE:
                 raise
@@ -134,7 +161,7 @@ class Sandboxes:
         if proof.failure and plan != NONE:
             incubator.close()
         else:
-            self._incubators[role] = incubator
+            self._incubators[purpose] = incubator
         return proof
 
 

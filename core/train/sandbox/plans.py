@@ -187,7 +187,7 @@ def _bubblewrap(area: Area, role: str, device: str) -> list[str]:
         for node in gpu_devices():
             command += ["--dev-bind", node, node]
     bind = "--bind" if role == "train" else "--ro-bind"
-    command += [bind, str(area.work), str(area.work), "--bind", str(area.tmp), str(area.tmp)]
+    command += [bind, str(area.works), str(area.works), "--bind", str(area.tmps), str(area.tmps)]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
 
 
