@@ -41,8 +41,8 @@ LATEST_SHARE = 0.05
 """How much of the budget later than asked for a snapshot may come and still be looked at."""
 DISK_LOOK_SECONDS = 1.0
 FREE_DISK_BYTES = 512 << 20
-MOST_PROCESSES = 64 + 4 * len(usable_cores())
-"""Several per core for replicas and loaders. To look at many takes long, and a run that is looked at goes on."""
+MOST_PROCESSES, MOST_PROCESSES_PER_CORE = 64, 4
+"""Beside each other, for replicas and loaders. To look at many takes long, and a run that is looked at goes on."""
 LATE_SECONDS, LATE_SHARE = 0.25, 0.02
 """A checkpoint that comes later than the larger of the two (the second is a share of the budget) stamps its run."""
 NO_CHECKPOINT = "train.py ended without a checkpoint"
@@ -306,8 +306,8 @@ class TrainingRun:
                 self._ended_by = (Status.QUOTA, f"wrote more than {self._disk_cap / 1e9:.1f} GB or 100,000 files")
             elif shutil.disk_usage(self.folder).free < FREE_DISK_BYTES:
                 self._ended_by = (Status.QUOTA, f"less than {FREE_DISK_BYTES >> 20} MB are free on the disk")
-            elif process_count(self._child.pid) > MOST_PROCESSES:
-                self._ended_by = (Status.QUOTA, f"started more than {MOST_PROCESSES} processes")
+            elif process_count(self._child.pid) > (most := _most_processes()):
+                self._ended_by = (Status.QUOTA, f"started more than {most} processes")
 
     def _finish(self) -> TrainOutcome:
         now = time.monotonic()
@@ -383,6 +383,10 @@ class TrainingRun:
         if ended.get("status") == 0:
             return Status.CRASHED, f"{NO_CHECKPOINT}; does main() call run.save()?"
         return Status.CRASHED, error_words(tail) or f"train.py ended with exit code {ended.get('status')}"
+
+
+def _most_processes() -> int:
+    return MOST_PROCESSES + MOST_PROCESSES_PER_CORE * len(usable_cores())
 
 
 def error_words(log: str) -> str:

@@ -10,9 +10,10 @@ import pytest
 from test_campaign import OUTCOME, RATES, FakeExecutor, Scripted, kinds, night, opened
 from toys import TINY_TRAIN_PY, toy_recipe
 
+from slm_ar.core.agent import planner
 from slm_ar.core.agent.campaign import Campaign
 from slm_ar.core.agent.edits import revision_digest
-from slm_ar.core.agent.finish import final_test, is_unchanged, train_longer
+from slm_ar.core.agent.finish import final_pair, final_test, is_unchanged, train_longer
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.ledger import count_opening, name_of_test
 from slm_ar.core.contracts import Status, TrainOutcome
@@ -91,6 +92,26 @@ def test_a_final_test_stays_closed_when_the_journal_is_opened_again(workspace: P
         executor = FakeExecutor()
         assert final_test(opened(workspace, journal, tiny_data, executor), 2) == record
         assert executor.jobs == []
+
+
+@pytest.mark.parametrize("loses_final", [True, False])
+def test_a_final_code_that_loses_more_runs_than_the_starting_code_proves_nothing(
+    workspace: Path, journal: Journal, tiny_data: PreparedData, loses_final: bool
+) -> None:
+    campaign = searched(workspace, journal, tiny_data, RATES)
+    baseline, final = final_pair(campaign.state)
+    executor = campaign.executor
+    assert isinstance(executor, WithData) and baseline != final
+    loser, unlucky = (final if loses_final else baseline), planner.run_seed(campaign.state, "final", 1)
+
+    def happens(job: TrainJob) -> TrainOutcome:
+        is_lost = job.seed == unlucky and revision_digest(job.train_py) == loser
+        return replace(OUTCOME, status=Status.CRASHED, reason="no luck") if is_lost else OUTCOME
+
+    executor.happens = happens
+    record = final_test(campaign, 3)
+    assert record is not None and record.pairs == 3
+    assert record.is_proven != loses_final
 
 
 # --- the longer training --------------------------------------------------------------------

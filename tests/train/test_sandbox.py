@@ -344,6 +344,7 @@ def test_an_incubator_that_does_not_answer_is_ended_with_all_below_it(
 
 def test_too_many_processes_are_a_quota(walled: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slm_ar.core.train.training_run.MOST_PROCESSES", 20)
+    monkeypatch.setattr("slm_ar.core.train.training_run.MOST_PROCESSES_PER_CORE", 0)
     monkeypatch.setattr("slm_ar.core.train.training_run.DISK_LOOK_SECONDS", 0.0)
     main = "import os, time\nfor _ in range(30):\n    if os.fork() == 0:\n        time.sleep(60)\ntime.sleep(60)"
     outcome = outcome_of(walled, tmp_path, main, memory_mb=100_000)
