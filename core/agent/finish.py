@@ -166,7 +166,7 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord | None:
         old, new = (_settled(campaign, step) for step in steps)
         if old.is_scored and new.is_scored:
             pairs.append((old, new))
-        lost_by = [count + (not run.is_scored) for count, run in zip(lost_by, (old, new), strict=True)]
+        lost_by = [count + planner.lost_by_itself(run) for count, run in zip(lost_by, (old, new), strict=True)]
     if len(pairs) < 2:
         raise TrainingError(
             "the final test has fewer than two pairs of runs that worked",
@@ -185,7 +185,11 @@ def final_test(campaign: Campaign, pairs_wanted: int) -> FinalRecord | None:
 
 def _settled(campaign: Campaign, step: planner.TrainStep) -> RunRecord:
     while (run := planner.settled_run(campaign.state, step)) is None:
-        campaign.train(step)
+        campaign.waits_in_vain(None)  # what starts beside a run, new sandboxes, disturbs nobody else's
+        try:
+            campaign.train(step)
+        finally:
+            campaign.give_back_device()
     return run
 
 

@@ -43,11 +43,11 @@ def campaign_noise(state: CampaignState) -> gate.Noise:
 def rung_has_fallen(state: CampaignState, step: planner.LookStep) -> bool:
     """Whether the proven code scores worse in this claim than in those before."""
     runs = [pair[0] for pair in step.pairs]
-    here = {run.id for run in runs}
     earlier = [
         run
         for run in state.runs
-        if run.role == "claim" and run.revision == step.claim.rung and run.is_scored and run.id not in here
+        if run.role == "claim" and run.claim != step.claim.id and run.revision == step.claim.rung
+        if run.is_scored and not run.outcome.disturbance
     ]
     now, before = ([held_score(run, "hidden").judged for run in found] for found in (runs, earlier))
     return gate.has_fallen(now, before, campaign_noise(state).sigma)

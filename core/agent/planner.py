@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from ..contracts import Decision
-from ..train.disturbance import may_be_own_doing
+from ..train.disturbance import LATE, may_be_own_doing
 from .gate import GatePolicy, claim_alpha
 from .state import CampaignState, ClaimRecord, ExperimentRecord, RunRecord
 
@@ -178,8 +178,8 @@ def settled_run(state: CampaignState, step: TrainStep) -> RunRecord | None:
     quiet = [run for run in scored if not run.outcome.disturbance or _is_never_quiet(state, run)]
     # A time-out on a disturbed machine says nothing about the code; every other failure is the code's own.
     failed = [run for run in found if not run.is_scored and not run.outcome.disturbance]
-    own_doing = [run for run in found if _is_own_doing_again(state, run)]
-    settling = quiet or failed or own_doing or (scored or found if len(found) >= MOST_ATTEMPTS else [])
+    is_last = len(found) >= MOST_ATTEMPTS or any(_is_own_doing_again(state, run) for run in found)
+    settling = quiet or failed or (scored or found if is_last else [])
     return settling[0] if settling else None
 
 
@@ -187,15 +187,21 @@ def _is_own_doing_again(state: CampaignState, run: RunRecord) -> bool:
     """Whether `run` may have disturbed itself, and is not the first of its code in this claim or test that did."""
     if not may_be_own_doing(run.outcome.disturbance):
         return False
-    kind = (run.role, run.revision, run.experiment, run.claim)
-    same = (known for known in state.runs if (known.role, known.revision, known.experiment, known.claim) == kind)
+    same = (known for known in state.runs if _spender(known) == _spender(run))
     return run.id != next(known.id for known in same if may_be_own_doing(known.outcome.disturbance))
 
 
-def _lost_by_itself(run: RunRecord) -> bool:
-    """Whether a run is no use to a claim, and not because of other programs, sleep or heat."""
+def _spender(run: RunRecord) -> tuple[object, ...]:
+    """What shares the one repetition that may be its own doing: all runs of one code in a claim or the final test, and
+    each proposal and each seed of any other run."""
+    is_shared = run.claim is not None or run.role == "final"
+    return run.role, run.revision, run.experiment, run.claim, None if is_shared else run.seed
+
+
+def lost_by_itself(run: RunRecord) -> bool:
+    """Whether a run is no use to a claim, and not because of other programs, sleep, heat or a stall."""
     disturbance = run.outcome.disturbance
-    return may_be_own_doing(disturbance) or not (run.is_scored or disturbance)
+    return disturbance.startswith(LATE) or not (run.is_scored or disturbance)
 
 
 def _is_never_quiet(state: CampaignState, run: RunRecord) -> bool:
@@ -305,7 +311,7 @@ def _claim_step(state: CampaignState, plan: Plan, claim: ClaimRecord) -> Step:
             if run is None:
                 return step
             settled.append(run)
-        lost_by = [count + _lost_by_itself(run) for count, run in zip(lost_by, settled, strict=True)]
+        lost_by = [count + lost_by_itself(run) for count, run in zip(lost_by, settled, strict=True)]
         if all(run.is_scored and not run.outcome.disturbance for run in settled):
             pairs.append((settled[0], settled[1]))
         else:

@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def _start(message: dict[str, Any], control: int, log: int, mode: str, harness: 
         os.closerange(control + 1, max(control + 2, 4096))
         os.environ.clear()
         os.environ.update(message["environment"])
+        tempfile.tempdir = None  # what torch asked for before the fork is no folder of this process
         walls.put_up(message["walls"])
         if mode == "cold":
             os.set_inheritable(control, True)

@@ -96,25 +96,30 @@ def copy_snapshot(work: Path, target: Path, train_py: str) -> str:
     files = ((SNAPSHOT_FILE, CHECKPOINT_FILE, LARGEST_CHECKPOINT_BYTES), (SNAPSHOT_CONFIG, CONFIG_FILE, CONFIG_BYTES))
     try:
         empty_folder(target)
-        for source, name, most_bytes in files:
-            _copy_regular(work / source, target / name, most_bytes)
-        for source, _, _ in files:
-            (work / source).unlink()  # it would count as the run's own, and be kept with it
+        # Not by its path: where landlock is missing, a run could have put a link in the place of its folder.
+        folder = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            for source, name, most_bytes in files:
+                _copy_regular(folder, source, target / name, most_bytes)
+            for source, _, _ in files:
+                os.unlink(source, dir_fd=folder)  # it would count as the run's own, and be kept with it
+        finally:
+            os.close(folder)
         (target / "train.py").write_text(train_py, encoding="utf-8")
     except OSError as error:
         return f"the snapshot cannot be read: {error}"
     return inspect_checkpoint(target)[1]
 
 
-def _copy_regular(source: Path, target: Path, most_bytes: int) -> None:
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _copy_regular(folder: int, source: str, target: Path, most_bytes: int) -> None:
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
-            raise OSError(f"{source.name} is not a regular file")
+            raise OSError(f"{source} is not a regular file")
         room = min(most_bytes, shutil.disk_usage(target.parent).free // 2)
         if facts.st_size > room:
-            raise OSError(f"{source.name} has {facts.st_size:,} bytes, at most {room:,} are read")
+            raise OSError(f"{source} has {facts.st_size:,} bytes, at most {room:,} are read")
         with target.open("xb") as copy:
             left = facts.st_size
             while left and (block := file.read(min(left, 1 << 20))):

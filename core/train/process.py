@@ -155,6 +155,9 @@ class Incubator:
                     stderr=log,
                     cwd="/",
                 )
+            except OSError:
+                self.area.remove()
+                raise
             finally:
                 os.close(log)
         self.lines = Lines(ours)
@@ -184,20 +187,29 @@ class Incubator:
             "launcher": child_launcher(self.plan, self.area, self.role),
         }
         log, own_log = (open_log(folder), None) if role == "train" else make_log(self.area)
-        with theirs:
-            try:
-                socket.send_fds(self.lines.socket, [json.dumps(order).encode() + b"\n"], [theirs.fileno(), log])
-            except OSError as error:
-                ours.close()
-                raise TrainingError("the process that starts training has died", "run the command again") from error
-            finally:
-                os.close(log)
-        started = self.lines.next(30)
-        if started is None or started.get("event") != "started":
+        try:
+            started = self._ordered(order, theirs, log)
+        except TrainingError:
             ours.close()
-            raise TrainingError("the process that starts training has died", "run the command again")
+            if own_log is not None:
+                os.close(own_log)
+            raise
         pid = self._pid_outside(started["pid"])
         return Child(pid, Lines(ours), self, folder, own_log)
+
+    def _ordered(self, order: Mapping[str, Any], control: socket.socket, log: int) -> dict[str, Any]:
+        """What the incubator answers to an order; both ends that it is handed are closed here."""
+        try:
+            socket.send_fds(self.lines.socket, [json.dumps(order).encode() + b"\n"], [control.fileno(), log])
+            started = self.lines.next(30)
+        except OSError:
+            started = None
+        finally:
+            control.close()
+            os.close(log)
+        if started is None or started.get("event") != "started":
+            raise TrainingError("the process that starts training has died", "run the command again")
+        return started
 
     @property
     def pid(self) -> int:

@@ -183,6 +183,7 @@ class FakeChild:
 
     def __init__(self, device: str) -> None:
         self.incubator = type("Incubator", (), {"device": device})()
+        self.control = type("Lines", (), {"refusal": ""})()
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,26 @@ def test_an_incubator_that_does_not_answer_is_ended_with_all_below_it(
     assert outcome_of(walled, tmp_path / "next", GOOD_MAIN).status is None
 
 
+def test_temporary_files_shells_and_compilers_work_where_code_trains(walled: LocalExecutor, tmp_path: Path) -> None:
+    attempt = (
+        "[__import__('tempfile').gettempdir() == os.environ['TMPDIR'], len(__import__('tempfile').mkdtemp()) > 0, "
+        "subprocess.run(['sh', '-c', 'sleep 0.1 & wait'], timeout=20).returncode]"
+    )
+    assert told_by(walled, tmp_path, attempt) == [True, [True, True, 0]]
+
+
+def test_where_nothing_starts_no_descriptor_stays(walled: LocalExecutor, tmp_path: Path) -> None:
+    assert outcome_of(walled, tmp_path, GOOD_MAIN).status is None
+    incubator = walled._sandboxes.incubator("serve", tmp_path)
+    incubator._process.kill()
+    incubator._process.wait()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(TrainingError, match="has died"):
+            incubator.start("serve", tmp_path / "run", {})
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_too_many_processes_are_a_quota(walled: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slm_ar.core.train.training_run.MOST_PROCESSES", 20)
     monkeypatch.setattr("slm_ar.core.train.training_run.MOST_PROCESSES_PER_CORE", 0)

@@ -5,7 +5,7 @@ not just stopped a probe; without a sandbox there is none at all, unless that wa
 
 An incubator outlives the processes that it starts, and some of what it has, a later one can see of an earlier one: how
 far the process numbers of its namespace have come. So the processes that must not know of each other have incubators of
-their own: the two of a score always, and those of different runs where `renew` is called between them.
+their own: the two of a score in a campaign, and those of different runs where `renew` is called between them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Sandboxes:
         self._hatching.clear()
 
     def renew(self, place: Path) -> None:
-        """Put fresh incubators in the place of all, each with a new sandbox and new folders. Raises as `incubator`.
+        """Put fresh incubators in the place of all, each with a new sandbox and new folders.
 
         They come up at the same time: each spends two seconds on one core, importing torch.
         """
@@ -97,7 +97,8 @@ class Sandboxes:
                 with contextlib.suppress(OSError):  # told when it is tried again
                     self._hatching[purpose] = self._started(self.isolation.proof.plan, purpose, place)
         for purpose in ROLES:
-            self.incubator(purpose, place)
+            with contextlib.suppress(NoSandboxError):  # what failed by chance is started once more when it is asked for
+                self.incubator(purpose, place)
 
     def incubator(self, purpose: str, place: Path) -> Incubator:
         """The incubator for `purpose`, started and proved if need be; `place` is where run folders lie.

@@ -48,7 +48,7 @@ _COMMON = {
     "pidfd_send_signal": 424, "file_setattr": 469, "memfd_secret": 447, "cachestat": 451,
 }  # fmt: skip
 _X86_64 = {
-    "rt_sigaction": 13, "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42,
+    "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42,
     "socketpair": 53, "clone": 56, "fork": 57, "vfork": 58, "kill": 62, "semget": 64, "semop": 65, "semctl": 66,
     "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
     "chmod": 90, "fchmod": 91, "ptrace": 101, "syslog": 103, "capset": 126, "rt_sigqueueinfo": 129,
@@ -81,7 +81,7 @@ _AARCH64 = {
     "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268, "process_vm_readv": 270,
     "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274, "seccomp": 277, "bpf": 280,
     "userfaultfd": 282, "kexec_file_load": 294, "fcntl": 25, "fchownat": 54, "fchown": 55, "utimensat": 88,
-    "sched_setaffinity": 122, "rt_sigaction": 134, "readahead": 213, "fadvise64": 223, "mincore": 232, "madvise": 233,
+    "sched_setaffinity": 122, "readahead": 213, "fadvise64": 223, "mincore": 232, "madvise": 233,
     "memfd_create": 279, "preadv2": 286,
 }  # fmt: skip
 MACHINES = {"x86_64": (0xC000003E, _X86_64 | _COMMON), "aarch64": (0xC00000B7, _AARCH64 | _COMMON)}
@@ -99,8 +99,6 @@ OWNER_COMMANDS = (8, 10, 15)
 """F_SETOWN, F_SETSIG and F_SETOWN_EX of fcntl: a signal of one's choice to another process, past `kill`."""
 OWNER_REQUESTS = (0x8901, 0x8902)
 """FIOSETOWN and SIOCSPGRP: the same by ioctl."""
-CHILD_ENDED = 17
-"""SIGCHLD: who ignores it keeps what its children spent from being counted, as its own and not as other programs'."""
 THREAD = 0x00010000
 """CLONE_THREAD."""
 _X32_BIT = 0x40000000
@@ -170,7 +168,6 @@ def build(
     if only_own_signals:
         for name in SIGNALS:
             program += _when(numbers[name], 0, [(_JUMP_EQUAL, 1, 0, own), forbid])
-    program += _without_handler_for(CHILD_ENDED, numbers["rt_sigaction"])
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in program)
 
@@ -178,21 +175,6 @@ def build(
 def _when(number: int, argument: int, steps: Iterable[tuple[int, int, int, int]]) -> Program:
     """`steps` on the low half of an argument of one system call; allowed if none of them returns."""
     body = [(_LOAD, 0, 0, _AT_ARGUMENTS + 8 * argument), *steps, (_RETURN, 0, 0, _ALLOW)]
-    return [(_JUMP_EQUAL, 0, len(body), number), *body]
-
-
-def _without_handler_for(signal: int, number: int) -> Program:
-    """What is done at a signal can be asked, and setting it has no effect."""
-    body: Program = [
-        (_LOAD, 0, 0, _AT_ARGUMENTS),
-        (_JUMP_EQUAL, 0, 5, signal),
-        (_LOAD, 0, 0, _AT_ARGUMENTS + 8),  # both halves of the pointer to what is to be set
-        (_JUMP_EQUAL, 0, 2, 0),
-        (_LOAD, 0, 0, _AT_ARGUMENTS + 12),
-        (_JUMP_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _ERRNO),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
     return [(_JUMP_EQUAL, 0, len(body), number), *body]
 
 
