@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..train.sandbox.choice import REPAIR, Isolation, NoSandboxError
-from ..train.sandbox.plans import BUBBLEWRAP
+from ..train.sandbox.plans import best_level
 from .journal import Event, Journal
 from .replay import replay
 
@@ -52,8 +52,8 @@ def last_walls(events: Sequence[Event]) -> str:
 
 
 def weaker_line(isolation: Isolation, last: str) -> str:
-    """What is told where the walls are not the best there are, or weaker than `last_walls`; else empty."""
-    if isolation.level >= max(BUBBLEWRAP.level, level_of(last)):
+    """Told where there are no walls, or weaker ones than this system can have, or than `last_walls`; else empty."""
+    if isolation.level >= max(1, best_level(), level_of(last)):
         return ""
     return isolation.line + (f"; last time it was {last}" if isolation.level < level_of(last) else "")
 

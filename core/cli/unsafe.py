@@ -45,7 +45,7 @@ def walls_line(isolation: Isolation, workspace: Workspace | None) -> str:
     from ..agent.journal import Journal
     from ..train.sandbox.plans import BUBBLEWRAP
 
-    if isolation.level >= BUBBLEWRAP.level:
+    if isolation.level >= BUBBLEWRAP.level:  # nothing is better on any system, so the journal need not be read
         return ""
     last = "none"
     # What cannot be read is no reason to be silent of the walls, nor to end a command that needs no journal.

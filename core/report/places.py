@@ -1,4 +1,8 @@
-"""Texts without places of this machine: absolute paths and the name of its user. Called by sharing.py."""
+"""Texts without places of this machine: absolute paths and the name of its user. Called by sharing.py.
+
+Best effort: code has to stay readable, and a text does not say what in it is a name. Left are relative paths, what
+follows a blank in a path outside of quotes (but for the home), and names in names (alice_2, alice.x).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 PATH_WORD, USER_WORD = "[path]", "[user]"
+_ROOT = r"(?:~[\w.-]*)?/(?!\d[\d_]*(?:[eE]\d*)?(?![\w/]))[\w.]"
+"""How a path begins: a slash and a name. Behind a slash a number alone is divided by."""
 _PATH = re.compile(
-    r"""(?<=['"`])(?:~[\w.-]*)?/[A-Za-z_.][^'"`\n]*(?=['"`])"""  # in quotes, where a name may hold spaces
+    rf"""(?<=['"`]){_ROOT}[^'"`\n]*(?=['"`])"""  # in quotes, where a name may hold spaces
     r"""|(?<=['"`])[A-Za-z]:[\\/][^'"`\n]+(?=['"`])"""
     r"""|\bfile:/+[^\s'"`<>,;()]+"""
-    r"""|(?<![\w/.<~\]])(?:~[\w.-]*)?/[A-Za-z_.][^\s'"`<>,;()]*"""
-    r"""|(?<![\w])[A-Za-z]:\\[^\s'"`<>,;()]+"""
+    rf"""|(?<![\w/.<~)\]]){_ROOT}[^\s'"`<>,;()]*"""  # behind a word or a bracket it is a division
+    r"""|(?<!\w)[A-Za-z]:[\\/][^\s'"`<>,;()]+"""
     r"""|(?<![\w\\])\\\\[\w.-]+\\[^\s'"`<>,;()]+"""
 )
 """Absolute paths of Linux, macOS and Windows, and those below a home (~); addresses of the web are none."""
@@ -30,12 +36,15 @@ def without_places(value: Kind, home: str = "", user: str = "") -> Kind:
 
     `home` and `user` default to those of whoever runs this.
     """
-    home = home or str(Path.home())
+    home = home or _home()
     names = {user} if user else {Path(home).name, _user()}
-    patterns = [re.compile(rf"{re.escape(home)}(?=[/\\])[^\s'\"`<>,;()]*")] if len(Path(home).parts) > 1 else []
+    below_home = rf"(?:(?<!\w)[A-Za-z]:)?{re.escape(home)}(?=[/\\])[^\s'\"`<>,;()]*"
+    patterns = [re.compile(below_home)] if len(Path(home).parts) > 1 else []
     patterns.append(_PATH)
     people = "|".join(re.escape(name) for name in sorted(names - _NOBODY))
-    person = re.compile(rf"(?<![A-Za-z0-9])(?:{people})(?![A-Za-z0-9])", re.IGNORECASE) if people else None
+    # A word of its own, or in a path or an address; torch.optim.Adam, Adam( and adam.step are no people.
+    alone = rf"(?<![\w.])(?:{people})(?![\w(]|\.\w)|(?<=[/\\@])(?:{people})(?![\w(])"
+    person = re.compile(alone) if people else None
 
     def clean(text: str) -> str:
         for pattern in patterns:
@@ -44,6 +53,13 @@ def without_places(value: Kind, home: str = "", user: str = "") -> Kind:
 
     cleaned: Kind = _mapped(value, clean)
     return cleaned
+
+
+def _home() -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError:  # a user without a passwd entry, and no HOME
+        return ""
 
 
 def _user() -> str:

@@ -9,6 +9,7 @@ import pytest
 from slm_ar.core.agent.isolation import hold_isolation, last_walls, level_of, refuse_weaker, weaker_line
 from slm_ar.core.agent.journal import Journal
 from slm_ar.core.agent.replay import replay
+from slm_ar.core.cli.unsafe import walls_line
 from slm_ar.core.train.sandbox import plans
 from slm_ar.core.train.sandbox.canaries import Outcome, Proof
 from slm_ar.core.train.sandbox.choice import Isolation, NoSandboxError, repair_lines
@@ -74,17 +75,27 @@ def test_another_campaign_of_the_workspace_is_no_way_around_its_walls(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("now", "last", "words"),
+    ("system", "now", "last", "words"),
     [
-        (plans.BUBBLEWRAP, "level 3 (bubblewrap)", ""),
-        (plans.BUBBLEWRAP, "none", ""),
-        (plans.LANDLOCK, "level 1 (landlock and seccomp)", "sandbox: level 1 (landlock and seccomp): training code"),
-        (plans.LANDLOCK, "level 3 (bubblewrap)", "; last time it was level 3 (bubblewrap)"),
-        (plans.NONE, "level 1 (landlock and seccomp)", "no sandbox: not isolated"),
+        ("Linux", plans.BUBBLEWRAP, "level 3 (bubblewrap)", ""),
+        ("Linux", plans.BUBBLEWRAP, "none", ""),
+        ("Linux", plans.LANDLOCK, "level 1 (landlock and seccomp)", "sandbox: level 1 (landlock and seccomp): train"),
+        ("Linux", plans.LANDLOCK, "level 3 (bubblewrap)", "; last time it was level 3 (bubblewrap)"),
+        ("Linux", plans.NONE, "level 1 (landlock and seccomp)", "no sandbox: not isolated"),
+        ("Linux", plans.LANDLOCK, "none", "sandbox: level 1 (landlock and seccomp): training code"),
+        ("Darwin", plans.SEATBELT, "level 2 (Seatbelt)", ""),
+        ("Darwin", plans.SEATBELT, "none", ""),
+        ("Darwin", plans.SEATBELT, "level 3 (bubblewrap)", "; last time it was level 3 (bubblewrap)"),
+        ("Darwin", plans.NONE, "none", "no sandbox: not isolated"),
+        ("Windows", plans.NONE, "none", "no sandbox: not isolated"),
     ],
 )
-def test_weak_walls_are_told_in_one_line(now: plans.Plan, last: str, words: str) -> None:
+def test_weak_walls_are_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, system: str, now: plans.Plan, last: str, words: str
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
     line = weaker_line(proved(now), last)
+    assert last != "none" or walls_line(proved(now), None) == line
     assert words in line and bool(line) == bool(words) and "\n" not in line
     assert ("last time" in line) == (now.level < level_of(last))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from report_states import calibrated_state, every_status_state, final_state, with_experiment
@@ -41,13 +42,42 @@ def test_nothing_of_the_data_is_in_a_shared_report() -> None:
         ("+open('/Users/Alice Smith/customers.csv')", "+open('[path]')"),
         ("read ~/data/x.csv and ~bob/y (file:///srv/z)", "read [path] and [path] ([path])"),
         (r"C:\Users\alice\x.txt and \\server\share\y", "[path] and [path]"),
-        ("/srv: the data of Alice_2 and malice", "[path] the data of [user]_2 and malice"),
+        ("/srv: the data of alice, by alice.", "[path] the data of [user], by [user]."),
+        ("/Übung/x, /0data/x, /2024/x and C:/Users/bob/x", "[path], [path], [path] and [path]"),
+        ("open('/Übung 1/x'), C:/home/alice/x", "open('[path]'), [path]"),
+        ("to alice@host, x@alice.example and data/alice.csv", "to [user]@host, x@[user].example and data/[user].csv"),
         ("rate 0.1 -> 0.2, and/or a/b, n // 2 / x, 3 tokens/s", "rate 0.1 -> 0.2, and/or a/b, n // 2 / x, 3 tokens/s"),
         ("https://example.com/a/b </div>", "https://example.com/a/b </div>"),
     ],
 )
 def test_places_and_people_are_replaced(text: str, left: str) -> None:
     assert without_places(text, home="/home/alice", user="alice") == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr = (a + b)/n_steps",
+        "cos(t)/T + d[0]/n + x[:, None]/norm",
+        "1/(2*d)/layers",
+        "x /2, y /2.5, z /1e-3, u /1_000, v /4)",
+        "Adam optimizer",
+        "torch.optim.Adam(lr)",
+        "from torch.optim.adam import adam(x)",
+        "adam_lr = adam.step(madam)",
+    ],
+)
+def test_code_and_words_are_left_as_they_are(text: str) -> None:
+    assert without_places(text, home="/home/adam", user="adam") == text
+
+
+def test_a_user_without_a_home_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    assert without_places("/srv/x by alice") == "[path] by [user]"
 
 
 def test_a_proposer_cannot_put_a_place_into_a_shared_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import TrainingError
 from ..process import Incubator
 from .canaries import Proof, prove
-from .plans import NO_BUBBLEWRAP, NONE, Plan, plans_here
+from .plans import NO_BUBBLEWRAP, NONE, Plan, best_level, plans_here
 
 ROLES = {"train": "train", "serve": "serve", "again": "serve"}
 """Purpose of an incubator -> its role. "again" serves what is asked a second time, to be compared."""
@@ -169,8 +169,7 @@ class Sandboxes:
 def repair_lines(isolation: Isolation | None) -> list[str]:
     """How to get a better level on this machine; empty when there is none better."""
     system = platform.system()
-    best = {"Linux": 3, "Darwin": 2}.get(system, 0)
-    if isolation is not None and isolation.level >= best > 0:
+    if isolation is not None and isolation.level >= best_level() > 0:
         return []
     if system == "Darwin":
         return ["Seatbelt did not hold: docs/sandbox.md says what it needs, and what --allow-unsafe means"]

@@ -88,6 +88,11 @@ def plans_here() -> list[tuple[Plan, str]]:
     return [(BUBBLEWRAP, unknown or no_bwrap), (LANDLOCK, unknown or no_landlock), (NONE, "")]
 
 
+def best_level() -> int:
+    """What can be had on this kind of system at all, set up here or not: 3 on Linux, 2 on macOS, 0 elsewhere."""
+    return plans_here()[0][0].level
+
+
 def launcher(plan: Plan, area: Area, role: str, device: str) -> list[str]:
     """What the incubator's command begins with."""
     return _bubblewrap(area, role, device) if plan == BUBBLEWRAP else []
