@@ -32,7 +32,7 @@ from slm_ar.core.contracts import SplitScore, TrainOutcome
 from slm_ar.core.prepare.heldout import read_split
 from slm_ar.core.prepare.pipeline import PreparedData
 from slm_ar.core.train import executor as executor_module
-from slm_ar.core.train import integrity, logits_client, meter, process, scorer, training_run
+from slm_ar.core.train import integrity, logits_client, meter, process, scorer, training_run, windows
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.device import Machine
 from slm_ar.core.train.executor import LocalExecutor
@@ -192,7 +192,8 @@ def one_process(patch: pytest.MonkeyPatch) -> None:
 
 def no_finite_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LogitsClient, "_finite", lambda self, logits: logits)
-    patch.setattr(scorer, "math", types.SimpleNamespace(fsum=math.fsum, log=math.log, isfinite=lambda value: True))
+    for module in (scorer, windows):
+        patch.setattr(module, "math", types.SimpleNamespace(fsum=math.fsum, log=math.log, isfinite=lambda value: True))
     no_probes(patch)
 
 
