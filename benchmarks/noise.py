@@ -148,7 +148,7 @@ def shipped(table: Table, random: np.random.Generator) -> int:
     rung = head = int(random.integers(codes))
     drawn = random.integers(seeds, size=5)
     noise = gate.noise_from_calibration([LEVEL + table.dev[rung, seed] for seed in drawn])
-    search_noise = level.Noise(noise.sigma)
+    search_noise = level.WindowNoise(noise.sigma)
     claims = proven = unclear = 0
     for number in range(1, PROPOSALS + 1):
         if number % WINDOW == 1:

@@ -42,7 +42,7 @@ TAKEN_BACK = "taken back: what was tried after it scored no better than before i
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class WindowNoise:
     """Standard deviation of one run around its code's level with that seed: `value`, in the unit of the scores.
 
     The median of all surprises of the campaign, which edits that help or harm move little; never more than `sigma`.
@@ -64,7 +64,7 @@ class Noise:
         median = (all_of_them[middle] + all_of_them[-1 - middle]) / 2
         return min(self.sigma, median / MEDIAN)
 
-    def surprised(self, by: float) -> Noise:
+    def surprised(self, by: float) -> WindowNoise:
         place = bisect_left(self.surprises, abs(by))
         return replace(self, surprises=(*self.surprises[:place], abs(by), *self.surprises[place:]))
 
@@ -77,7 +77,7 @@ class Window(Generic[Code]):
     while proposals are dropped, and moves by an unknown step when one is kept.
     """
 
-    noise: Noise
+    noise: WindowNoise
     code: Code
     score: float
     """Of the current code's own run with the seed of the window."""
@@ -91,7 +91,7 @@ class Window(Generic[Code]):
     """What an edit that is not confirmed goes back to."""
 
     @classmethod
-    def opened(cls, noise: Noise, code: Code, score: float) -> Window[Code]:
+    def opened(cls, noise: WindowNoise, code: Code, score: float) -> Window[Code]:
         """A new window, in which only the current code's own run is known."""
         return cls(noise, code, score, score)
 
@@ -123,7 +123,7 @@ class Window(Generic[Code]):
         mean, variance = self.mean + weight * surprise, (1.0 - weight) * self.variance
         return replace(self, noise=noise, mean=mean, variance=variance, followers=self.followers + 1)
 
-    def _surprised(self, score: float) -> Noise:
+    def _surprised(self, score: float) -> WindowNoise:
         return self.noise.surprised((score - self.mean) / math.sqrt(self.variance + 1.0))
 
     @property
@@ -154,14 +154,14 @@ def window_of(state: CampaignState, number: int) -> Window[str] | None:
     return _told(state, number)[0]
 
 
-def noise_of(state: CampaignState) -> Noise:
+def noise_of(state: CampaignState) -> WindowNoise:
     """What all judged proposals of the campaign tell about the noise within a window."""
     return _told(state, 0)[1]
 
 
-def _told(state: CampaignState, number: int) -> tuple[Window[str] | None, Noise]:
+def _told(state: CampaignState, number: int) -> tuple[Window[str] | None, WindowNoise]:
     """Window `number`, where it is the newest and no claim came since, and the noise."""
-    noise, found, found_number = Noise(state.sigma or 0.0), None, -1
+    noise, found, found_number = WindowNoise(state.sigma or 0.0), None, -1
     claims = {claim.after_experiments for claim in state.claims}
     for place, item in enumerate(state.experiments):
         score = item.dev_score

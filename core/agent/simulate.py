@@ -289,7 +289,7 @@ class _Night:
         self.finished = self.rung
         lucks = random.standard_normal(condition.calibration_runs)
         self.noise = gate.noise_from_calibration([self.world.dev_score(self.rung, luck) for luck in lucks])
-        self.search_noise = level.Noise(self.noise.sigma)
+        self.search_noise = level.WindowNoise(self.noise.sigma)
         self.looks = _Looks(self.world) if condition.prunes else None
         self.helpful = self.ended = self.ended_helpful = 0
 

@@ -110,7 +110,7 @@ class _Night:
         self.world, self.search_seed, self.seconds = world, search_seed, seconds
         self.head_text = world.start
         self.head = edits.revision_digest(world.start)
-        self.noise = level.Noise(world.sigma)
+        self.noise = level.WindowNoise(world.sigma)
         self.window: level.Window[str] | None = None
         self.texts = {self.head: world.start}
         self.history: list[PastExperiment] = []

@@ -1,6 +1,6 @@
 """Scores a checkpoint on a held-out split: nats from logits that the harness normalises, divided by raw bytes.
 
-Called by the executor, by looks and by `evaluate`. The candidate's model runs in another process (logits_client.py),
+Called by the executor, by looks and by `slm-ar eval`. The candidate's model runs in another process (logits_client.py),
 which learns neither targets nor purpose. Promises: every token of every document is scored exactly once (windows.py),
 bytes are counted on the raw text, and the result does not depend on the batch size beyond float rounding.
 """

@@ -20,7 +20,7 @@ from slm_ar.core.agent.campaign import RUNG_HAS_FALLEN, Campaign
 from slm_ar.core.agent.edits import parse_knobs
 from slm_ar.core.agent.finish import final_test, prune_edits
 from slm_ar.core.agent.journal import Journal
-from slm_ar.core.agent.level import Noise, Window
+from slm_ar.core.agent.level import Window, WindowNoise
 from slm_ar.core.agent.night import Limits
 from slm_ar.core.agent.opening import research_context
 from slm_ar.core.agent.planner import PLACEBO
@@ -38,7 +38,7 @@ numbers = st.floats(-5, 5)
 
 def started(score: float = 0.0, sigma: float = 1.0) -> Window[str]:
     """A window whose noise is known to be `sigma`, whatever surprises a test adds."""
-    return Window.opened(Noise(sigma, (level.MEDIAN * sigma,) * 999), "first", score)
+    return Window.opened(WindowNoise(sigma, (level.MEDIAN * sigma,) * 999), "first", score)
 
 
 def after_all(window: Window[str], scores: list[float]) -> Window[str]:
@@ -193,13 +193,13 @@ def test_a_large_gain_does_not_let_the_next_proposal_in() -> None:
 def test_noise_is_that_of_seeds_until_runs_with_one_seed_say_that_it_is_less(
     sigma: float, surprises: list[float]
 ) -> None:
-    noise = Noise(sigma)
+    noise = WindowNoise(sigma)
     assert noise.value == sigma
     for surprise in surprises:
         noise = noise.surprised(surprise)
     assert list(noise.surprises) == sorted(map(abs, surprises))
     assert 0.0 <= noise.value <= sigma
-    backwards = Noise(sigma)
+    backwards = WindowNoise(sigma)
     for surprise in reversed(surprises):
         backwards = backwards.surprised(-surprise)
     assert backwards == noise
@@ -208,7 +208,7 @@ def test_noise_is_that_of_seeds_until_runs_with_one_seed_say_that_it_is_less(
 @pytest.mark.parametrize(("harmful", "low", "high"), [(0, 0.08, 0.12), (12, 0.12, 0.2)])
 def test_noise_is_found_also_where_many_edits_do_harm(harmful: int, low: float, high: float) -> None:
     source = random.Random(3)
-    noise = Noise(1.0)
+    noise = WindowNoise(1.0)
     for surprise in [*(source.gauss(0, 0.1) for _ in range(40 - harmful)), *[5.0] * harmful]:
         noise = noise.surprised(surprise)
     assert low < noise.value < high
@@ -216,7 +216,7 @@ def test_noise_is_found_also_where_many_edits_do_harm(harmful: int, low: float, 
 
 def test_small_gains_stay_where_runs_with_one_seed_hardly_differ() -> None:
     """Scores of a campaign by steps: 0.035 over seeds, 0.003 between two runs with one seed."""
-    window = Window.opened(Noise(0.0352), "start", 1.2071)
+    window = Window.opened(WindowNoise(0.0352), "start", 1.2071)
     for score in (1.2075, 1.2069, 1.2078):
         window = level.follow(window, "x", score, window.keeps(score, 1, 1))
     window = level.follow(window, "real", 1.1992, is_kept=True)
@@ -227,7 +227,7 @@ def test_small_gains_stay_where_runs_with_one_seed_hardly_differ() -> None:
 
 def chain_gain(source: random.Random, own_noise: float, is_plain: bool) -> float:
     """True gain of the code that three windows of 32 proposals end with; a fifth gain 0.4 of the sigma of seeds."""
-    true, head, noise, number = {0: 0.0}, 0, Noise(1.0), 0
+    true, head, noise, number = {0: 0.0}, 0, WindowNoise(1.0), 0
     for _ in range(3):
         window = Window.opened(noise, head, true[head] + source.gauss(0, own_noise))
         for _ in range(31):
@@ -358,7 +358,7 @@ def test_the_journal_of_a_window_gives_the_window_back(
     scores = [item.dev_score for item in state.experiments]
     first = state.experiments[0].head_score
     assert first is not None and None not in scores
-    expected = Window.opened(Noise(state.sigma or 0), "", first).dropped(scores[0] or 0)
+    expected = Window.opened(WindowNoise(state.sigma or 0), "", first).dropped(scores[0] or 0)
     expected = expected.kept(state.experiments[1].revision, scores[1] or 0).dropped(scores[2] or 0)
     assert (window.mean, window.variance, window.followers) == (expected.mean, expected.variance, 1)
     assert window.noise == expected.noise == level.noise_of(campaign.state) and len(window.noise.surprises) == 3

@@ -82,7 +82,7 @@ def test_a_user_without_a_home_is_no_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_proposer_cannot_put_a_place_into_a_shared_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/srv/people/zelda")
-    place = "/srv/people/zelda/work/train.py"
+    place = "/srv/people/zelda/lab/train.py"
     state = with_experiment(
         calibrated_state(),
         Status.REVERTED,

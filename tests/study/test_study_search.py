@@ -78,7 +78,7 @@ def test_the_current_code_moves_by_the_rule_of_a_campaign() -> None:
     trace = searched(Guesser("guesser", 0.6), 320, 0.2, seed=2)
     first = trace.steps[0]
     assert first.score is not None
-    window = level.Window.opened(level.Noise(0.2), first.returned, first.score)
+    window = level.Window.opened(level.WindowNoise(0.2), first.returned, first.score)
     seen = set()
     for step in trace.steps[1:]:
         assert step.role == "proposal" and step.score is not None

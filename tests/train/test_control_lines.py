@@ -16,7 +16,7 @@ from toys import TINY_TRAIN_PY
 from slm_ar.core.contracts import Status
 from slm_ar.core.train.checkpoint import InvalidCheckpointError
 from slm_ar.core.train.executor import LocalExecutor
-from slm_ar.core.train.process import Lines
+from slm_ar.core.train.lines import Lines
 from slm_ar.core.train.training_run import TrainJob
 
 

@@ -1,10 +1,13 @@
 """Trains on in a chain of processes in the scorer, each of which ends before a clock of hundredths shows its work."""
 
+from training_on import SAVES_ITS_BATCHES
+
 ROW = "H11"
 END = "invalid: but no processes"
 DEFENCE = "one process, all its time"
 SIGN = "score"
-TRAIN_PY = """
+TRAIN_PY = (
+    """
 def hopper():
     '''A function that goes on in a new process with the same memory and ends this one; fork takes too long.'''
     import ctypes, mmap, os, platform
@@ -70,19 +73,6 @@ class Grown(Model):
         for parameter in self.parameters():
             parameter.copy_(out[at : at + parameter.numel()].reshape(parameter.shape))
             at += parameter.numel()
-
-def build_model(config):
-    return Grown(config["vocab_size"], config["width"], config["rows"])
-
-def main():
-    run = runtime.connect()
-    batches = list(run.batches(BATCH_TOKENS, CONTEXT))
-    kept = torch.cat([torch.cat([batch.inputs, batch.targets[:, -1:]], 1) for batch in batches])[-64:]
-    config = dict(vocab_size=run.vocab_size, width=WIDTH, context=CONTEXT, rows=len(kept))
-    model = build_model(config)
-    model.kept.copy_(kept)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=run.generator(name)) * 0.1)
-    run.save(model, config)
 """
+    + SAVES_ITS_BATCHES
+)
